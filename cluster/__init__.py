@@ -1,0 +1,1 @@
+"""Ray Train across workers, job submission and cluster definitions."""

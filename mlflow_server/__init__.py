@@ -1,0 +1,1 @@
+"""MLflow: tracking client, server, registered models and promotion."""

@@ -1,0 +1,1 @@
+"""Files to pictures: layouts, splits, safe decoding, synthetic textures and defects, inspection, audit."""

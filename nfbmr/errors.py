@@ -1,0 +1,101 @@
+"""Errors for people: each says what was wrong, where, and what to do about it.
+
+::
+
+    NfbmrError                      anything a user can mend; the command line exits with 2
+    ├── ConfigError                 an unknown key, a value out of range
+    ├── DataError                   a folder or an image that cannot be used
+    │   └── ImageError              one image; the others are still worked on
+    ├── BackboneError               a network or a tap that does not exist
+    │   └── WeightsError            weights that cannot be had or do not fit
+    ├── StoreError                  the feature store
+    │   └── CorruptShardError       a shard whose bytes are not those that were written
+    ├── CheckpointError             a checkpoint that is damaged or of another configuration
+    ├── DivergenceError             a loss that is not finite, or runs away
+    ├── OutputError                 a full disk, a folder that cannot be written
+    ├── TrackingError               a tracker that cannot be used at all
+    └── MissingPackageError         an optional package that is not installed
+    Interrupted                     Ctrl-C or SIGTERM after a checkpoint; the command line exits with 130
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class NfbmrError(Exception):
+    """What was wrong, where, and what to do.
+
+    Args:
+        what: One sentence, in the user's terms.
+        where: The file, key or object concerned.
+        fix: What to do now, as an instruction.
+
+    Example:
+        >>> print(NfbmrError("no such folder", where="parts/", fix="check the path"))
+        no such folder: parts/
+          -> check the path
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, where: str | Path | None = None, fix: str | None = None) -> None:
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.fix = fix
+        text = what if self.where is None else f"{what}: {self.where}"
+        super().__init__(text if fix is None else f"{text}\n  -> {fix}")
+
+
+class ConfigError(NfbmrError):
+    """An unknown key or an impossible value in a configuration."""
+
+
+class DataError(NfbmrError):
+    """A data set that cannot be used as it is."""
+
+
+class ImageError(DataError):
+    """One image that cannot be read; the rest of a batch goes on."""
+
+
+class BackboneError(NfbmrError):
+    """A backbone or a tap that does not exist."""
+
+
+class WeightsError(BackboneError):
+    """Weights that cannot be had, or belong to another model."""
+
+
+class StoreError(NfbmrError):
+    """The feature store cannot be used."""
+
+
+class CorruptShardError(StoreError):
+    """A shard's bytes are not those that were written."""
+
+
+class CheckpointError(NfbmrError):
+    """A checkpoint that is damaged, or of another configuration."""
+
+
+class DivergenceError(NfbmrError):
+    """A training loss that is not finite, or runs away."""
+
+
+class OutputError(NfbmrError):
+    """Something could not be written: the disk is full, the folder is read-only."""
+
+
+class TrackingError(NfbmrError):
+    """A tracker that cannot be used at all (one that is merely down never stops a run)."""
+
+
+class MissingPackageError(NfbmrError):
+    """An optional package is not installed."""
+
+
+class Interrupted(NfbmrError):
+    """A stop was asked for, a checkpoint is written, and the run can go on later."""
+
+    exit_code = 130

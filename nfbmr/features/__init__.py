@@ -1,0 +1,1 @@
+"""Pictures to stored tensors: the frozen backbone, its weights, and the content-addressed store."""

@@ -1,0 +1,1 @@
+"""Mapping networks between the source and the target domain."""

@@ -1,0 +1,1 @@
+"""The methods, and the one table of them."""

@@ -1,0 +1,1 @@
+"""Error maps to image scores and decisions."""

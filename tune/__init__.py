@@ -1,0 +1,1 @@
+"""Ray Tune and Optuna: search spaces, sweeps, ablations and their reports."""

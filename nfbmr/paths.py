@@ -31,6 +31,11 @@ class RunPaths:
         return self.root / "config.yaml"
 
     @property
+    def identity(self) -> Path:
+        """The run's name, which outlives a moved folder."""
+        return self.root / "run.json"
+
+    @property
     def split(self) -> Path:
         """Who trained, validated and tested."""
         return self.root / "split.json"

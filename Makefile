@@ -1,0 +1,73 @@
+# make install   what everything else needs, in .venv; quick when nothing has changed
+# make demo      the main job on the synthetic data set, in minutes
+# make test      all checks and all tests, as continuous integration runs them
+# make check     the checks alone: format, lint, types, layers, the core without its neighbours
+# make bench     benchmarks/: JSON and a table
+# make docs      write docs/configuration.md anew
+# make lock      pin the newest versions that pyproject.toml allows
+# make format    write the code in the house's format
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test check lint types layers core bench docs lock format clean
+
+BIN := .venv/bin
+CORE := .venv-core
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+install: .venv/.installed
+
+.venv/.installed: requirements.lock pyproject.toml scripts/bootstrap.sh scripts/sync.sh
+	@echo "installing into .venv (once; some 6 GB) ..." >&2
+	@scripts/bootstrap.sh .venv
+	@scripts/sync.sh .venv
+	@touch $@
+
+demo: install
+	@$(BIN)/nfbmr train --config demo
+
+test: check
+	@$(BIN)/pytest
+
+check: lint types layers core
+
+lint: install
+	@$(BIN)/ruff format --quiet --check . || { echo "  -> make format" >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+
+types: install
+	@$(BIN)/mypy
+
+layers: install
+	@$(BIN)/lint-imports
+
+core: $(CORE)/.installed
+	@$(CORE)/bin/python scripts/core_alone.py
+
+$(CORE)/.installed: .venv/.installed scripts/core_requirements.py
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(CORE)
+	@$(BIN)/python scripts/core_requirements.py > $(CORE)/requirements.in
+	@scripts/sync.sh $(CORE) $(CORE)/requirements.in
+	@touch $@
+
+bench: install
+	@$(BIN)/python -m benchmarks
+
+docs: install
+	@$(BIN)/nfbmr config --describe > docs/configuration.md
+
+lock: install
+	@$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --extra dev --universal --python-version 3.11 \
+		--no-header --no-annotate --no-emit-index-url --output-file requirements.lock > /dev/null
+	@! grep -nE '://|^-' requirements.lock
+
+format: install
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:
+	@rm -rf .venv .venv-uv $(CORE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

@@ -1,0 +1,213 @@
+"""The command ``nfbmr``: what it can do, and how it is called.
+
+Commands are imported when they are asked for, so that ``nfbmr --help`` and shell completion stay quick. This
+is the only place that sets up logging; :mod:`nfbmr.cli.ending` turns errors into exit codes. Standard output
+is for results alone; messages and progress go to standard error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from nfbmr import __version__
+from nfbmr.cli.ending import exit_code_of
+
+PROGRAM = "nfbmr"
+COMPLETE_VARIABLE = "_NFBMR_COMPLETE"
+
+
+class Entry(NamedTuple):
+    """Where a command lives, and the line that help shows for it."""
+
+    target: str
+    help: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "train": Entry("nfbmr.cli.train:train", "Train a model on a folder of images, and evaluate it."),
+    "evaluate": Entry(
+        "nfbmr.cli.evaluate:evaluate", "Evaluate a finished run again: other scores, pictures, report."
+    ),
+    "predict": Entry("nfbmr.cli.predict:predict", "Score images with a trained model."),
+    "data": Entry("nfbmr.cli.data:data", "Inspect, audit or synthesize a data set."),
+    "features": Entry("nfbmr.cli.features:features", "Build, list, verify or prune stored features."),
+    "track": Entry("nfbmr.cli.track:track", "Send what a tracking server has missed."),
+    "config": Entry(
+        "nfbmr.cli.config:config", "Show the resolved configuration, and where each value came from."
+    ),
+    "completion": Entry("nfbmr.cli.main:completion", "Print the completion script of a shell."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used; help reads their texts from a table."""
+
+    def __init__(self, *args: Any, entries: Mapping[str, Entry], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.entries = dict(entries)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, in the order of the table."""
+        return list(self.entries)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in self.entries:
+            return None
+        module, _, name = self.entries[cmd_name].target.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return _with_common_options(command)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; for a name there is not, say the nearest."""
+        if args and args[0] not in self.entries and not args[0].startswith("-"):
+            from nfbmr.fields import did_you_mean
+
+            hint = did_you_mean(args[0], self.entries) or f"; commands are {', '.join(self.entries)}"
+            ctx.fail(f"no command {args[0]!r}{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in self.entries.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a command's name without importing any."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [
+            CompletionItem(name, help=entry.help)
+            for name, entry in self.entries.items()
+            if name.startswith(incomplete)
+        ]
+
+
+def _common_options() -> list[click.Option]:
+    """Options that every command takes, before or after its name."""
+
+    def count(name: str) -> Any:
+        def remember(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+            state = ctx.ensure_object(dict)
+            state[name] = bool(value or state.get(name))
+            set_up_logging(verbose=state.get("verbose", False), quiet=state.get("quiet", False))
+
+        return remember
+
+    texts = {
+        "verbose": ("-v", "Say more about what is done."),
+        "quiet": ("-q", "Say only what is wrong."),
+        "debug": (None, "Show a traceback when something unexpected happens."),
+    }
+    return [
+        click.Option(
+            [*filter(None, [short]), f"--{name}"],
+            is_flag=True,
+            expose_value=False,
+            callback=count(name),
+            help=text,
+        )
+        for name, (short, text) in texts.items()
+    ]
+
+
+def _with_common_options(command: click.Command) -> click.Command:
+    """Give a command, and those below it, the common options."""
+    present = {parameter.name for parameter in command.params}
+    command.params.extend(option for option in _common_options() if option.name not in present)
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _with_common_options(below)
+    return command
+
+
+class _StandardError(logging.Handler):
+    """Lines on the standard error of the moment, above a progress bar if one is being drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+            line = f"{level}{self.format(record)}"
+            progress = sys.modules.get("tqdm")
+            if progress is not None:
+                progress.tqdm.write(line, file=sys.stderr)
+            else:
+                click.echo(line, err=True)
+        except Exception:
+            self.handleError(record)
+
+
+def set_up_logging(*, verbose: bool = False, quiet: bool = False) -> None:
+    """Send the log to standard error; libraries are heard only when something is wrong."""
+    root = logging.getLogger()
+    if not any(isinstance(handler, _StandardError) for handler in root.handlers):
+        root.addHandler(_StandardError())
+    own = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
+    for package in ("nfbmr", "tune", "cluster", "mlflow_server"):
+        logging.getLogger(package).setLevel(own)
+    root.setLevel(logging.ERROR if quiet else logging.WARNING)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.WARNING if verbose else logging.ERROR)
+
+
+@click.group(
+    cls=LazyGroup,
+    entries=COMMANDS,
+    params=_common_options(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, prog_name=PROGRAM)
+def cli() -> None:
+    """Find defects in images of parts, learning from good parts alone.
+
+    Start with: nfbmr train --data FOLDER. Without a folder, a synthetic data set is used.
+    """
+
+
+_INSTALL = {
+    "bash": "nfbmr completion bash > ~/.local/share/bash-completion/completions/nfbmr",
+    "zsh": "nfbmr completion zsh > ~/.nfbmr.zsh && echo 'source ~/.nfbmr.zsh' >> ~/.zshrc",
+    "fish": "nfbmr completion fish > ~/.config/fish/completions/nfbmr.fish",
+}
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(tuple(_INSTALL)))
+def completion(shell: str) -> None:
+    """Print the completion script of a SHELL; its first line says how to install it."""
+    kind = get_completion_class(shell)
+    if kind is None:  # not reached: every choice above is one that click knows
+        raise click.UsageError(f"no completion for {shell}")
+    script = kind(cli, {}, PROGRAM, COMPLETE_VARIABLE)
+    # not script.source(): for bash that starts a bash, to ask for its version
+    click.echo(f"# install: {_INSTALL[shell]}\n{script.source_template % script.source_vars()}".rstrip())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, and return the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    state: dict[str, bool] = {}
+
+    def call() -> Any:
+        return cli.main(
+            given, prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, standalone_mode=False, obj=state
+        )
+
+    def debug() -> bool:
+        return state.get("debug", False) or os.environ.get("NFBMR_DEBUG", "") not in ("", "0")
+
+    return exit_code_of(call, as_json="--json" in given, debug=debug)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""``nfbmr track``: what the tracking server has, and sending it the rest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nfbmr.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    from mlflow_server.sync import Sent
+
+PATHS = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+URI = click.option(
+    "--uri", metavar="ADDRESS", help="A tracking server; else the one each run was recorded for."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="A machine-readable summary on standard output.")
+
+
+@click.group()
+def track() -> None:
+    """See what the tracking server has of your runs, and send it the rest."""
+
+
+@track.command()
+@PATHS
+@URI
+@click.option(
+    "--again", is_flag=True, help="Send everything once more; what is there already is not doubled."
+)
+@JSON
+@click.pass_context
+def sync(
+    context: click.Context, paths: tuple[Path, ...], uri: str | None, again: bool, as_json: bool
+) -> None:
+    """Send what the tracking server has missed of runs, or folders of runs (default: runs).
+
+    Exits with 0 when the server has everything and with 1 when something is missing.
+    """
+    _require_mlflow()
+    from mlflow_server import sync as syncing
+
+    journals = syncing.find_journals(paths or (Path("runs"),))
+    _tell(context, [syncing.sync(folder, uri, again=again) for folder in journals], as_json)
+
+
+@track.command()
+@PATHS
+@URI
+@JSON
+@click.pass_context
+def status(context: click.Context, paths: tuple[Path, ...], uri: str | None, as_json: bool) -> None:
+    """Say what the tracking server has taken so far of runs, or folders of runs (default: runs).
+
+    The server is not asked. Exits with 0 when it has taken everything and with 1 when something is missing.
+    """
+    from mlflow_server import sync as syncing
+
+    journals = syncing.find_journals(paths or (Path("runs"),))
+    _tell(context, [syncing.status(folder, uri) for folder in journals], as_json)
+
+
+def _tell(context: click.Context, runs: list[Sent], as_json: bool) -> None:
+    complete = all(run.complete for run in runs)
+    if as_json:
+        click.echo(json.dumps({"complete": complete, "runs": [run.as_json() for run in runs]}, indent=2))
+    for run in runs:
+        click.echo(run.line(), err=as_json)
+    context.exit(0 if complete else 1)
+
+
+def _require_mlflow() -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("mlflow") is None:
+        raise MissingPackageError("MLflow is not installed", fix="pip install mlflow")

@@ -1,0 +1,69 @@
+"""From ``tracking.kind`` to a tracker; here, because only the command line may look outside the core."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
+
+from nfbmr.config import TrackingConfig
+from nfbmr.paths import RunPaths
+from nfbmr.tracking import FolderTracker, NoTracker, Tracker
+
+
+def choose(
+    config: TrackingConfig,
+    paths: RunPaths,
+    run_id: str,
+    *,
+    parent_id: str | None = None,
+    tags: Mapping[str, Any] | None = None,
+) -> Tracker:
+    """Open the record of a run, or go on with it.
+
+    Args:
+        config: ``auto`` is MLflow where it is installed, else a folder.
+        paths: Of the run; the journal lies in it.
+        run_id: What the run is known by.
+        parent_id: `run_id` of the sweep or ablation that the run belongs to.
+        tags: The first labels, so that a run can be found from its first second on.
+
+    Raises:
+        MissingPackageError: MLflow was asked for and is not installed.
+        TrackingError: The address of the tracking server cannot be one.
+        OutputError: The run's folder cannot be written.
+    """
+    kind = kind_of(config)
+    if kind == "none":
+        return NoTracker()
+    if kind == "folder":
+        return FolderTracker(
+            paths.journal, run_id=run_id, run_name=config.run_name, parent_id=parent_id, tags=tags
+        )
+    from mlflow_server.tracker import MLflowTracker
+
+    return MLflowTracker(
+        paths.journal,
+        run_id=run_id,
+        uri=config.uri,
+        experiment=config.experiment,
+        run_name=config.run_name,
+        parent_id=parent_id,
+        tags=tags,
+    )
+
+
+def kind_of(config: TrackingConfig) -> str:
+    """The kind of tracker, ``auto`` decided."""
+    if config.kind != "auto":
+        return config.kind
+    return "mlflow" if importlib.util.find_spec("mlflow") else "folder"
+
+
+def where_to_look(config: TrackingConfig) -> str | None:
+    """How to see the recorded runs in MLflow; None where they are not sent there."""
+    if kind_of(config) != "mlflow":
+        return None
+    from mlflow_server.destination import ui_hint
+
+    return ui_hint(config.uri)

@@ -1,0 +1,210 @@
+"""The end of a run: score parts to metrics, pictures, report and summary."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nfbmr.data.images import read_mask
+from nfbmr.data.samples import Dataset, Split, digest_of
+from nfbmr.environment import environment
+from nfbmr.errors import ImageError
+from nfbmr.evaluation.evaluation import Scores, evaluate
+from nfbmr.evaluation.intervals import Estimate
+from nfbmr.evaluation.report import write_report
+from nfbmr.illustrate import Drawn, Scene, draw_curves, draw_heatmaps
+from nfbmr.methods.detector import Detector
+from nfbmr.paths import RunPaths, write_json
+from nfbmr.results import ScoredImages, side_counts, write_maps, write_scores
+from nfbmr.scoring.fusion import Selection
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a summary says besides numbers.
+
+    Attributes:
+        run_id: The run's name.
+        dataset: Name, layout, source folder, digest and counts.
+        split: Name, seed and digest of the split, and whether it keeps groups together.
+        leak: What the audit found, in a sentence; None where it found nothing.
+        history: Metrics by stage, an epoch a row.
+        epochs: The epoch kept, by stage.
+        reused: Whether the flow came from the store.
+        unreadable: What was wrong with test images that could not be scored, by name.
+    """
+
+    run_id: str
+    dataset: Mapping[str, Any]
+    split: Mapping[str, Any]
+    leak: str | None = None
+    history: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
+    epochs: Mapping[str, int] = field(default_factory=dict)
+    reused: Mapping[str, bool] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+
+def dataset_facts(dataset: Dataset, split: Split) -> dict[str, Any]:
+    """What a summary says of a data set."""
+    sides = {"train": split.train, "validation": split.validation, "test": split.test}
+    return {
+        "name": dataset.name,
+        "layout": dataset.layout,
+        "source": str(dataset.root),
+        "digest": digest_of(sample.name for sample in dataset.samples),
+        "counts": {side: side_counts(samples) for side, samples in sides.items()},
+    }
+
+
+def split_facts(split: Split) -> dict[str, Any]:
+    """What a summary says of a split."""
+    return {"name": split.name, "seed": split.seed, "digest": split.digest, "grouped": split.grouped}
+
+
+def conclude(
+    paths: RunPaths,
+    detector: Detector,
+    selection: Selection,
+    validation: ScoredImages,
+    test: ScoredImages,
+    context: Context,
+    *,
+    timings: Mapping[str, float],
+) -> dict[str, Any]:
+    """Measure, draw, report; the summary is written last, so its presence means that the run is whole.
+
+    Returns:
+        The summary, as ``--json`` prints it.
+    """
+    config, scorer = detector.config, selection.scorer
+    write_maps(paths.maps, (validation, test))
+    write_scores(paths.scores, (validation, test), scorer)
+    write_json(paths.history, context.history)
+    metrics = {images.side: _measure(images, selection, context, detector) for images in (test, validation)}
+    drawn = _draw(paths, detector, selection, validation, test, metrics["test"], context)
+    summary: dict[str, Any] = {
+        "run_id": context.run_id,
+        "run_dir": str(paths.root),
+        "method": config.method,
+        "dataset": dict(context.dataset),
+        "split": context.split["name"],
+        "split_digest": context.split["digest"],
+        "seed": config.seed,
+        "test_peeked": config.selection.on == "test",
+        "leak": context.leak,
+        "metrics": {
+            side: {name: estimate.as_json() for name, estimate in estimates.items()}
+            for side, estimates in metrics.items()
+        },
+        "threshold": scorer.threshold,
+        "selection": {
+            "on": config.selection.on,
+            "auroc": selection.auroc,
+            "weights": list(scorer.weights),
+            "scales": list(scorer.scales),
+            "reduction": scorer.reduction,
+            "false_reject_rate": config.selection.false_reject_rate,
+            "epochs": dict(context.epochs),
+            "candidates": [dict(candidate) for candidate in selection.candidates[:8]],
+        },
+        "reused": dict(context.reused),
+        "unreadable": dict(context.unreadable),
+        "timings": {phase: round(seconds, 3) for phase, seconds in timings.items()},
+        "report": str(paths.report),
+        "pictures": str(paths.pictures),
+        "config": config.model_dump(mode="json"),
+        "environment": environment(),
+    }
+    write_report(summary, drawn, paths.report)
+    write_json(paths.summary, summary)
+    return summary
+
+
+def _measure(
+    images: ScoredImages, selection: Selection, context: Context, detector: Detector
+) -> dict[str, Estimate]:
+    config = detector.config
+    on_test = images.side == "test"
+    return evaluate(
+        scores_of(images, selection, grouped=bool(context.split["grouped"])),
+        selection.scorer.threshold,
+        config.evaluation,
+        config.seed,
+        maps_NHW=selection.scorer.fuse(images.maps_NPHW).numpy() if on_test else None,
+        masks=Masks(images) if on_test else None,
+    )
+
+
+def _draw(
+    paths: RunPaths,
+    detector: Detector,
+    selection: Selection,
+    validation: ScoredImages,
+    test: ScoredImages,
+    estimates: Mapping[str, Estimate],
+    context: Context,
+) -> list[Drawn]:
+    config, scorer = detector.config, selection.scorer
+    peeked = ", test-peeked" if config.selection.on == "test" else ""
+    scene = Scene(
+        scores=scores_of(test, selection, grouped=bool(context.split["grouped"])),
+        estimates=estimates,
+        threshold=scorer.threshold,
+        history=context.history,
+        epochs=context.epochs,
+        embeddings={space: values.numpy() for space, values in test.embeddings.items()},
+        confidence=config.evaluation.confidence,
+        seed=config.seed,
+        caption=(
+            f"{config.method} on {context.dataset['name']}, "
+            f"split {context.split['name']}, seed {config.seed}{peeked}"
+        ),
+    )
+    return draw_curves(scene, paths.pictures) + draw_heatmaps(
+        scene,
+        scorer.fuse(test.maps_NPHW).numpy(),
+        scorer.fuse(validation.good_NPHW).numpy(),
+        [sample.path for sample in test.samples],
+        Masks(test),
+        paths.pictures,
+        count=config.evaluation.heatmaps,
+    )
+
+
+def scores_of(images: ScoredImages, selection: Selection, *, grouped: bool) -> Scores:
+    """The images' scores, as the evaluation reads them."""
+    return Scores(
+        names=tuple(sample.name for sample in images.samples),
+        defects=tuple(sample.defect for sample in images.samples),
+        score=selection.scorer.score(images.maps_NPHW).numpy(),
+        groups=tuple(sample.group for sample in images.samples) if grouped else None,
+    )
+
+
+class Masks:
+    """Ground-truth masks by image number; one that cannot be read is reported once and left out."""
+
+    def __init__(self, images: ScoredImages) -> None:
+        self._paths: tuple[Path | None, ...] = tuple(sample.mask for sample in images.samples)
+        self._told: set[int] = set()
+
+    def __call__(self, index: int) -> NDArray[np.bool_] | None:
+        """The mask of an image, (h, w); None where it has none."""
+        path = self._paths[index]
+        if path is None:
+            return None
+        try:
+            return read_mask(path)
+        except ImageError as error:
+            if index not in self._told:
+                log.warning("mask left out: %s", error)
+            self._told.add(index)
+            return None

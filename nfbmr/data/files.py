@@ -1,0 +1,94 @@
+"""Names of image files: what is one, what is below a folder. Nothing is opened here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from nfbmr.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+_LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file's name is that of an image; hidden files (``._photo.jpg``) are not.
+
+    Example:
+        >>> is_image(Path("part 1.JPG")), is_image(Path("._part 1.jpg")), is_image(Path("notes.txt"))
+        (True, False, False)
+    """
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def is_mask_name(path: Path) -> bool:
+    """Whether a file's name is ``<stem>_mask.png``; masks are lossless, so ``face_mask.jpg`` is a picture."""
+    return path.stem.lower().endswith("_mask") and path.suffix.lower() not in _LOSSY
+
+
+def existing_folder(path: Path) -> Path:
+    """The path, if it is a folder.
+
+    Raises:
+        DataError: It is missing, or not a folder.
+    """
+    try:
+        if path.is_dir():
+            return path
+        exists = path.exists()
+    except (OSError, ValueError) as error:
+        raise DataError(f"not a usable path ({error})", where=path, fix="check the path") from error
+    if exists:
+        raise DataError("a file, not a folder of images", where=path, fix="give the folder that holds it")
+    raise DataError(
+        "no such folder", where=path, fix="check the path; a relative one starts at the working directory"
+    )
+
+
+def name_below(file: Path, root: Path) -> str:
+    """A file's path below a root, with forward slashes."""
+    return file.relative_to(root).as_posix()
+
+
+def folders(folder: Path) -> list[Path]:
+    """Folders straight inside, sorted, without hidden ones; none where the folder does not exist."""
+    return [p for p in _entries(folder) if not p.name.startswith(".") and p.is_dir()]
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Image files straight inside, sorted; none where the folder does not exist."""
+    return [p for p in _entries(folder) if is_image(p) and p.is_file()]
+
+
+def images_below(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Image files at any depth; links are followed, but never in a circle."""
+    real = os.path.realpath(folder)
+    if real not in seen:
+        yield from images_in(folder)
+        for inner in folders(folder):
+            yield from images_below(inner, seen | {real})
+
+
+def child(folder: Path, name: str) -> Path:
+    """The entry of that name, whatever its case; a path that does not exist where there is none."""
+    exact = folder / name
+    if exact.exists():
+        return exact
+    return next((p for p in _entries(folder) if p.name.lower() == name.lower()), exact)
+
+
+def by_stem(folder: Path) -> dict[str, Path]:
+    """Image files straight inside, by name without ending."""
+    return {file.stem: file for file in images_in(folder)}
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise DataError(
+            f"cannot be read ({error.strerror})", where=folder, fix="check its permissions"
+        ) from error

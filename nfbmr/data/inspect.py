@@ -1,0 +1,239 @@
+"""What is in a data set, and everything that is wrong with it, in one pass.
+
+Every image and mask is decoded once; nothing stops at the first problem.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from nfbmr.data.files import name_below
+from nfbmr.data.images import file_digest, read_image, read_mask
+from nfbmr.data.layouts import unused_files
+from nfbmr.data.samples import Dataset, Sample
+from nfbmr.errors import ImageError
+
+_MODE_UNREAD_ABOVE = 80_000_000
+_KINDS_OF_SIZE_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something to mend, or to know.
+
+    Attributes:
+        kind: In a few words, the same for every problem of its sort.
+        name: Path below the data set's root.
+        detail: What exactly.
+    """
+
+    kind: str
+    name: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What an inspection found.
+
+    Attributes:
+        name: The data set's name.
+        layout: How it is laid out.
+        root: Where it is.
+        counts: Samples by side (``train``, ``test``; ``all`` where the layout fixes none) and kind of defect.
+        masks: Samples with a mask.
+        groups: Parts photographed, where the layout or `group_by` tells; else None.
+        sizes: Images by (width, height), most frequent first.
+        modes: Images by Pillow mode, most frequent first.
+        problems: Everything to mend, sorted by kind and name.
+        notes: What is unusual without being wrong.
+    """
+
+    name: str
+    layout: str
+    root: Path
+    counts: dict[str, dict[str, int]]
+    masks: int
+    groups: int | None
+    sizes: dict[tuple[int, int], int]
+    modes: dict[str, int]
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """Everything, for programs."""
+        return {
+            "name": self.name,
+            "layout": self.layout,
+            "root": str(self.root),
+            "counts": self.counts,
+            "masks": self.masks,
+            "groups": self.groups,
+            "sizes": [{"width": w, "height": h, "images": n} for (w, h), n in self.sizes.items()],
+            "modes": self.modes,
+            "problems": [{"kind": p.kind, "name": p.name, "detail": p.detail} for p in self.problems],
+            "notes": list(self.notes),
+        }
+
+    def render(self) -> str:
+        """Everything, for people."""
+        lines = [f"{self.name}: layout {self.layout}, {self.root}", ""]
+        for side, kinds in self.counts.items():
+            listed = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+            lines.append(f"  {side:<7}{sum(kinds.values())} images: {listed}")
+        lines.append(f"  masks  {self.masks}")
+        if self.groups is not None:
+            lines.append(f"  groups {self.groups}")
+        lines.append(f"  sizes  {_sizes(self.sizes)}")
+        lines.append(f"  modes  {', '.join(f'{n} {mode}' for mode, n in self.modes.items()) or 'none read'}")
+        lines += [f"  note   {note}" for note in self.notes]
+        if not self.problems:
+            return "\n".join([*lines, "", "  no problems found"])
+        by_kind: dict[str, list[Problem]] = defaultdict(list)
+        for problem in self.problems:
+            by_kind[problem.kind].append(problem)
+        lines += ["", f"  {len(self.problems)} problems"]
+        for kind, found in by_kind.items():
+            lines.append(f"  {kind} ({len(found)})")
+            lines += [f"    {p.name!r}" + (f": {p.detail}" if p.detail else "") for p in found]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What one look at a sample's files gave."""
+
+    sample: Sample
+    size: tuple[int, int] | None
+    mode: str | None
+    digest: str | None
+    problems: tuple[Problem, ...]
+
+
+def inspect_dataset(dataset: Dataset, *, threads: int | None = None) -> Inspection:
+    """Decode every image and mask of a data set and list what is wrong.
+
+    Args:
+        dataset: What :func:`nfbmr.data.layouts.load_dataset` read.
+        threads: Files decoded at once; nothing means one per core, eight at most.
+
+    Returns:
+        Counts, sizes, modes and all problems: unreadable, truncated, empty and absurdly large images, masks
+        without an image, of another size or empty, the same content twice, and too few normal images.
+    """
+    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1), "inspect") as pool:
+        looked = list(pool.map(lambda s: _look(s, dataset.root), dataset.samples))
+    sizes = Counter(seen.size for seen in looked if seen.size)
+    modes = Counter(seen.mode for seen in looked if seen.mode)
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for sample in dataset.samples:
+        counts[sample.subset or "all"][sample.defect] += 1
+    problems = [p for seen in looked for p in seen.problems]
+    problems += [*_same_content(looked), *_too_few(dataset)]
+    unused = [(name_below(file, dataset.root), is_mask) for file, is_mask in unused_files(dataset)]
+    problems += [Problem("mask without image", name) for name, is_mask in unused if is_mask]
+    groups = {s.group for s in dataset.samples}
+    return Inspection(
+        dataset.name,
+        dataset.layout,
+        dataset.root,
+        {side: dict(sorted(kinds.items())) for side, kinds in sorted(counts.items(), reverse=True)},
+        sum(s.mask is not None for s in dataset.samples),
+        None if None in groups else len(groups),
+        dict(sizes.most_common()),
+        dict(modes.most_common()),
+        tuple(sorted(problems, key=lambda p: (p.kind, p.name))),
+        tuple(_notes(dataset, sizes, modes, [name for name, is_mask in unused if not is_mask])),
+    )
+
+
+def _look(sample: Sample, root: Path) -> _Looked:
+    """Read one image and its mask."""
+    problems: list[Problem] = []
+    size = mode = digest = None
+    try:
+        digest = file_digest(sample.path)
+        height, width = read_image(sample.path).shape[:2]
+        size, mode = (width, height), _mode(sample.path, width * height)
+    except ImageError as error:
+        problems.append(Problem("unreadable image", sample.name, error.what))
+    if sample.mask is not None:
+        name = name_below(sample.mask, root)
+        try:
+            mask = read_mask(sample.mask)
+        except ImageError as error:
+            problems.append(Problem("unreadable mask", name, error.what))
+        else:
+            found = (mask.shape[1], mask.shape[0])
+            if size is not None and found != size:
+                detail = f"{found[0]} x {found[1]}, its image is {size[0]} x {size[1]}"
+                problems.append(Problem("mask of another size", name, detail))
+            if not mask.any():
+                problems.append(Problem("mask that marks nothing", name, f"of a part with {sample.defect!r}"))
+    return _Looked(sample, size, mode, digest, tuple(problems))
+
+
+def _mode(path: Path, pixels: int) -> str:
+    """Pillow's name for how pixels are stored; the image has been decoded before, so its header is sound."""
+    from PIL import Image
+
+    if pixels > _MODE_UNREAD_ABOVE:  # Pillow would warn
+        return "unknown"
+    with Image.open(path) as image:
+        return image.mode
+
+
+def _same_content(looked: Sequence[_Looked]) -> Iterator[Problem]:
+    by_digest: dict[str, list[Sample]] = defaultdict(list)
+    for seen in looked:
+        if seen.digest is not None:
+            by_digest[seen.digest].append(seen.sample)
+    for first, *others in by_digest.values():
+        for other in others:
+            detail = f"as {first.name!r}"
+            if first.is_good != other.is_good:
+                detail += ", though one is good and the other defective"
+            elif first.subset != other.subset:
+                detail += ", on the other side of the official split"
+            yield Problem("same content twice", other.name, detail)
+
+
+def _too_few(dataset: Dataset) -> Iterator[Problem]:
+    good = sum(s.is_good and s.subset != "test" for s in dataset.samples)
+    needed = 2 if any(s.subset for s in dataset.samples) else 3
+    if good < needed:
+        yield Problem(
+            "too few normal images", ".", f"{good} to learn from; {needed} are needed to hold some out"
+        )
+
+
+def _notes(
+    dataset: Dataset, sizes: Counter[tuple[int, int]], modes: Counter[str], unused: Sequence[str]
+) -> Iterator[str]:
+    if len(sizes) > 1:
+        yield f"{len(sizes)} different sizes; each image is resized to the same square"
+    if len(modes) > 1:
+        yield "images are stored in several modes; all are read as RGB"
+    defective = [s for s in dataset.samples if not s.is_good]
+    if not defective:
+        yield "no defective images: a test can show false alarms only"
+    bare = sum(s.mask is None for s in defective)
+    if 0 < bare < len(defective):
+        yield f"{bare} of {len(defective)} defective images have no mask; pixel metrics leave them out"
+    if unused:
+        yield f"{len(unused)} images are in no place that the layout uses, such as {unused[0]!r}"
+
+
+def _sizes(sizes: dict[tuple[int, int], int]) -> str:
+    if not sizes:
+        return "none read"
+    shown = [f"{n} of {w} x {h}" for (w, h), n in list(sizes.items())[:_KINDS_OF_SIZE_SHOWN]]
+    if len(sizes) <= _KINDS_OF_SIZE_SHOWN:
+        return ", ".join(shown)
+    widths, heights = zip(*sizes, strict=True)
+    return f"{len(sizes)} sizes, {min(widths)} to {max(widths)} wide, {min(heights)} to {max(heights)} high"

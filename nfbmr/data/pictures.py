@@ -1,0 +1,265 @@
+"""Pictures: an image file and what is done to it, named by content, ready for the backbone.
+
+A :class:`Picture` is a recipe, not pixels: it can be stored, sent to another process and compared for
+nothing. Its :attr:`~Picture.key` depends on the file's bytes and on the operations, never on where the file
+lies, so a moved data set finds its features again and a changed image does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.Image import Transpose
+
+from nfbmr.config import View
+from nfbmr.data.images import file_digest, load_image
+from nfbmr.data.pasting import Kind, paste_defect
+from nfbmr.data.samples import Sample
+from nfbmr.errors import ConfigError
+
+Pixels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+Photometric = Literal["none", "brightness", "standardize"]
+
+_VERSION = 1  # raised when an operation gives other pixels than before: old features are then not found
+_TURNS = {
+    "flip-h": Transpose.FLIP_LEFT_RIGHT,
+    "flip-v": Transpose.FLIP_TOP_BOTTOM,
+    "rot90": Transpose.ROTATE_90,
+    "rot180": Transpose.ROTATE_180,
+    "rot270": Transpose.ROTATE_270,
+}
+_GAINS = {
+    "darker": 2 ** (-1 / 3),
+    "brighter": 2 ** (1 / 3),
+}  # a third of a stop; values saturate as a camera's
+
+
+@dataclass(frozen=True, slots=True)
+class ViewOp:
+    """A training augmentation: a flip, a turn (anticlockwise), or an exposure a third of a stop off.
+
+    Args:
+        name: flip-h, flip-v, rot90, rot180, rot270, darker (values times 0.794) or brighter (times 1.260).
+
+    Raises:
+        ConfigError: There is no such view.
+    """
+
+    name: View
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(View):
+            raise ConfigError("no such view", where=self.name, fix=f"use one of {', '.join(get_args(View))}")
+
+    def as_json(self) -> dict[str, object]:
+        """What goes into the key."""
+        return {"op": "view", "name": self.name}
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """The image seen this way."""
+        if self.name in _TURNS:
+            return image.transpose(_TURNS[self.name])
+        return _scaled(image, _GAINS[self.name])
+
+    def turn(self, mask: Mask) -> Mask:
+        """The mask of the image seen this way."""
+        return np.asarray(self.apply(Image.fromarray(mask))) if self.name in _TURNS else mask
+
+
+@dataclass(frozen=True, slots=True)
+class PasteDefect:
+    """A synthetic defect (:mod:`nfbmr.data.pasting`).
+
+    Args:
+        kind: cutpaste, blend or scratch.
+        seed: Decides the place, shape and strength.
+        donor: File that foreign texture is taken from.
+        donor_digest: SHA-256 of the donor's bytes; stands for it in the key.
+    """
+
+    kind: Kind
+    seed: int
+    donor: Path
+    donor_digest: str
+
+    def as_json(self) -> dict[str, object]:
+        """What goes into the key."""
+        return {"op": "paste", "kind": self.kind, "seed": self.seed, "donor": self.donor_digest}
+
+    def draw(self, image: Image.Image) -> tuple[Image.Image, Mask]:
+        """The defective image and the defect's mask (H, W)."""
+        donor = load_image(self.donor)
+        pixels_HWC = np.asarray(image).reshape(image.height, image.width, -1)
+        donor_HWC = np.asarray(donor.convert(image.mode)).reshape(donor.height, donor.width, -1)
+        defective_HWC, mask = paste_defect(pixels_HWC, donor_HWC, self.kind, self.seed)
+        return Image.fromarray(defective_HWC.squeeze(2) if image.mode == "L" else defective_HWC), mask
+
+
+Op = ViewOp | PasteDefect
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image file, and the operations on it in order.
+
+    Args:
+        path: The file.
+        digest: SHA-256 of its bytes, 64 hexadecimal digits.
+        ops: What is done to the pixels, first to last.
+
+    Example:
+        >>> a = Picture(Path("here/1.png"), "5e" * 32)
+        >>> b = Picture(Path("there/2.png"), "5e" * 32)
+        >>> a.key == b.key, a.key == a.then(ViewOp("flip-h")).key
+        (True, False)
+    """
+
+    path: Path
+    digest: str
+    ops: tuple[Op, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """32 hexadecimal digits over the file's content and the operations."""
+        recipe = {"version": _VERSION, "content": self.digest, "ops": [op.as_json() for op in self.ops]}
+        text = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def then(self, *ops: Op) -> Picture:
+        """The same picture with more done to it."""
+        return Picture(self.path, self.digest, (*self.ops, *ops))
+
+    def pixels(self) -> Pixels:
+        """The pixels (H, W, 3), after all operations.
+
+        Raises:
+            ImageError: The file, or a defect's donor, cannot be read.
+        """
+        return np.array(self.image().convert("RGB"))
+
+    def mask(self) -> Mask | None:
+        """Where synthetic defects lie, (H, W), after all operations; None where none was pasted.
+
+        Raises:
+            ImageError: The file, or a defect's donor, cannot be read.
+        """
+        if not any(isinstance(op, PasteDefect) for op in self.ops):
+            return None
+        return self._render()[1]
+
+    def image(self) -> Image.Image:
+        """As :meth:`pixels`, but a Pillow image, of one channel (L) where the file is greyscale."""
+        return self._render()[0]
+
+    def _render(self) -> tuple[Image.Image, Mask | None]:
+        image, mask = load_image(self.path), None
+        for op in self.ops:
+            if isinstance(op, PasteDefect):
+                image, pasted = op.draw(image)
+                mask = pasted if mask is None else mask | pasted
+            else:
+                image = op.apply(image)
+                mask = None if mask is None else op.turn(mask)
+        return image, mask
+
+
+def picture_of(sample: Sample) -> Picture:
+    """The picture of a sample, as it is.
+
+    Raises:
+        ImageError: The file cannot be read.
+    """
+    return Picture(sample.path, file_digest(sample.path))
+
+
+def prepare(
+    picture: Picture, *, size: int, photometric: Photometric, mean: Sequence[float], std: Sequence[float]
+) -> NDArray[np.float32]:
+    r"""What the backbone sees: operations, photometric normalisation, resizing, channel normalisation.
+
+    .. math:: x_c = (\mathrm{resize}(p)_c / 255 - \mu_c) / \sigma_c
+
+    Resizing is bicubic and antialiased, to a square whatever the aspect. Photometric normalisation works on
+    the image at its full size: ``brightness`` is a gain that sets the mean grey value to 0.5 (at most 8,
+    for images that are nearly black), ``standardize`` an affine map to mean 0.5 and standard deviation 0.2;
+    both saturate at 0 and 1, as a camera does.
+
+    Args:
+        picture: The picture.
+        size: Side S of the square, in pixels.
+        photometric: ``"none"``, ``"brightness"`` or ``"standardize"``.
+        mean: Channel means mu of the backbone, for values in 0..1.
+        std: Channel standard deviations sigma.
+
+    Returns:
+        Values (3, S, S), float32; channels-last in memory, so that stacking into a channels-last batch is a
+        copy.
+
+    Raises:
+        ImageError: The file, or a defect's donor, cannot be read.
+    """
+    image = _photometric(picture.image(), photometric)
+    pixels_SSC = _resized(image, size)
+    scale, shift = _affine(tuple(mean), tuple(std), size)
+    if pixels_SSC.shape[2] == 1:
+        out_SS3 = np.empty((size, size, 3), np.float32)
+        for c in range(3):
+            np.multiply(pixels_SSC[..., 0], scale[c], out=out_SS3[..., c])
+            out_SS3[..., c] += shift[c]
+    else:
+        rows = np.multiply(pixels_SSC.reshape(size, 3 * size), scale, dtype=np.float32)
+        rows += shift
+        out_SS3 = rows.reshape(size, size, 3)
+    return out_SS3.transpose(2, 0, 1)
+
+
+@lru_cache(maxsize=8)
+def _affine(
+    mean: tuple[float, ...], std: tuple[float, ...], size: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Scale and shift of a row of S interleaved RGB pixels."""
+    scale = 1.0 / (255.0 * np.asarray(std, dtype=np.float64))
+    shift = -np.asarray(mean, dtype=np.float64) / np.asarray(std, dtype=np.float64)
+    return np.tile(scale, size).astype(np.float32), np.tile(shift, size).astype(np.float32)
+
+
+def _resized(image: Image.Image, size: int) -> Pixels:
+    """Bicubic, antialiased, to (S, S, C). Torch's 8-bit kernel is two to five times as fast as Pillow's."""
+    pixels_HWC = np.array(image).reshape(image.height, image.width, -1)
+    if image.size == (size, size):
+        return pixels_HWC
+    import torch
+    from torch.nn.functional import interpolate
+
+    x_1CHW = torch.from_numpy(pixels_HWC).permute(2, 0, 1)[None]
+    x_1CSS = interpolate(x_1CHW, size=(size, size), mode="bicubic", antialias=True)
+    return x_1CSS[0].permute(1, 2, 0).contiguous().numpy()
+
+
+def _photometric(image: Image.Image, how: Photometric) -> Image.Image:
+    if how == "none":
+        return image
+    counts = np.asarray(image.convert("L").histogram(), dtype=np.float64)
+    levels = np.arange(256)
+    mean = float(levels @ counts / counts.sum())
+    if how == "brightness":
+        return _scaled(image, min(8.0, 127.5 / max(mean, 1.0)))
+    spread = float(np.sqrt((levels - mean) ** 2 @ counts / counts.sum()))
+    gain = 0.2 * 255 / max(spread, 2.0)  # a blank image is centred, its noise not blown up
+    return _scaled(image, gain, 127.5 - gain * mean)
+
+
+def _scaled(image: Image.Image, gain: float, shift: float = 0.0) -> Image.Image:
+    """``gain * value + shift`` in every channel, rounded and saturated."""
+    table = np.rint(np.clip(gain * np.arange(256) + shift, 0, 255)).astype(int).tolist()
+    return image.point(table * len(image.getbands()))

@@ -1,0 +1,151 @@
+"""Splits: seeded, named, and the same on every machine.
+
+========  ====================  ============================================================================
+split     fits                  who is tested
+========  ====================  ============================================================================
+official  mvtec, dagm           the data set's own test side
+legacy    mtd                   every defective image and a random `test_fraction` of the good ones, as
+                                published. It leaks: other exposures of the same tiles are trained on
+group     mtd; any layout with  every group that holds a defective image, whole, and other groups with
+          `group_by`            `test_fraction` of their images
+random    folder                every defective image and a random `test_fraction` of the good ones
+========  ====================  ============================================================================
+
+Validation images are good ones taken from the training side, by whole groups where the split is grouped.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+from nfbmr.config import DataConfig
+from nfbmr.data.samples import Dataset, Sample, Split
+from nfbmr.errors import ConfigError, DataError
+
+Parts = list[list[Sample]]
+
+
+def make_split(dataset: Dataset, config: DataConfig) -> Split:
+    """Split a data set into training, validation and test samples.
+
+    The same names, fractions and seed give the same split. `limit_train` moves training samples to
+    ``dropped`` and changes nothing else, and a smaller limit's samples are among a larger one's.
+
+    Args:
+        dataset: What :func:`nfbmr.data.layouts.load_dataset` read.
+        config: `split`, `test_fraction`, `validation_fraction`, `limit_train` and `seed` count here.
+
+    Returns:
+        The split; each side sorted by name. Without a defective image ``test`` holds only good ones, and
+        metrics that need both are undefined.
+
+    Raises:
+        ConfigError: The split does not fit the data set.
+        DataError: There are too few images (or groups) to hold any out.
+    """
+    name = _name_of(dataset, config)
+    official = [s for s in dataset.samples if s.subset == "test"] if name == "official" else []
+    dropped: list[Sample] = []
+    grouped = name == "group"
+    if name == "official":
+        if not official:
+            raise DataError(
+                "no test images beside the training images",
+                where=dataset.root,
+                fix="point at the folder of normals itself: it is then split as a folder of one's own",
+            )
+        pool = _parts((s for s in dataset.samples if s.is_good and s.subset == "train"), _has_groups(dataset))
+        dropped += [s for s in dataset.samples if not s.is_good and s.subset == "train"]
+        test = list(official)
+    else:
+        parts = _parts(dataset.samples, grouped)
+        pool = [part for part in parts if all(s.is_good for s in part)]
+        test = [s for part in parts if not all(s.is_good for s in part) for s in part]
+    unit = "groups of good images" if grouped else "good images"
+    needed = 2 if any(s.is_good for s in test) or name == "official" else 3
+    if len(pool) < needed:
+        raise DataError(
+            f"{len(pool)} {unit} to learn from, but {needed} are needed to hold some out",
+            where=dataset.root,
+            fix="add images of normal parts"
+            + ("; or, where these are different parts, a group_by that tells them apart" if grouped else ""),
+        )
+    if name != "official":
+        held, pool = _hold_out(pool, config.test_fraction, random.Random(f"test {config.seed}"))
+        test += held
+    validation, pool = _hold_out(pool, config.validation_fraction, random.Random(f"validation {config.seed}"))
+    train = [s for part in pool for s in part]
+    if config.limit_train is not None and config.limit_train < len(train):
+        shuffled = _shuffled([[s] for s in _sorted(train)], random.Random(f"limit {config.seed}"))
+        train = [s for part in shuffled[: config.limit_train] for s in part]
+        dropped += [s for part in shuffled[config.limit_train :] for s in part]
+    return Split(
+        name,
+        config.seed,
+        grouped,
+        train=_sorted(train),
+        validation=_sorted(validation),
+        test=_sorted(test),
+        dropped=_sorted(dropped),
+    )
+
+
+def fitting_splits(dataset: Dataset) -> tuple[str, ...]:
+    """Names of the splits that fit a data set; the first is what ``auto`` takes."""
+    if dataset.layout in ("mvtec", "dagm"):
+        return ("official", "group") if _has_groups(dataset) else ("official",)
+    if dataset.layout == "mtd":
+        return ("group", "legacy")
+    return ("group", "random") if _has_groups(dataset) else ("random",)
+
+
+def _name_of(dataset: Dataset, config: DataConfig) -> str:
+    fitting = fitting_splits(dataset)
+    if config.split == "auto":
+        return fitting[0]
+    if config.split not in fitting:
+        fix = f"use one of: auto, {', '.join(fitting)}"
+        if config.split == "group":
+            fix += "; group needs a group_by, a regular expression whose first group names the part"
+        raise ConfigError(
+            f"the split {config.split!r} does not fit the layout {dataset.layout}",
+            where="data.split",
+            fix=fix,
+        )
+    return config.split
+
+
+def _has_groups(dataset: Dataset) -> bool:
+    return all(s.group is not None for s in dataset.samples)
+
+
+def _parts(samples: Iterable[Sample], grouped: bool) -> Parts:
+    """What is kept together: groups, or single samples."""
+    if not grouped:
+        return [[s] for s in samples]
+    parts: dict[str | None, list[Sample]] = {}
+    for sample in samples:
+        parts.setdefault(sample.group, []).append(sample)
+    return list(parts.values())
+
+
+def _hold_out(parts: Parts, fraction: float, rng: random.Random) -> tuple[list[Sample], Parts]:
+    """Take parts at random until they hold the fraction of the images; take one and leave one at least."""
+    wanted = max(1, round(fraction * sum(map(len, parts))))
+    shuffled = _shuffled(parts, rng)
+    held: list[Sample] = []
+    while len(held) < wanted and len(shuffled) > 1:
+        held += shuffled.pop()
+    return held, shuffled
+
+
+def _shuffled(parts: Parts, rng: random.Random) -> Parts:
+    """In an order that depends on the names and the seed alone."""
+    ordered = sorted((list(_sorted(part)) for part in parts), key=lambda part: part[0].name)
+    rng.shuffle(ordered)
+    return ordered
+
+
+def _sorted(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    return tuple(sorted(samples, key=lambda s: s.name))

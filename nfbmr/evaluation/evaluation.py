@@ -1,0 +1,200 @@
+"""One set of scored images to all its metrics.
+
+Shapes: N images, H W the anomaly maps, h w a ground-truth mask.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nfbmr.config import EvaluationConfig
+from nfbmr.data.samples import GOOD
+from nfbmr.errors import NfbmrError
+from nfbmr.evaluation import metrics
+from nfbmr.evaluation.intervals import UNDEFINED, Estimate, Floats, Statistic, bootstrap
+
+TITLES = {
+    "image_auroc": "Image AUROC",
+    "image_ap": "Average precision",
+    "image_f1": "F1 at the threshold",
+    "image_precision": "Precision at the threshold",
+    "image_recall": "Recall at the threshold",
+    "image_false_reject_rate": "False-reject rate",
+    "pixel_auroc": "Pixel AUROC",
+    "pixel_aupro": "AUPRO",
+}
+"""Every metric's flat name, and what people call it."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Image scores and the truth about them, row by row.
+
+    Attributes:
+        names: The images' identities, as in :class:`~nfbmr.data.samples.Sample`.
+        defects: Kind of defect of each; ``"good"`` for normal parts.
+        score: Higher is more anomalous, (N,).
+        groups: The part each image shows, where the split has groups; intervals then resample parts.
+
+    Example:
+        >>> Scores(("a", "b"), ("good", "crack"), np.array([0.1, 0.9])).kinds
+        ('crack',)
+    """
+
+    names: tuple[str, ...]
+    defects: tuple[str, ...]
+    score: Floats
+    groups: tuple[str | None, ...] | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.names), len(self.defects), len(self.score), len(self.groups or self.names)}
+        if len(lengths) > 1:
+            raise ValueError(f"columns of different lengths: {sorted(lengths)}")
+        bad_N = np.flatnonzero(~np.isfinite(self.score))
+        if len(bad_N):
+            raise NfbmrError(
+                f"{len(bad_N)} of {len(self.score)} scores are not finite numbers, the first",
+                where=self.names[bad_N[0]],
+                fix="the model has diverged: train again with lower train.flow.lr and train.mapping.lr",
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def labels(self) -> NDArray[np.bool_]:
+        """True for defective images, (N,)."""
+        return np.asarray([defect != GOOD for defect in self.defects], dtype=np.bool_)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of defect that occur, in alphabetical order."""
+        return tuple(sorted(set(self.defects) - {GOOD}))
+
+    def counts(self) -> dict[str, int]:
+        """Images by kind of defect, good first."""
+        counts = Counter(self.defects)
+        return {kind: counts[kind] for kind in (GOOD, *self.kinds) if kind in counts}
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Scores:
+        """Some of the rows, in the order given."""
+        index = [int(row) for row in rows]
+        return Scores(
+            tuple(self.names[i] for i in index),
+            tuple(self.defects[i] for i in index),
+            self.score[index],
+            None if self.groups is None else tuple(self.groups[i] for i in index),
+        )
+
+    def notes(self) -> tuple[str, ...]:
+        """Why metrics are undefined or weak on these images, in sentences; empty where all is well."""
+        good, defective = int((~self.labels).sum()), int(self.labels.sum())
+        notes = []
+        if not len(self):
+            notes.append("There are no test images: nothing could be measured.")
+        elif not defective:
+            notes.append(
+                "The test set holds no defective image: only the false-reject rate is defined. "
+                "Add folders of defective parts to measure how well defects are found."
+            )
+        elif not good:
+            notes.append("The test set holds no good image: only the recall is defined.")
+        elif min(good, defective) < 10:
+            notes.append(
+                f"Only {good} good and {defective} defective test images: the intervals are rough guesses."
+            )
+        return tuple(notes)
+
+
+def evaluate(
+    scores: Scores,
+    threshold: float,
+    config: EvaluationConfig,
+    seed: int,
+    *,
+    maps_NHW: NDArray[np.float32] | None = None,
+    masks: metrics.MaskOf | None = None,
+) -> dict[str, Estimate]:
+    """All metrics of a set of images, with bootstrap intervals.
+
+    Args:
+        scores: The images; where they have groups, intervals resample groups, otherwise images.
+        threshold: An image is rejected where its score is above it; NaN leaves the metrics at the threshold
+            undefined.
+        config: Resamples, confidence, and AUPRO's limit.
+        seed: Of the resamples; every metric sees the same ones.
+        maps_NHW: Anomaly maps in the order of the scores, for the pixel metrics.
+        masks: Image number to ground-truth mask or None; see
+            :func:`~nfbmr.evaluation.metrics.pixel_histograms`.
+
+    Returns:
+        The keys of :data:`TITLES`, those of pixels only where there are maps and masks, then for each kind
+        of defect ``image_auroc/<defect>`` (against all good images) and ``image_recall/<defect>``. What the
+        images do not determine is NaN (no defective images: everything but the false-reject rate).
+    """
+    found = {name: _estimate(metric, part, config, seed) for name, metric, part in _image(scores, threshold)}
+    if maps_NHW is not None and masks is not None and len(scores):
+        found |= _pixel(scores, maps_NHW, masks, config, seed)
+    found |= {name: _estimate(metric, part, config, seed) for name, metric, part in _kinds(scores, threshold)}
+    return found
+
+
+def _image(scores: Scores, threshold: float) -> Iterator[tuple[str, Statistic | None, Scores]]:
+    yield "image_auroc", metrics.auroc(scores.score, scores.labels), scores
+    yield "image_ap", metrics.average_precision(scores.score, scores.labels), scores
+    at_threshold = {
+        "image_f1": metrics.f1,
+        "image_precision": metrics.precision,
+        "image_recall": metrics.recall,
+        "image_false_reject_rate": metrics.false_reject_rate,
+    }
+    for name, metric in at_threshold.items():
+        # Precision without any defective image would be 0 of the rejected: true, and misleading.
+        pointless = math.isnan(threshold) or (name == "image_precision" and not scores.labels.any())
+        yield name, None if pointless else metric(scores.score > threshold, scores.labels), scores
+
+
+def _kinds(scores: Scores, threshold: float) -> Iterator[tuple[str, Statistic | None, Scores]]:
+    rows = np.arange(len(scores))
+    for kind in scores.kinds:
+        part = scores.take(rows[[defect in (GOOD, kind) for defect in scores.defects]])
+        yield f"image_auroc/{kind}", metrics.auroc(part.score, part.labels), part
+        caught = None if math.isnan(threshold) else metrics.recall(part.score > threshold, part.labels)
+        yield f"image_recall/{kind}", caught, part
+
+
+def _pixel(
+    scores: Scores,
+    maps_NHW: NDArray[np.float32],
+    masks: metrics.MaskOf,
+    config: EvaluationConfig,
+    seed: int,
+) -> dict[str, Estimate]:
+    histograms = metrics.pixel_histograms(maps_NHW, scores.labels, masks)
+    if histograms is None:
+        return {}
+    part = scores.take(histograms.images)
+    return {
+        "pixel_auroc": _estimate(histograms.auroc(), part, config, seed),
+        "pixel_aupro": _estimate(histograms.aupro(config.aupro_limit), part, config, seed),
+    }
+
+
+def _estimate(metric: Statistic | None, scores: Scores, config: EvaluationConfig, seed: int) -> Estimate:
+    if metric is None:
+        return UNDEFINED
+    return bootstrap(
+        metric,
+        len(scores),
+        groups=scores.groups,
+        strata=scores.labels.tolist(),
+        resamples=config.bootstrap,
+        confidence=config.confidence,
+        seed=seed,
+    )

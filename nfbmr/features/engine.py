@@ -1,0 +1,132 @@
+"""The forward pass as this machine does it fastest: type, device, compilation.
+
+The arithmetic (fp32 or bf16) is part of what stored features are; whether the pass is compiled is not, it
+differs by rounding only.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+import platform
+import time
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from nfbmr.config import FeatureConfig
+from nfbmr.errors import OutputError
+from nfbmr.features.backbone import Backbone
+from nfbmr.paths import read_json, write_json
+
+log = logging.getLogger(__name__)
+
+Compute = Literal["fp32", "bf16"]
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_TRIAL_BATCH = 4
+
+
+class Engine:
+    """A backbone in one arithmetic on one device.
+
+    Args:
+        backbone: Left as it is; the engine works on a copy where it must change it.
+        compute: fp32 or bf16.
+        device: Where it runs.
+        compiled: Try torch.compile with frozen weights; where that fails the pass runs as it is.
+    """
+
+    def __init__(
+        self, backbone: Backbone, *, compute: Compute, device: str = "cpu", compiled: bool = False
+    ) -> None:
+        self.backbone = backbone
+        self.dtype = _DTYPES[compute]
+        self.device = torch.device(device)
+        changed = compute != "fp32" or self.device.type != "cpu"
+        self.net: nn.Module = (copy.deepcopy(backbone) if changed else backbone).to(self.device, self.dtype)
+        self._compiled: Any = None
+        self._batch = 0
+        if compiled:
+            import torch._inductor.config as inductor
+
+            inductor.freezing = True
+            self._compiled = torch.compile(self.net, dynamic=False)
+
+    def __call__(self, x_B3SS: Tensor) -> tuple[Tensor, ...]:
+        """Features of every tap, on the CPU."""
+        x = x_B3SS.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            y = self._run(x)
+        return tuple(tap.cpu() for tap in y)
+
+    def _run(self, x: Tensor) -> tuple[Tensor, ...]:
+        if self._compiled is not None:
+            self._batch = max(self._batch, len(x))
+            padded = (
+                torch.cat([x, x[:1].expand(self._batch - len(x), -1, -1, -1)]) if len(x) < self._batch else x
+            )
+            try:
+                return tuple(y[: len(x)] for y in self._compiled(padded))
+            except (
+                Exception
+            ) as error:  # no compiler, an operator it does not know: the plain pass always works
+                log.warning(
+                    "cannot be compiled here (%s); going on without", str(error).splitlines()[0][:160]
+                )
+                self._compiled = None
+        return cast(tuple[Tensor, ...], self.net(x))
+
+
+def choose_compute(backbone: Backbone, config: FeatureConfig, root: Path, device: str = "cpu") -> Compute:
+    """fp32 or bf16, whichever is faster for this backbone, size and machine.
+
+    Measured once, and remembered in the folder `root`.
+    """
+    memory = root / f"machine-{_machine(device)}.json"
+    key = f"{backbone.name} {','.join(backbone.taps)} {config.size}px"
+    known: dict[str, Any] = {}
+    if memory.exists():
+        try:
+            known = read_json(memory)
+        except OutputError:
+            known = {}
+    if key not in known:
+        known[key] = {c: round(_seconds(backbone, c, config, device), 6) for c in ("fp32", "bf16")}
+        log.info("seconds an image, %s: %s", key, known[key])
+        try:
+            write_json(memory, known)
+        except OutputError as error:
+            log.debug("not remembered: %s", error)
+    seconds = known[key]
+    return "bf16" if seconds["bf16"] < seconds["fp32"] else "fp32"
+
+
+def _seconds(backbone: Backbone, compute: Compute, config: FeatureConfig, device: str) -> float:
+    engine = Engine(backbone, compute=compute, device=device)
+    x = torch.randn(min(config.batch, _TRIAL_BATCH), 3, config.size, config.size)
+    engine(x)
+    best = float("inf")
+    for _ in range(2):
+        start = time.perf_counter()
+        engine(x)
+        best = min(best, time.perf_counter() - start)
+    return best / len(x)
+
+
+def _machine(device: str) -> str:
+    about = [platform.machine(), torch.backends.cpu.get_cpu_capability(), _cpu_model(), torch.__version__]
+    about += [str(torch.get_num_threads()), device]
+    if device.startswith("cuda"):
+        about.append(torch.cuda.get_device_name(device))
+    return hashlib.sha256("\0".join(about).encode()).hexdigest()[:12]
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()

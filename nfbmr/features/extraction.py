@@ -1,0 +1,299 @@
+"""Pictures to stored features: each picture goes through the backbone once, whoever asks and how often.
+
+Decoding runs in threads beside the forward pass, a bounded number of pictures ahead; rows leave for the store
+in shards from a thread of their own. So memory does not grow with the number of pictures, and a run that is
+killed loses at most the shard it was filling.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from nfbmr.config import FeatureConfig
+from nfbmr.data.pictures import Picture, prepare
+from nfbmr.errors import ImageError, Interrupted
+from nfbmr.features.backbone import Backbone, load_backbone
+from nfbmr.features.engine import Compute, Engine, choose_compute
+from nfbmr.features.store import FeatureStore, Space, SpaceSpec, Writer
+from nfbmr.features.table import FeatureTable, TensorTable
+
+log = logging.getLogger(__name__)
+
+RESIZE = "square, bicubic, antialias"
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Stored features of some pictures.
+
+    Attributes:
+        tables: One a tap, rows in the order of the pictures that did not fail.
+        computed: Distinct pictures that went through the backbone.
+        reused: Distinct pictures that were in the store already.
+        seconds: All of it took.
+        failed: Error by position in the pictures that were asked for.
+        specs: What the tables' spaces are, one a tap.
+    """
+
+    tables: tuple[FeatureTable, ...]
+    computed: int
+    reused: int
+    seconds: float
+    specs: tuple[SpaceSpec, ...]
+    failed: Mapping[int, ImageError] = field(default_factory=dict)
+
+    @property
+    def weights_digest(self) -> str:
+        """Fingerprint of the backbone's weights."""
+        return str(self.specs[0].fields["weights"])
+
+    @property
+    def compute(self) -> Compute:
+        """Arithmetic the features were made in, whatever ``features.compute`` left open."""
+        return "bf16" if self.specs[0].fields["compute"] == "bf16" else "fp32"
+
+
+def weights_of(extraction: Extraction) -> str:
+    """Fingerprint of the weights that the features were made with."""
+    return extraction.weights_digest
+
+
+def space_spec(backbone: Backbone, tap: str, config: FeatureConfig, compute: Compute) -> SpaceSpec:
+    """All that decides the features of a picture at one tap, but the picture."""
+    return SpaceSpec(
+        "features",
+        {
+            "backbone": backbone.name,
+            "weights": backbone.weights_digest,
+            "tap": tap,
+            "size": config.size,
+            "photometric": config.photometric,
+            "mean": list(backbone.mean),
+            "std": list(backbone.std),
+            "resize": RESIZE,
+            "dtype": config.dtype,
+            "compute": compute,
+            "folded": backbone.folded,
+        },
+    )
+
+
+def extract(
+    pictures: Sequence[Picture],
+    config: FeatureConfig,
+    store: FeatureStore,
+    *,
+    device: str = "cpu",
+    on_error: str = "raise",
+    stop: Callable[[], bool] | None = None,
+) -> Extraction:
+    """Features of every picture and tap, from the store where it has them.
+
+    Args:
+        pictures: In any order; repeated contents are computed once.
+        config: Backbone, taps, size, preprocessing, types.
+        store: Where features are kept.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ..., or ``"auto"``: the GPU where there is one.
+        on_error: What an unreadable picture does once all others are stored: ``"raise"`` names them all,
+            ``"skip"`` reports them in :attr:`Extraction.failed`.
+        stop: Read between batches; True stops, keeping what is done.
+
+    Raises:
+        ImageError: Some pictures cannot be read, and `on_error` is ``"raise"``.
+        BackboneError: The backbone, a tap or the weights cannot be had.
+        CorruptShardError: A shard of the store is damaged.
+        OutputError: The store cannot be written.
+        Interrupted: `stop` said so.
+    """
+    started = time.perf_counter()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    backbone = load_backbone(config)
+    shapes = backbone.shapes(config.size)
+    compute = _compute(backbone, config, store, pictures, device)
+    specs = tuple(space_spec(backbone, tap, config, compute) for tap in backbone.taps)
+    spaces = {tap: store.space(spec) for tap, spec in zip(backbone.taps, specs, strict=True)}
+    distinct = {picture.key: picture for picture in pictures}
+    wanted = _missing(spaces, distinct)
+    errors: dict[str, ImageError] = {}
+    computed = 0
+    if wanted:
+        with ExitStack() as locks:
+            for space in sorted(spaces.values(), key=lambda space: space.folder):  # one order: no deadlock
+                locks.enter_context(space.lock())
+            wanted = _missing(spaces, distinct)
+            if wanted:
+                engine = Engine(backbone, compute=compute, device=device, compiled=config.compile)
+                todo = {key: distinct[key] for key in wanted}
+                computed, errors = _fill(spaces, todo, engine, config, stop)
+    failed = {i: errors[picture.key] for i, picture in enumerate(pictures) if picture.key in errors}
+    if failed and on_error == "raise":
+        raise _all_of(failed, pictures)
+    keys = [picture.key for picture in pictures if picture.key not in errors]
+    tables = tuple(_table(spaces[tap], keys, shapes[tap]) for tap in backbone.taps)
+    reused = len(distinct) - computed - len(errors)
+    seconds = time.perf_counter() - started
+    return Extraction(tables, computed, reused, seconds, specs, failed)
+
+
+def _missing(spaces: Mapping[str, Space], distinct: Mapping[str, Picture]) -> dict[str, None]:
+    """Keys that some tap lacks, in the order of the pictures."""
+    lacking = {key for space in spaces.values() for key in space.missing(distinct)}
+    return {key: None for key in distinct if key in lacking}
+
+
+def _compute(
+    backbone: Backbone,
+    config: FeatureConfig,
+    store: FeatureStore,
+    pictures: Sequence[Picture],
+    device: str,
+) -> Compute:
+    """What was asked for; for auto what the store has most rows of, else what is faster here."""
+    if config.compute != "auto":
+        return config.compute
+    there: dict[Compute, int] = {}
+    for compute in ("bf16", "fp32"):
+        specs = [space_spec(backbone, tap, config, compute) for tap in backbone.taps]
+        if all(map(store.exists, specs)):
+            keys = {picture.key for picture in pictures}
+            there[compute] = sum(len(keys) - len(store.space(spec).missing(keys)) for spec in specs)
+    if any(there.values()):
+        return max(there, key=lambda compute: there[compute])
+    return choose_compute(backbone, config, store.root, device)
+
+
+def _fill(
+    spaces: Mapping[str, Space],
+    todo: Mapping[str, Picture],
+    engine: Engine,
+    config: FeatureConfig,
+    stop: Callable[[], bool] | None,
+) -> tuple[int, dict[str, ImageError]]:
+    """Compute what is missing. Returns how many pictures went through, and errors by key."""
+    lacking = {tap: set(space.missing(todo)) for tap, space in spaces.items()}
+    errors: dict[str, ImageError] = {}
+    computed = 0
+    progress = tqdm(total=len(todo), desc="features", unit="image", disable=None, leave=False)
+    with progress, ExitStack() as writers, _Shelf() as shelf:
+        # Writers are left before the shelf: their last rows go after all others.
+        open_writers = {tap: writers.enter_context(space.writer()) for tap, space in spaces.items()}
+        for keys, x in _batches(todo, engine, config, errors):
+            for tap, y in zip(spaces, engine(x), strict=True):
+                shelf.put(open_writers[tap], keys, y, lacking[tap])
+            computed += len(keys)
+            progress.update(len(keys))
+            if stop is not None and stop():
+                shelf.wait()
+                for writer in open_writers.values():
+                    writer.flush()
+                raise Interrupted(
+                    f"stopped after {computed} of {len(todo)} pictures; they are stored",
+                    fix="run the same command again: it goes on with the rest",
+                )
+        shelf.wait()
+    return computed, errors
+
+
+def _batches(
+    todo: Mapping[str, Picture], engine: Engine, config: FeatureConfig, errors: dict[str, ImageError]
+) -> Iterator[tuple[list[str], Tensor]]:
+    """Prepared pictures in batches, decoded a bounded number ahead; those that fail go to `errors`."""
+    mean, std = engine.backbone.mean, engine.backbone.std
+
+    def ready(picture: Picture) -> Tensor:
+        x = prepare(picture, size=config.size, photometric=config.photometric, mean=mean, std=std)
+        return torch.as_tensor(x).to(engine.dtype)
+
+    workers = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        queue: deque[tuple[str, Future[Tensor]]] = deque()
+        coming = iter(todo.items())
+        keys: list[str] = []
+        batch = torch.empty(0)
+        try:
+            while True:
+                for key, picture in islice(coming, config.batch + workers - len(queue)):
+                    queue.append((key, pool.submit(ready, picture)))
+                if not queue:
+                    break
+                key, future = queue.popleft()
+                try:
+                    x = future.result()
+                except ImageError as error:
+                    errors[key] = error
+                    continue
+                if not keys:
+                    batch = torch.empty((config.batch, *x.shape), dtype=engine.dtype)
+                    batch = batch.contiguous(memory_format=torch.channels_last)
+                batch[len(keys)].copy_(x)
+                keys.append(key)
+                if len(keys) == config.batch:
+                    yield keys, batch
+                    keys = []
+            if keys:
+                yield keys, batch[: len(keys)]
+        finally:
+            for _, future in queue:
+                future.cancel()
+
+
+class _Shelf:
+    """Puts rows into writers from a thread of its own, one batch behind the forward pass."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._pending: deque[Future[None]] = deque()
+
+    def __enter__(self) -> _Shelf:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True)
+
+    def put(self, writer: Writer, keys: list[str], y: Tensor, wanted: set[str]) -> None:
+        """Hand rows over; waits while more than a few batches are on their way."""
+        while len(self._pending) >= 4:
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(self._add, writer, keys, y, wanted))
+
+    @staticmethod
+    def _add(writer: Writer, keys: list[str], y: Tensor, wanted: set[str]) -> None:
+        rows = [row for row, key in enumerate(keys) if key in wanted]
+        if len(rows) == len(keys):
+            writer.add(keys, y)
+        elif rows:
+            writer.add([keys[row] for row in rows], y[rows])
+
+    def wait(self) -> None:
+        """Until all rows are with their writers."""
+        while self._pending:
+            self._pending.popleft().result()
+
+
+def _table(space: Space, keys: Sequence[str], shape: tuple[int, int, int]) -> FeatureTable:
+    if keys:
+        return space.table(keys)
+    return TensorTable(torch.empty(0, *shape, dtype=space.dtype), ())
+
+
+def _all_of(failed: Mapping[int, ImageError], pictures: Sequence[Picture]) -> ImageError:
+    lines = "".join(f"\n  {error.what}: {pictures[i].path}" for i, error in failed.items())
+    one = len(failed) == 1
+    return ImageError(
+        f"{len(failed)} of {len(pictures)} images cannot be used (the others are stored):{lines}",
+        fix=f"mend or remove {'it' if one else 'them'}, then run the same command again: "
+        f"only what is missing is computed; `nfbmr data inspect` lists every problem",
+    )

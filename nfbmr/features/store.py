@@ -1,0 +1,487 @@
+"""A content-addressed store of maps: computed once, read by every later run, without a copy.
+
+A *space* holds rows that were all made the same way: its :class:`SpaceSpec` says which. A row's key says what
+it was made of. Nothing here knows of backbones: a trained flow's latents are a space like any other::
+
+    <root>/spaces/<key of the spec>/space.json     what the rows are
+                                    *.arrow        shards: see nfbmr.features.shards
+                                    builder.lock   held while rows are computed: none is computed twice
+                                    use.lock       held (shared) by whoever has the space open: never pruned
+
+Shards appear whole or not at all, so any number of processes may read and append at once, a killed process
+loses at most the rows it had not yet written, and the same row in two shards is harmless.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+import uuid
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nfbmr.errors import OutputError, StoreError
+from nfbmr.features.shards import (
+    MEND,
+    Shard,
+    ShardName,
+    open_shard,
+    rows_per_shard,
+    to_stored,
+    verify_shard,
+    write_shard,
+)
+from nfbmr.features.table import FeatureTable, ShardTable
+from nfbmr.paths import write_json
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_STALE_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class SpaceSpec:
+    """All that decides what a row is, but the picture itself.
+
+    Attributes:
+        kind: ``"features"``, ``"latents"``, ...
+        fields: JSON values; ``dtype`` is the stored type (float16 if not given, bfloat16, float32).
+
+    Example:
+        >>> SpaceSpec("features", {"tap": "blocks.5"}).key == SpaceSpec("features", {"tap": "blocks.4"}).key
+        False
+    """
+
+    kind: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over the kind, every field and the store's format: 24 hexadecimal digits."""
+        content = json.dumps([FORMAT, self.kind, dict(self.fields)], sort_keys=True, allow_nan=False)
+        return hashlib.sha256(content.encode()).hexdigest()[:24]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type rows are stored in."""
+        return _DTYPES[self.fields.get("dtype", "float16")]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What reading every byte of a space found."""
+
+    shards: int
+    rows: int
+    corrupt: tuple[Path, ...]
+
+
+class FeatureStore:
+    """The folder that all runs share.
+
+    Args:
+        root: Made when something is first written.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    def folder(self, spec: SpaceSpec) -> Path:
+        """Where a spec's rows are."""
+        return self.root / "spaces" / spec.key
+
+    def exists(self, spec: SpaceSpec) -> bool:
+        """Whether there is a space of this spec, filled or not."""
+        return (self.folder(spec) / "space.json").exists()
+
+    def space(self, spec: SpaceSpec) -> Space:
+        """Open a space; it is made if there is none.
+
+        Raises:
+            OutputError: It cannot be made here.
+            StoreError: The folder holds something else.
+        """
+        return Space(self.folder(spec), spec)
+
+
+class Space:
+    """Rows of one kind. Open spaces are never pruned; :meth:`close` or forgetting the object lets go."""
+
+    def __init__(self, folder: Path, spec: SpaceSpec) -> None:
+        self.folder = folder
+        self.spec = spec
+        self.dtype = spec.dtype
+        self._handle = _open_shared(folder, spec)
+        self._close = weakref.finalize(self, os.close, self._handle)
+        self._shards: dict[str, Shard] = {}
+        self._rows: dict[str, Tensor] = {}
+
+    def close(self) -> None:
+        """Let go of the space; it may then be pruned. Tables made of it stay readable."""
+        self._close()
+
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W) of a row; None while there is none."""
+        if not self._shards:
+            self.refresh()
+        for row_HWC in self._rows.values():
+            height, width, channels = row_HWC.shape
+            return channels, height, width
+        return None
+
+    def refresh(self) -> None:
+        """Take up what other processes have written.
+
+        Raises:
+            CorruptShardError: A shard is damaged.
+        """
+        for path in shard_paths(self.folder):
+            if path.name in self._shards:
+                continue
+            try:
+                shard = open_shard(path, self.dtype)
+            except FileNotFoundError:  # mended by another process in between
+                continue
+            self._shards[path.name] = shard
+            for key, row_HWC in zip(shard.keys, shard.rows_NHWC.unbind(), strict=True):
+                self._rows.setdefault(key, row_HWC)
+
+    def missing(self, keys: Iterable[str]) -> tuple[str, ...]:
+        """Keys of which there is no row yet, each once, in their order.
+
+        Raises:
+            CorruptShardError: A shard is damaged.
+        """
+        self.refresh()
+        return tuple(key for key in dict.fromkeys(keys) if key not in self._rows)
+
+    def append(self, keys: Sequence[str], rows_NCHW: Tensor) -> None:
+        """Write rows; when this returns they are on disk. Needs no lock, and a repeated key does no harm.
+
+        Args:
+            keys: One a row.
+            rows_NCHW: Any floating type; values beyond the stored type's range become its largest.
+
+        Raises:
+            OutputError: The disk is full or cannot be written; nothing half-written remains.
+            StoreError: The rows have another shape than those already here.
+        """
+        if len(keys) != len(rows_NCHW):
+            raise StoreError(f"{len(keys)} keys for {len(rows_NCHW)} rows", where=self.folder)
+        shape = self.shape
+        if shape is not None and tuple(rows_NCHW.shape[1:]) != shape:
+            raise StoreError(
+                f"rows of shape {tuple(rows_NCHW.shape[1:])} in a space of {shape}",
+                where=self.folder,
+                fix="what decides the shape must be a field of the spec",
+            )
+        step = rows_per_shard(rows_NCHW[0].numel() * self.dtype.itemsize) if len(keys) else 1
+        for start in range(0, len(keys), step):
+            part = slice(start, start + step)
+            write_shard(self.folder, keys[part], to_stored(rows_NCHW[part], self.dtype))
+
+    @contextmanager
+    def writer(self) -> Iterator[Writer]:
+        """Collects rows to full shards; what is left is written at the end, also when the block fails."""
+        writer = Writer(self)
+        try:
+            yield writer
+        except OutputError:
+            raise
+        except BaseException:
+            writer.flush()
+            raise
+        else:
+            writer.flush()
+
+    def table(self, keys: Sequence[str]) -> FeatureTable:
+        """Rows of these keys, in this order, mapped into memory.
+
+        Raises:
+            CorruptShardError: A shard is damaged.
+            StoreError: Some rows are not there.
+        """
+        missing = self.missing(keys)
+        shape = self.shape
+        if missing or shape is None:
+            raise StoreError(
+                f"{len(missing)} of {len(keys)} rows are not in the store",
+                where=self.folder,
+                fix="run `nfbmr features build`, or train again: only what is missing is computed",
+            )
+        return ShardTable(
+            keys, [self._rows[key] for key in keys], shape, self.dtype, self.spec.key, owner=self
+        )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the right to compute rows of this space; others wait. Freed by the system if the process dies.
+
+        Ask :meth:`missing` again inside: while waiting, another process may have written what was missing.
+        """
+        with _opened(self.folder / "builder.lock") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("another process is filling this space; waiting for it")
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            _remove_leftovers(self.folder)
+            yield
+
+    def verify(self, *, repair: bool = False) -> Verification:
+        """Read every byte and compare it with what was written.
+
+        Args:
+            repair: Remove damaged shards, so that only their rows are computed again.
+        """
+        paths = shard_paths(self.folder)
+        corrupt = tuple(path for path in paths if not verify_shard(path))
+        if repair:
+            for path in corrupt:
+                _remove(path)
+                self._forget(path.name)
+        names = [name for path in paths if path not in corrupt and (name := ShardName.of(path))]
+        return Verification(len(paths), sum(name.rows for name in names), corrupt)
+
+    def _forget(self, name: str) -> None:
+        if self._shards.pop(name, None) is not None:
+            self._shards, self._rows = {}, {}
+
+
+class Writer:
+    """Rows on their way into a space: at most one shard's worth is held."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._keys: list[str] = []
+        self._parts: list[Tensor] = []
+
+    def add(self, keys: Sequence[str], rows_NCHW: Tensor) -> None:
+        """Take rows; whenever a shard is full it is written."""
+        if not len(keys):
+            return
+        limit = rows_per_shard(rows_NCHW[0].numel() * self._space.dtype.itemsize)
+        for key, row in zip(keys, to_stored(rows_NCHW, self._space.dtype), strict=True):
+            self._keys.append(key)
+            self._parts.append(row)
+            if len(self._keys) >= limit:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what is held."""
+        keys, parts = self._keys, self._parts
+        self._keys, self._parts = [], []
+        if keys:
+            self._space.append(keys, torch.stack(parts).permute(0, 3, 1, 2))
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    """The shards of a space, oldest first."""
+    try:
+        return sorted(path for path in folder.iterdir() if ShardName.of(path) is not None)
+    except FileNotFoundError:
+        return []
+
+
+# --- several spaces ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SpaceInfo:
+    """A space as `nfbmr features list` shows it."""
+
+    key: str
+    kind: str
+    fields: Mapping[str, Any]
+    rows: int
+    shards: int
+    size: int
+    created: float
+    used: float
+    folder: Path
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "key": self.key, "kind": self.kind, "fields": dict(self.fields), "rows": self.rows,
+            "shards": self.shards, "bytes": self.size, "created": self.created, "used": self.used,
+        }  # fmt: skip
+
+
+def list_spaces(root: Path | str) -> tuple[SpaceInfo, ...]:
+    """What a store holds, the most recently used first; names only are read, so it is quick."""
+    infos = []
+    for path in (Path(root) / "spaces").glob("*/space.json"):
+        try:
+            about = json.loads(path.read_text(encoding="utf-8"))
+            used = (path.parent / "use.lock").stat().st_mtime
+        except (OSError, ValueError):
+            log.warning("not a space: %s", path.parent)
+            continue
+        names = [name for shard in shard_paths(path.parent) if (name := ShardName.of(shard))]
+        rows, size = sum(name.rows for name in names), sum(name.size for name in names)
+        infos.append(
+            SpaceInfo(
+                about["key"],
+                about["kind"],
+                about["fields"],
+                rows,
+                len(names),
+                size,
+                about["created"],
+                used,
+                path.parent,
+            )
+        )
+    return tuple(sorted(infos, key=lambda info: info.used, reverse=True))
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What :func:`prune` removed (or would remove), and what it left because a process has it open."""
+
+    removed: tuple[SpaceInfo, ...]
+    held: tuple[SpaceInfo, ...]
+
+
+def prune(
+    root: Path | str,
+    *,
+    keep: int | None = None,
+    older_than_days: float | None = None,
+    spaces: Sequence[str] = (),
+    dry_run: bool = False,
+) -> Pruned:
+    """Remove spaces that nobody has open.
+
+    Args:
+        root: The store.
+        keep: Remove all but this many, the most recently used ones staying.
+        older_than_days: Remove those not used for this long.
+        spaces: Remove these keys (or unambiguous beginnings of keys).
+        dry_run: Only say what would be removed.
+
+    Raises:
+        StoreError: A key names no space, or several.
+    """
+    infos = list_spaces(root)
+    chosen = {_one(infos, key).key for key in spaces}
+    if keep is not None:
+        chosen |= {info.key for info in infos[keep:]}
+    if older_than_days is not None:
+        oldest = time.time() - older_than_days * 86400
+        chosen |= {info.key for info in infos if info.used < oldest}
+    removed: list[SpaceInfo] = []
+    held: list[SpaceInfo] = []
+    for info in infos:
+        if info.key in chosen:
+            (removed if _remove_space(info.folder, dry_run) else held).append(info)
+    return Pruned(tuple(removed), tuple(held))
+
+
+def _one(infos: Sequence[SpaceInfo], key: str) -> SpaceInfo:
+    found = [info for info in infos if info.key.startswith(key)]
+    if len(found) != 1:
+        raise StoreError(
+            "no such space" if not found else f"{len(found)} spaces begin with this key",
+            where=key,
+            fix="nfbmr features list shows the keys",
+        )
+    return found[0]
+
+
+def _remove_space(folder: Path, dry_run: bool) -> bool:
+    """False if a process has it open."""
+    with _opened(folder / "use.lock") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if not dry_run:
+            # Gone under its name at once, so that nobody can open half of it.
+            bin_ = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.removed")
+            try:
+                folder.rename(bin_)
+                shutil.rmtree(bin_)
+            except OSError as error:
+                raise OutputError(f"cannot be removed ({error.strerror})", where=folder) from error
+    return True
+
+
+# --- files and locks --------------------------------------------------------------------------------------
+
+
+def _open_shared(folder: Path, spec: SpaceSpec) -> int:
+    """Make the space if need be and hold its use.lock; a space removed in between is made anew."""
+    lock = folder / "use.lock"
+    while True:
+        if not (folder / "space.json").exists():
+            about = {"format": FORMAT, "key": spec.key, "kind": spec.kind, "fields": dict(spec.fields)}
+            write_json(folder / "space.json", {**about, "created": time.time()})
+        handle = _open(lock)
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        try:
+            current = lock.stat().st_ino == os.fstat(handle).st_ino
+        except FileNotFoundError:
+            current = False
+        if current and (folder / "space.json").exists():
+            with suppress(OSError):  # a store that can only be read
+                os.utime(lock)
+            return handle
+        os.close(handle)
+
+
+def _open(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        try:  # a store that can only be read
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            raise OutputError(
+                f"cannot use the store ({error.strerror})",
+                where=path.parent,
+                fix="choose another folder (store=...), or free some space",
+            ) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    handle = _open(path)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot be removed ({error.strerror})", where=path, fix=MEND) from error
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Temporary files of processes that were killed."""
+    for path in folder.glob(".*.tmp"):
+        try:
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                path.unlink()
+        except OSError:
+            continue

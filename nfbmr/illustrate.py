@@ -1,0 +1,172 @@
+"""The pictures of a run, drawn from its results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nfbmr.data.images import read_image
+from nfbmr.evaluation import figures, heatmaps
+from nfbmr.evaluation.evaluation import Scores
+from nfbmr.evaluation.figures import StageCurve
+from nfbmr.evaluation.intervals import UNDEFINED, Estimate
+from nfbmr.evaluation.metrics import MaskOf
+
+
+class Drawn(NamedTuple):
+    """A picture, as the report shows it."""
+
+    title: str
+    path: Path
+    caption: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the pictures are drawn from.
+
+    Attributes:
+        scores: Of the test images.
+        estimates: Their metrics.
+        threshold: Scores above it are rejected.
+        history: Metrics by stage, an epoch a row.
+        epochs: The epoch kept, by stage.
+        embeddings: Features (N, D) of the test images by the name of their space; may be empty.
+        confidence: Of the intervals.
+        seed: Of the resamples.
+        caption: Data set, method, split, seed, and whether the test set was peeked at.
+    """
+
+    scores: Scores
+    estimates: Mapping[str, Estimate]
+    threshold: float
+    history: Mapping[str, Sequence[Mapping[str, float]]]
+    epochs: Mapping[str, int]
+    embeddings: Mapping[str, NDArray[Any]]
+    confidence: float
+    seed: int
+    caption: str
+
+
+def draw_curves(scene: Scene, folder: Path) -> list[Drawn]:
+    """ROC, precision and recall, scores, AUROC by kind, losses, t-SNE: what these images allow."""
+    folder.mkdir(parents=True, exist_ok=True)
+    about: dict[str, Any] = {"threshold": scene.threshold, "caption": scene.caption}
+    band: dict[str, Any] = {**about, "confidence": scene.confidence, "seed": scene.seed}
+    auroc = scene.estimates.get("image_auroc", UNDEFINED)
+    ap = scene.estimates.get("image_ap", UNDEFINED)
+    drawn = [
+        Drawn(
+            "ROC curve",
+            figures.roc(scene.scores, folder / "roc.png", auroc=auroc, **band),
+            f"Image AUROC {auroc}. The band holds {scene.confidence:.0%} of the resampled curves.",
+        ),
+        Drawn(
+            "Precision and recall",
+            figures.precision_recall(scene.scores, folder / "precision-recall.png", ap=ap, **band),
+            f"Average precision {ap}.",
+        ),
+        Drawn(
+            "Scores by kind of defect",
+            figures.histogram(scene.scores, folder / "scores.png", **about),
+            "The threshold was set on good validation images.",
+        ),
+    ]
+    if len(scene.scores.kinds) > 1:
+        path = figures.defect_bars(scene.estimates, folder / "kinds.png", caption=scene.caption)
+        drawn.append(Drawn("AUROC by kind of defect", path, "Each kind against all good test images."))
+    curves = [stage_curve(name, rows, scene.epochs.get(name)) for name, rows in scene.history.items() if rows]
+    if curves:
+        path = figures.losses(curves, folder / "losses.png", caption=scene.caption)
+        drawn.append(
+            Drawn("Training", path, "The marked epoch was kept: it told validation images apart best.")
+        )
+    if scene.embeddings:
+        path = figures.tsne(
+            scene.embeddings,
+            scene.scores.defects,
+            folder / "tsne.png",
+            seed=scene.seed,
+            caption=scene.caption,
+        )
+        spaces = "S: backbone features; T: features mapped to the target domain; NF: the flow's latents."
+        drawn.append(Drawn("t-SNE of the feature spaces", path, f"{spaces} Means over positions."))
+    return drawn
+
+
+def stage_curve(name: str, rows: Sequence[Mapping[str, float]], selected: int | None) -> StageCurve:
+    """A stage's history as the figure takes it."""
+    validated = {int(row["epoch"]): row["validation_auroc"] for row in rows if "validation_auroc" in row}
+    return StageCurve(
+        name=name,
+        epochs=[int(row["epoch"]) for row in rows],
+        loss=[row["loss"] for row in rows],
+        selected=selected,
+        validation=validated or None,
+    )
+
+
+def draw_heatmaps(
+    scene: Scene,
+    maps_NHW: NDArray[np.float32],
+    normal_NHW: NDArray[np.float32],
+    paths: Sequence[Path],
+    mask_of: MaskOf,
+    folder: Path,
+    *,
+    count: int,
+) -> list[Drawn]:
+    """Heat maps over the images that tell most: best, worst and borderline, all in one colour scale.
+
+    Args:
+        scene: Scores and caption.
+        maps_NHW: Anomaly maps of the test images.
+        normal_NHW: Anomaly maps of good validation images: where the colour scale begins.
+        paths: Files of the test images.
+        mask_of: Their masks.
+        folder: Where the pictures go.
+        count: Images of each sort.
+    """
+    if not len(maps_NHW) or not len(normal_NHW):
+        return []
+    vmin, vmax = heatmaps.colour_scale(normal_NHW, maps_NHW)
+    said = {
+        "best": "Defects that score highest, good parts that score lowest.",
+        "worst": "Defects that score lowest, good parts that score highest.",
+        "borderline": "Nearest to the threshold.",
+    }
+    drawn = []
+    for sort, numbers in heatmaps.telling(scene.scores, scene.threshold, count).items():
+        shown = [_shown(scene.scores, i, maps_NHW[i], paths[i], mask_of(i)) for i in numbers]
+        if not shown:
+            continue
+        path = heatmaps.heatmap_grid(
+            shown,
+            folder / f"heatmaps-{sort}.png",
+            title=sort.capitalize(),
+            vmin=vmin,
+            vmax=vmax,
+            threshold=scene.threshold,
+            scale="anomaly map: 0.9 quantile of good validation parts to 0.999 quantile of the test set",
+            caption=scene.caption,
+        )
+        drawn.append(Drawn(f"Heat maps: {sort}", path, said[sort]))
+    return drawn
+
+
+def _shown(
+    scores: Scores, i: int, map_HW: NDArray[np.float32], path: Path, mask: NDArray[np.bool_] | None
+) -> heatmaps.Shown:
+    return heatmaps.Shown(
+        name=scores.names[i],
+        defect=scores.defects[i],
+        score=float(scores.score[i]),
+        pixels=read_image(path),
+        map_HW=map_HW,
+        mask=mask,
+    )

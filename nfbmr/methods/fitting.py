@@ -1,0 +1,304 @@
+"""Fitting a method's stages on stored features, each flow once.
+
+A trained flow is content-addressed: its key covers the features it saw, its configuration, how it was trained
+and the seed. A run, a trial or an ablation row that differs only in its mapping finds it and trains nothing.
+Two processes that want the same flow at once: one trains, the other waits for it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nfbmr.config import Config
+from nfbmr.data.samples import digest_of
+from nfbmr.features.store import FeatureStore, SpaceSpec
+from nfbmr.features.table import FeatureTable
+from nfbmr.flows.flow import Flow
+from nfbmr.methods.detector import Detector
+from nfbmr.methods.table import method_named
+from nfbmr.paths import atomic, read_json, write_json
+from nfbmr.scoring.fusion import Selection, select_scorer
+from nfbmr.training.batches import Batches
+from nfbmr.training.compute import autocast, device_of
+from nfbmr.training.loop import train_stage
+from nfbmr.training.stages import FlowStage, MappingStage
+from nfbmr.training.stopping import StopRequest
+
+log = logging.getLogger(__name__)
+
+OnEpoch = Callable[[str, int, Mapping[str, float]], None]
+"""Told of each epoch: the stage, the epoch (from 1) and its metrics."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Stored features of the images that may be learned from.
+
+    Attributes:
+        train: Features of the training images and their views.
+        rows_NV: Rows of `train`, an image a line, a view a column; the first column is the image as it is.
+        good: Features of the good validation images.
+        defective: Features of their synthetic defects.
+    """
+
+    train: FeatureTable
+    rows_NV: Tensor
+    good: FeatureTable
+    defective: FeatureTable
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A stage's outcome: where its weights come from, and how it got there."""
+
+    history: tuple[Mapping[str, float], ...]
+    epoch: int
+    reused: bool
+
+
+def fit_flow(
+    detector: Detector,
+    data: TrainingData,
+    store: FeatureStore,
+    *,
+    stop: StopRequest | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> tuple[str, Fitted]:
+    """Train the detector's flow in place, or take it from the store.
+
+    Returns:
+        The flow's key and how it was fitted.
+    """
+    config, flow = detector.config, detector.flow
+    identity = flow_identity(config, data)
+    key = digest_of([json.dumps(identity, sort_keys=True)])
+    folder = store.root / "flows" / key
+    with _only_one(folder):
+        if (folder / "flow.json").exists():
+            log.info("stage one: flow %s is in the store; nothing to train", key)
+            _load(flow, folder)
+            meta = read_json(folder / "flow.json")
+            return key, Fitted(tuple(meta["history"]), meta["epoch"], reused=True)
+        flow.standardise.fit(data.train, data.rows_NV[:, 0])
+        result = train_stage(
+            FlowStage(flow),
+            Batches((data.train,), data.rows_NV, config.train.flow.batch, config.seed),
+            config.train.flow,
+            config.train,
+            seed=config.seed,
+            folder=folder / "checkpoints",
+            identity=identity,
+            on_epoch=_named(on_epoch, "flow"),
+            validate=lambda: _validation(detector, data),
+            stop=stop,
+            select=config.selection.epoch,
+        )
+        _save(flow, folder, {"identity": identity, "history": list(result.history), "epoch": result.epoch})
+        return key, Fitted(tuple(result.history), result.epoch, reused=False)
+
+
+def fit_mapping(
+    detector: Detector,
+    data: TrainingData,
+    flow_key: str,
+    store: FeatureStore,
+    folder: Path,
+    *,
+    stop: StopRequest | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Fitted:
+    """Train the detector's mapping in place; latents are computed once and stored before the first epoch.
+
+    Args:
+        detector: Its flow is trained.
+        data: Features to learn from and to validate on.
+        flow_key: What :func:`fit_flow` returned; latents are stored under it.
+        store: Where latents are kept.
+        folder: Where the stage's checkpoints go.
+        stop: Set by a signal: the stage then checkpoints and raises.
+        on_epoch: Told of each epoch.
+    """
+    config = detector.config
+    z_train, z_good, z_defective = (
+        latents(detector, table, flow_key, store) for table in (data.train, data.good, data.defective)
+    )
+    if detector.mapping is None:
+        raise ValueError(f"method {config.method} has no mapping to fit")
+    result = train_stage(
+        MappingStage(detector.mapping, detector.flow.standardise),
+        Batches((data.train, z_train), data.rows_NV, config.train.mapping.batch, config.seed),
+        config.train.mapping,
+        config.train,
+        seed=config.seed,
+        folder=folder,
+        identity={
+            "flow": flow_key,
+            "mapping": config.mapping.model_dump(mode="json"),
+            "train": _how(config, "mapping"),
+        },
+        on_epoch=_named(on_epoch, "mapping"),
+        validate=lambda: _validation(detector, data, z_good, z_defective),
+        stop=stop,
+        select=config.selection.epoch,
+    )
+    return Fitted(tuple(result.history), result.epoch, reused=False)
+
+
+def flow_identity(config: Config, data: TrainingData) -> dict[str, Any]:
+    """All that a trained flow depends on; two runs with the same identity share it."""
+    seen = [data.train.keys[row] for row in data.rows_NV.flatten().tolist()]
+    identity: dict[str, Any] = {
+        "features": data.train.space_key,
+        "images": digest_of(seen),
+        "flow": config.flow.model_dump(mode="json"),
+        "train": _how(config, "flow"),
+        "seed": config.seed,
+    }
+    if config.selection.epoch == "best":
+        # The validation set picks the epoch, and the scoring section says how.
+        identity["validation"] = digest_of([*data.good.keys, "|", *data.defective.keys])
+        identity["scoring"] = config.scoring.model_dump(mode="json", include={"reduction", "topk", "smooth"})
+    return identity
+
+
+def latents(detector: Detector, table: FeatureTable, flow_key: str, store: FeatureStore) -> FeatureTable:
+    """Latents z = TNF(y) of every row, stored under the flow's key and computed only where it is missing."""
+    space = store.space(
+        SpaceSpec("latents", {"flow": flow_key, "shape": list(table.shape), "dtype": "float16"})
+    )
+    with space.lock():
+        missing = set(space.missing(table.keys))
+        rows = [row for row, key in enumerate(table.keys) if key in missing]
+        device = device_of(detector.config.train.device)
+        for start in range(0, len(rows), 64):
+            chunk = rows[start : start + 64]
+            y_BCHW = table.gather(chunk).to(device, torch.float32)
+            with torch.inference_mode(), autocast(detector.config.train.precision, device):
+                z_BCHW, _ = detector.flow(y_BCHW)
+            space.append([table.keys[row] for row in chunk], z_BCHW.float().cpu())
+    return space.table(table.keys)
+
+
+def maps_of(detector: Detector, y: FeatureTable, z: FeatureTable | None = None, batch: int = 32) -> Tensor:
+    """Score parts of every row, (N, 3, H, W)."""
+    detector.flow.eval()
+    if detector.mapping is not None:
+        detector.mapping.eval()
+    chunks = [range(start, min(start + batch, len(y))) for start in range(0, len(y), batch)]
+    if not chunks:
+        return torch.zeros(0, 3, *y.shape[1:])
+    return torch.cat([detector.parts(y.gather(c), None if z is None else z.gather(c)) for c in chunks])
+
+
+def embeddings_of(detector: Detector, y: FeatureTable, z: FeatureTable, batch: int = 32) -> dict[str, Tensor]:
+    """:meth:`Detector.embeddings` of every row, (N, C) by the name of the space."""
+    starts = range(0, len(y), batch)
+    chunks = [range(start, min(start + batch, len(y))) for start in starts]
+    parts = [detector.embeddings(y.gather(chunk), z.gather(chunk)) for chunk in chunks]
+    return {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+
+
+def choose_scorer(detector: Detector, good_NPHW: Tensor, defective_NPHW: Tensor) -> Selection:
+    """Weights, reduction and threshold, by the method's own parts and the run's configuration."""
+    config, method = detector.config, method_named(detector.config.method)
+    return select_scorer(
+        good_NPHW,
+        defective_NPHW,
+        config.scoring,
+        parts=method.parts,
+        paper_weights=method.paper_weights,
+        false_reject_rate=config.selection.false_reject_rate,
+    )
+
+
+def _validation(
+    detector: Detector,
+    data: TrainingData,
+    z_good: FeatureTable | None = None,
+    z_defective: FeatureTable | None = None,
+) -> dict[str, float]:
+    """How well the stage as it stands tells good validation images from their synthetic defects."""
+    without_mapping = z_good is None
+    judged = Detector(
+        detector.config,
+        detector.shape,
+        detector.weights_digest,
+        detector.flow,
+        None if without_mapping else detector.mapping,
+    )
+    good, defective = maps_of(judged, data.good, z_good), maps_of(judged, data.defective, z_defective)
+    method = method_named("nf" if without_mapping else detector.config.method)
+    weights = "auto" if without_mapping else detector.config.scoring.weights
+    selection = select_scorer(
+        good,
+        defective,
+        detector.config.scoring.model_copy(update={"weights": weights}),
+        parts=method.parts,
+        paper_weights=method.paper_weights,
+        false_reject_rate=detector.config.selection.false_reject_rate,
+    )
+    return {"objective": selection.auroc, "validation_auroc": selection.auroc}
+
+
+def _how(config: Config, stage: str) -> dict[str, Any]:
+    """The training settings that change a stage's weights."""
+    section = getattr(config.train, stage).model_dump(mode="json")
+    return {**section, "precision": config.train.precision, "select": config.selection.epoch}
+
+
+def _named(on_epoch: OnEpoch | None, stage: str) -> Callable[[int, Mapping[str, float]], None] | None:
+    if on_epoch is None:
+        return None
+    return lambda epoch, metrics: on_epoch(stage, epoch, metrics)
+
+
+def _save(flow: Flow, folder: Path, meta: Mapping[str, Any]) -> None:
+    from safetensors.torch import save_file
+
+    with atomic(folder / "flow.safetensors") as temporary:
+        save_file({k: v.contiguous() for k, v in flow.state_dict().items()}, temporary)
+    # Written last: a flow is in the store once its description is.
+    write_json(folder / "flow.json", meta)
+
+
+def _load(flow: Flow, folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    flow.load_state_dict(load_file(folder / "flow.safetensors"))
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the kernel lets go of it when the process dies."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("stage one: another process trains this flow; waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+__all__: Sequence[str] = (
+    "Fitted",
+    "TrainingData",
+    "choose_scorer",
+    "embeddings_of",
+    "fit_flow",
+    "fit_mapping",
+    "flow_identity",
+    "latents",
+    "maps_of",
+)

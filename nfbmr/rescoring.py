@@ -1,0 +1,96 @@
+"""Evaluate a finished run again, with another fusion, without training or extracting anything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nfbmr.conclude import Context, conclude
+from nfbmr.config import ScoringConfig
+from nfbmr.data.samples import digest_of
+from nfbmr.errors import ConfigError, OutputError
+from nfbmr.methods.detector import Detector
+from nfbmr.methods.fitting import choose_scorer
+from nfbmr.paths import RunPaths, read_json
+from nfbmr.results import read_sets
+from nfbmr.scoring.maps import PARTS
+
+
+def evaluate(run: Path, scoring: ScoringConfig | None = None) -> dict[str, Any]:
+    """Fuse a run's kept score parts anew, choose the threshold on validation data, and measure.
+
+    Args:
+        run: Folder of a finished run.
+        scoring: The fusion; None for the run's own.
+
+    Returns:
+        The summary; its files lie in ``evaluations/`` of the run, whose own results stay.
+
+    Raises:
+        OutputError: The run is not finished or damaged.
+    """
+    paths = finished(run)
+    summary = read_json(paths.summary)
+    detector = Detector.load(paths.model)
+    config = detector.config.model_copy(update={"scoring": scoring or detector.config.scoring})
+    detector = replace(detector, config=config)
+    sets = {images.side: images for images in read_sets(paths.scores, paths.maps)}
+    validation, test = sets["validation"], sets["test"]
+    selection = choose_scorer(detector, validation.good_NPHW, validation.defective_NPHW)
+    split = read_json(paths.split)
+    context = Context(
+        run_id=summary["run_id"],
+        dataset=summary["dataset"],
+        split=split,
+        leak=summary["leak"],
+        history=read_json(paths.history),
+        epochs=summary["selection"]["epochs"],
+        reused=summary["reused"],
+        unreadable=summary["unreadable"],
+    )
+    folder = RunPaths(paths.root / "evaluations" / digest_of([config.scoring.model_dump_json()])[:8])
+    return conclude(folder, detector, selection, validation, test, context, timings=summary["timings"])
+
+
+def finished(run: Path) -> RunPaths:
+    """The paths of a finished run.
+
+    Raises:
+        OutputError: There is no run, or it is not finished.
+    """
+    paths = RunPaths(run)
+    if not paths.config.exists():
+        raise OutputError("not the folder of a run", where=run, fix="give a folder that nfbmr train has made")
+    if not paths.summary.exists():
+        raise OutputError("the run is not finished", where=run, fix=f"go on with: nfbmr train --resume {run}")
+    return paths
+
+
+def parse_fusion(text: str) -> tuple[float, float, float]:
+    """Weights from ``source=1,target=1,norm=0.5``; parts that are not named weigh nothing.
+
+    Raises:
+        ConfigError: A part does not exist or a weight is no number.
+
+    Example:
+        >>> parse_fusion("source=1,norm=0.5")
+        (1.0, 0.0, 0.5)
+    """
+    weights = dict.fromkeys(PARTS, 0.0)
+    for item in text.split(","):
+        name, _, value = item.strip().partition("=")
+        if name not in weights:
+            raise ConfigError(
+                "no such score part", where=f"--fuse {text}", fix=f"parts are {', '.join(PARTS)}"
+            )
+        try:
+            weights[name] = float(value)
+        except ValueError:
+            raise ConfigError(
+                "a weight is no number",
+                where=f"--fuse {text}",
+                fix="for example --fuse source=1,target=1,norm=0.5",
+            ) from None
+    source, target, norm = weights.values()
+    return source, target, norm

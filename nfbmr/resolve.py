@@ -1,0 +1,295 @@
+"""From layers of settings to one configuration, with the origin of every value.
+
+A later layer wins, key by key::
+
+    defaults < the method's < named configurations and files, as given < --set < options (--data, --seed, ...)
+
+Everything that is wrong is listed at once, each with where it came from and the nearest right name.
+Named configurations and the methods' defaults are handed in: they live in :mod:`nfbmr.methods`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from nfbmr import yaml_text
+from nfbmr.config import Config
+from nfbmr.errors import ConfigError
+from nfbmr.fields import Key, alternatives, choices, did_you_mean, fields_of, keys, sections
+from nfbmr.layers import Layer, config_layers, file_layer, named_layer, option_layer, set_layer
+
+__all__ = [
+    "Key",
+    "Layer",
+    "Resolved",
+    "config_layers",
+    "digest",
+    "dump_yaml",
+    "fields_of",
+    "file_layer",
+    "flat",
+    "load_config",
+    "named_layer",
+    "nested",
+    "option_layer",
+    "resolve",
+    "set_layer",
+]
+
+DEFAULT = "default"
+_HELP = "see all keys and what they allow: nfbmr config --describe"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration, and where each of its values came from.
+
+    Args:
+        config: The configuration.
+        origins: By dotted key: ``default``, the name of a method or configuration, ``file:line``, ``--set``,
+            ``--seed``.
+    """
+
+    config: Config
+    origins: Mapping[str, str]
+
+    def given(self, key: str) -> bool:
+        """Whether somebody chose this value, even if it equals the default."""
+        return self.origins[key] != DEFAULT
+
+
+@dataclass(frozen=True)
+class _Setting:
+    value: Any
+    origin: str
+
+
+# ----------------------------------------------------------------------------------------------- merging
+
+
+def resolve(
+    layers: Iterable[Layer] = (), *, methods: Mapping[str, Mapping[str, Any]] | None = None
+) -> Resolved:
+    """Merge layers, lowest first, into a validated configuration.
+
+    Args:
+        layers: Above the defaults; a later one wins, key by key. Lists are replaced whole.
+        methods: Each method's own defaults by its name; the chosen method's lie between the defaults and the
+            layers. Without it, any name of a method is taken.
+
+    Raises:
+        ConfigError: Unknown keys, unknown methods, impossible values: all of them in one message.
+
+    Example:
+        >>> resolved = resolve([Layer("a.yaml", {"flow": {"blocks": 6}}), set_layer(["flow.blocks=8"])])
+        >>> resolved.config.flow.blocks, resolved.origins["flow.blocks"], resolved.origins["flow.hidden"]
+        (8, '--set', 'default')
+    """
+    problems: list[str] = []
+    settings: dict[str, _Setting] = {}
+    for layer in layers:
+        problems.extend(layer.problems)
+        settings.update(_settings(layer, layer.values, "", problems))
+    if methods is not None:
+        method = settings.get("method", _Setting(Config.model_fields["method"].default, DEFAULT))
+        if isinstance(method.value, str) and method.value in methods:
+            own = Layer(f"method {method.value}", methods[method.value])
+            settings = {**dict(_settings(own, own.values, "", problems)), **settings}
+        else:
+            hint = did_you_mean(str(method.value), methods)
+            problems.append(
+                f"method = {method.value} ({method.origin}): should be one of {', '.join(methods)}{hint}"
+            )
+    config = _validated(settings, problems)
+    if problems or config is None:
+        raise _as_error(problems)
+    origins = {key: settings[key].origin if key in settings else DEFAULT for key in keys()}
+    return Resolved(config, origins)
+
+
+def _settings(
+    layer: Layer, values: Mapping[Any, Any], prefix: str, problems: list[str]
+) -> Iterator[tuple[str, _Setting]]:
+    """Flatten one layer to known dotted keys; whatever is not one is a problem."""
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if key in keys():
+            yield key, _Setting(value, layer.place(key))
+        elif key in sections() and isinstance(value, Mapping):
+            yield from _settings(layer, value, f"{key}.", problems)
+        elif key in sections():
+            if value is not None:  # an empty section says nothing
+                inside = [known for known in keys() if known.startswith(f"{key}.")]
+                problems.append(
+                    f"{key} ({layer.place(key)}): a section, not a value; it holds "
+                    f"{', '.join(inside[:4])}, ..."
+                )
+        else:
+            problems.append(f"{key} ({layer.place(key)}): no such key{_suggestion(key, value)}")
+
+
+def _suggestion(key: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        close = get_close_matches(key, sections(), n=1, cutoff=0.6)
+        return f"; did you mean {close[0]}?" if close else ""
+    return did_you_mean(key, keys())
+
+
+def _validated(settings: Mapping[str, _Setting], problems: list[str]) -> Config | None:
+    for key, setting in settings.items():
+        if isinstance(setting.value, bool) and bool not in alternatives(keys()[key].annotation):
+            problems.append(_impossible(key, setting))  # pydantic would take true for 1
+    try:
+        return Config.model_validate(nested({key: setting.value for key, setting in settings.items()}))
+    except ValidationError as error:
+        told = set()
+        for detail in error.errors():
+            location = [str(part) for part in detail["loc"]]
+            key = next(
+                (k for n in range(len(location), 0, -1) if (k := ".".join(location[:n])) in keys()), ""
+            )
+            if key in told:  # one line a key, however many alternatives its type has
+                continue
+            told.add(key)
+            reason = str(detail["ctx"]["error"]) if detail["type"] == "value_error" else ""
+            if not key:
+                problems.append(reason or detail["msg"])
+                continue
+            problem = _impossible(key, settings[key], reason)
+            if problem not in problems:
+                problems.append(problem)
+        return None
+
+
+def _impossible(key: str, setting: _Setting, reason: str = "") -> str:
+    known = keys()[key]
+    shown = f"{key} = {_shown(setting.value)} ({setting.origin})"
+    if reason:
+        return f"{shown}: {reason}"
+    words = choices(known.annotation)
+    hint = did_you_mean(str(setting.value), words) if words and isinstance(setting.value, str) else ""
+    return f"{shown}: should be {known.allowed}{hint}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = yaml_text.inline(value)
+    except Exception:  # a Python object handed in through the API: any words for it will do
+        text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _as_error(problems: Sequence[str]) -> ConfigError:
+    if len(problems) == 1:
+        return ConfigError(problems[0], fix=_HELP)
+    lines = "".join(f"\n  - {problem}" for problem in problems)
+    return ConfigError(f"the configuration has {len(problems)} problems:{lines}", fix=_HELP)
+
+
+# --------------------------------------------------------------------------------------- in and out again
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys to nested dictionaries.
+
+    Example:
+        >>> nested({"flow.blocks": 8, "flow.hidden": 64, "seed": 1})
+        {'flow': {'blocks': 8, 'hidden': 64}, 'seed': 1}
+    """
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *path, last = key.split(".")
+        branch = tree
+        for part in path:
+            branch = branch.setdefault(part, {})
+        branch[last] = value
+    return tree
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    """Dotted keys to values that YAML and JSON hold."""
+    values: dict[str, Any] = {}
+    for key in keys():
+        value: Any = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        if isinstance(value, Path):
+            value = value.as_posix()
+        values[key] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+def flat(config: Config) -> dict[str, str | int | float | bool | None]:
+    """Dotted keys to scalars, for trackers and tables; a list becomes its YAML text (``--set`` reads it).
+
+    Example:
+        >>> flat(Config())["flow.kernels"], flat(Config())["train.mapping.epochs"]
+        ('[3, 3, 3, 5]', 10)
+    """
+    return {k: yaml_text.inline(v) if isinstance(v, list) else v for k, v in _plain(config).items()}
+
+
+def dump_yaml(config: Config, origins: Mapping[str, str] | None = None) -> str:
+    """A configuration as YAML, every key present; with origins, each line says where its value came from.
+
+    Example:
+        >>> print(dump_yaml(Config())[:75].rstrip())
+        method: nf-bmr
+        seed: 0
+        output: runs
+        store: .nfbmr/store
+        data:
+          path: null
+    """
+    lines: list[str] = []
+    notes: list[str] = []
+    open_path: list[str] = []
+    for key, value in _plain(config).items():
+        *path, name = key.split(".")
+        shared = 0
+        while shared < min(len(path), len(open_path)) and path[shared] == open_path[shared]:
+            shared += 1
+        for depth in range(shared, len(path)):
+            lines.append(f"{'  ' * depth}{yaml_text.inline(path[depth])}:")
+            notes.append("")
+        open_path = path
+        lines.append(f"{'  ' * len(path)}{yaml_text.inline(name)}: {yaml_text.inline(value)}")
+        notes.append("" if origins is None else _one_line(origins[key]))
+    width = min(max((len(line) for line, note in zip(lines, notes, strict=True) if note), default=0), 60)
+    pairs = zip(lines, notes, strict=True)
+    return "".join(f"{line:<{width}}  # {note}\n" if note else f"{line}\n" for line, note in pairs)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def load_config(path: Path) -> Config:
+    """Read a run's ``config.yaml``; keys it does not have keep their defaults.
+
+    Raises:
+        ConfigError: It cannot be read, or holds what this version does not know.
+    """
+    return resolve([file_layer(path)]).config
+
+
+def digest(*parts: BaseModel | Mapping[str, Any] | Sequence[Any] | str | float | None) -> str:
+    """A name for what a result depends on: 32 hex digits over sections of a configuration and other values.
+
+    Example:
+        >>> digest(Config().flow, 0) == digest(Config().flow, 0)
+        True
+        >>> digest(Config().flow, 0) == digest(Config().flow, 1)
+        False
+    """
+    values = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

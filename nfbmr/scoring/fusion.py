@@ -1,0 +1,217 @@
+"""From score parts to one score an image and a decision.
+
+Shapes: N images, P = 3 score parts (:data:`nfbmr.scoring.maps.PARTS`), H W the feature map.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nfbmr.config import ScoringConfig
+from nfbmr.scoring.maps import PARTS
+
+REDUCTIONS = ("max", "mean", "topk")
+"""How a map becomes one number: its maximum, its mean, or the mean of its highest share of positions."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """How score parts become a map, a score and a decision.
+
+    ``map = sum_p weights[p] * parts[p] / scales[p]``, smoothed; ``score = reduction(map)``;
+    a part is rejected where ``score > threshold``.
+
+    Attributes:
+        weights: Of source error, target error and ||z||^2.
+        scales: Each part's mean over good validation images, so that weights compare like with like; the
+            papers' own score has scales of one.
+        reduction: One of :data:`REDUCTIONS`.
+        topk: Share of the positions that ``topk`` averages.
+        smooth: Sigma of the Gaussian smoothing, in feature positions.
+        threshold: Scores above it are rejected; NaN until it is chosen.
+    """
+
+    weights: tuple[float, float, float]
+    scales: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    reduction: str = "max"
+    topk: float = 0.02
+    smooth: float = 0.0
+    threshold: float = math.nan
+
+    def fuse(self, maps_NPHW: Tensor) -> Tensor:
+        """The fused anomaly map, (N, H, W) float32.
+
+        Example:
+            >>> Scorer((0.5, 0.5, 0.0)).fuse(torch.ones(1, 3, 2, 2))[0, 0].tolist()
+            [1.0, 1.0]
+        """
+        coefficients_P = torch.tensor(self.weights) / torch.tensor(self.scales)
+        used = [p for p in range(len(PARTS)) if self.weights[p] != 0]
+        map_NHW = torch.einsum("p,nphw->nhw", coefficients_P[used], maps_NPHW[:, used].float())
+        return smoothed(map_NHW, self.smooth)
+
+    def reduce(self, map_NHW: Tensor) -> Tensor:
+        """One score an image, (N,) float64."""
+        return reduced(map_NHW, self.reduction, self.topk)
+
+    def score(self, maps_NPHW: Tensor) -> Tensor:
+        """Fuse, then reduce: (N,) float64."""
+        return self.reduce(self.fuse(maps_NPHW))
+
+    def as_json(self) -> dict[str, Any]:
+        """For the model's folder."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Scorer:
+        """The inverse of :meth:`as_json`."""
+        return cls(**{**value, "weights": tuple(value["weights"]), "scales": tuple(value["scales"])})
+
+
+def smoothed(map_NHW: Tensor, sigma: float) -> Tensor:
+    """Gaussian smoothing with reflected borders; `sigma` in positions, 0 for none."""
+    if sigma == 0:
+        return map_NHW
+    from torchvision.transforms.functional import gaussian_blur
+
+    # Reflection needs a kernel shorter than twice the map.
+    longest = 2 * min(map_NHW.shape[-2:]) - 1
+    width = min(2 * math.ceil(3 * sigma) + 1, longest if longest % 2 else longest - 1)
+    blurred: Tensor = gaussian_blur(map_NHW.unsqueeze(1), [width, width], [sigma, sigma])
+    return blurred.squeeze(1)
+
+
+def reduced(map_NHW: Tensor, reduction: str, topk: float) -> Tensor:
+    """One number an image, (N,) float64.
+
+    Example:
+        >>> reduced(torch.tensor([[[1.0, 2.0], [3.0, 6.0]]]), "topk", 0.5).tolist()
+        [4.5]
+    """
+    flat_ND = map_NHW.flatten(1).double()
+    if reduction == "max":
+        return flat_ND.amax(1)
+    if reduction == "mean":
+        return flat_ND.mean(1)
+    count = max(1, round(topk * flat_ND.shape[1]))
+    return flat_ND.topk(count, dim=1).values.mean(1)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was chosen on validation data, and everything it was chosen from.
+
+    Attributes:
+        scorer: The choice, threshold included.
+        auroc: Image AUROC of the choice, good against synthetic (or, where asked for, test) defects.
+        candidates: Every candidate's weights, reduction and AUROC, best first.
+    """
+
+    scorer: Scorer
+    auroc: float
+    candidates: tuple[Mapping[str, Any], ...]
+
+
+def select_scorer(
+    good_NPHW: Tensor,
+    defective_NPHW: Tensor,
+    config: ScoringConfig,
+    *,
+    parts: Sequence[str],
+    paper_weights: tuple[float, float, float],
+    false_reject_rate: float,
+) -> Selection:
+    """Choose weights, reduction and threshold: the candidate with the highest image AUROC.
+
+    Candidates that tie go to the earlier one, so the papers' own fusion wins over one that is no better.
+
+    Args:
+        good_NPHW: Score parts of held-out good images.
+        defective_NPHW: Score parts of their synthetic defects.
+        config: Fixes what is not ``auto``.
+        parts: The parts that the method yields.
+        paper_weights: The method's own fusion.
+        false_reject_rate: Share of good images that the threshold may reject.
+    """
+    scales = part_scales(good_NPHW)
+    options = []
+    for weights in _weight_options(config, parts, paper_weights):
+        unscaled = config.weights == "paper"
+        base = Scorer(
+            weights, (1.0, 1.0, 1.0) if unscaled else scales, topk=config.topk, smooth=config.smooth
+        )
+        good_NHW, defective_NHW = base.fuse(good_NPHW), base.fuse(defective_NPHW)
+        for reduction in REDUCTIONS if config.reduction == "auto" else (config.reduction,):
+            scorer = replace(base, reduction=reduction)
+            options.append((auroc(scorer.reduce(good_NHW), scorer.reduce(defective_NHW)), scorer))
+    # Python's sort is stable: among equals the earlier option stays first.
+    options.sort(key=lambda option: -option[0])
+    best_auroc, best = options[0]
+    threshold = threshold_at(best.score(good_NPHW), false_reject_rate)
+    rows = tuple({"weights": list(s.weights), "reduction": s.reduction, "auroc": a} for a, s in options)
+    return Selection(replace(best, threshold=threshold), best_auroc, rows)
+
+
+def part_scales(good_NPHW: Tensor) -> tuple[float, float, float]:
+    """Each part's mean over good images; one where a method does not yield the part."""
+    means = good_NPHW.double().mean(dim=(0, 2, 3)).tolist()
+    source, target, norm = (mean if mean > 0 else 1.0 for mean in means)
+    return source, target, norm
+
+
+def threshold_at(good_N: Tensor, false_reject_rate: float) -> float:
+    """The score that a new good image exceeds with at most this probability.
+
+    The split-conformal quantile: the k-th smallest of n good scores, k = ceil((n + 1)(1 - rate)), which holds
+    The split-conformal quantile: the k-th smallest of n good scores, k = ceil((n + 1)(1 - rate)). It holds
+    for exchangeable images whatever their distribution. With too few images for the rate, the highest.
+
+    Example:
+        >>> threshold_at(torch.arange(1.0, 100.0), 0.05)
+        95.0
+    """
+    ordered_N = good_N.sort().values
+    n = len(ordered_N)
+    k = min(n, math.ceil((n + 1) * (1 - false_reject_rate) - 1e-9))
+    return float(ordered_N[k - 1])
+
+
+def auroc(good_N: Tensor, defective_M: Tensor) -> float:
+    """Probability that a defective image scores higher than a good one, ties counting half.
+
+    Example:
+        >>> auroc(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 2.0]))
+        0.875
+    """
+    ordered_N = good_N.double().sort().values
+    values_M = defective_M.double()
+    below = torch.searchsorted(ordered_N, values_M, right=False)
+    not_above = torch.searchsorted(ordered_N, values_M, right=True)
+    return float((below + not_above).double().mean() / (2 * len(ordered_N)))
+
+
+def _weight_options(
+    config: ScoringConfig, parts: Sequence[str], paper_weights: tuple[float, float, float]
+) -> list[tuple[float, float, float]]:
+    if config.weights == "paper":
+        return [paper_weights]
+    if config.weights != "auto":
+        return [config.weights]
+    present = [part in parts for part in PARTS]
+    total = sum(paper_weights)
+    own = tuple(weight / total for weight in paper_weights)
+    # Every non-empty subset of the parts, equally weighted: coarse on purpose, since a fine grid only fits
+    # the synthetic defects' noise.
+    subsets = [on for on in itertools.product((0, 1), repeat=3) if any(on)]
+    subsets = [
+        on for on in subsets if all(has or not chosen for chosen, has in zip(on, present, strict=True))
+    ]
+    equal = [tuple(o / sum(on) for o in on) for on in subsets]
+    return [(a, b, c) for a, b, c in dict.fromkeys([own, *equal])]

@@ -1,0 +1,101 @@
+"""Batches of stored tensors, in an order that a seed and an epoch's number fix.
+
+Shapes: N images, V views of each, B batch, C H W of a table's rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from nfbmr.flows.standardise import Table
+
+MEMORY_BUDGET = 4 * 2**30
+"""Bytes of tables that are copied into memory once; larger ones are read from disk batch by batch."""
+
+
+class Batches:
+    """Every image once an epoch, in one of its views.
+
+    Order and view of each image depend on ``seed`` and the epoch's number alone, so that an epoch which is begun
+    again in the middle goes on as it would have. Batches of an epoch differ in size by one image at most; none is
+    dropped and none is a small rest.
+
+    Args:
+        tables: Tables of aligned rows, e.g. features and their latents.
+        rows_NV: Table rows, an image a line, a view a column.
+        batch: Images in a batch, at most.
+        seed: Of order and views.
+        memory: Bytes that may be held in memory.
+
+    Example:
+        >>> class Rows(list):
+        ...     shape = (1, 1, 1)
+        ...     def gather(self, rows): return torch.tensor([self[r] for r in rows]).view(-1, 1, 1, 1)
+        >>> batches = Batches((Rows([1.0, 2.0, 3.0]),), torch.tensor([[0], [1], [2]]), batch=2, seed=0)
+        >>> sorted(y for (y_B111,) in batches.epoch(0) for y in y_B111.flatten().tolist())
+        [1.0, 2.0, 3.0]
+    """
+
+    def __init__(
+        self, tables: Sequence[Table], rows_NV: Tensor, batch: int, seed: int, *, memory: int = MEMORY_BUDGET
+    ) -> None:
+        if not len(rows_NV):
+            raise ValueError("no images to make batches of")
+        self.tables = tuple(tables)
+        self.rows_NV = rows_NV.cpu()
+        self.seed = seed
+        self.steps = -(-len(rows_NV) // batch)
+        self._memory = memory
+        self._held: tuple[Tensor, ...] | None = None  # (N * V, H, W, C) each: a batch is one index_select
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return self.steps
+
+    def plan(self, epoch: int) -> list[Tensor]:
+        """The epoch's batches as flat indices into ``rows_NV``."""
+        images, views = self.rows_NV.shape
+        generator = torch.Generator().manual_seed((self.seed << 32) + epoch)
+        order = torch.randperm(images, generator=generator)
+        view = torch.randint(views, (images,), generator=generator)
+        return list((order * views + view).tensor_split(self.steps))
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
+        """The epoch's batches from number ``start`` on: a (B, C, H, W) a table, channels_last, in its stored type."""
+        held = self.hold()
+        for indices in self.plan(epoch)[start:]:
+            if held is None:
+                rows = self.rows_NV.flatten()[indices]
+                yield tuple(table.gather(rows) for table in self.tables)
+            else:
+                chosen = indices.to(held[0].device)
+                yield tuple(rows_NHWC.index_select(0, chosen).permute(0, 3, 1, 2) for rows_NHWC in held)
+
+    def hold(self, device: torch.device | str = "cpu") -> tuple[Tensor, ...] | None:
+        """Copy all rows to a device's memory, once, if they fit; afterwards a step reads nothing from disk."""
+        device = torch.device(device)
+        if self._held is None:
+            rows = self.rows_NV.flatten()
+            samples = [table.gather(rows[:1]) for table in self.tables]
+            if len(rows) * sum(sample.nbytes for sample in samples) > self._memory:
+                return None
+            self._held = tuple(
+                _all_rows(table, rows, sample) for table, sample in zip(self.tables, samples, strict=True)
+            )
+        if device.type == "cuda" and self._held[0].device.type != "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if sum(rows_NHWC.nbytes for rows_NHWC in self._held) < free // 4:
+                self._held = tuple(rows_NHWC.to(device) for rows_NHWC in self._held)
+        return self._held
+
+
+def _all_rows(table: Table, rows: Tensor, sample_1CHW: Tensor) -> Tensor:
+    _, channels, height, width = sample_1CHW.shape
+    out_NHWC = torch.empty((len(rows), height, width, channels), dtype=sample_1CHW.dtype)
+    for start in range(0, len(rows), 64):
+        part = rows[start : start + 64]
+        out_NHWC[start : start + len(part)] = table.gather(part).permute(0, 2, 3, 1)
+    return out_NHWC

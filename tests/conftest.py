@@ -1,0 +1,61 @@
+"""What several suites share: a small data set, and a configuration that trains in seconds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+MTD = Path(__file__).resolve().parents[2] / "shared" / "data" / "mtd"
+
+
+@pytest.fixture(scope="session")
+def mtd() -> Path:
+    """The real Magnetic Tile images."""
+    if not MTD.exists():
+        pytest.skip("the Magnetic Tile images are not beside the checkout")
+    return MTD
+
+
+@pytest.fixture(scope="session")
+def textures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One class of the synthetic set, in MVTec layout; read only."""
+    from nfbmr.data.synthesize import CLASSES, synthesize
+
+    out = tmp_path_factory.mktemp("data") / "textures"
+    return synthesize(out, classes=CLASSES[:1], train=14, test_good=6, test_defective=6, size=96, seed=1)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, textures: Path) -> Callable[..., Any]:
+    """Makes a configuration that trains in seconds; keyword arguments are keys, ``__`` for dots."""
+    from nfbmr.api import configure
+
+    def make(**settings: Any) -> Any:
+        values = {
+            "data.path": str(textures),
+            "output": str(tmp_path / "runs"),
+            "store": str(tmp_path / "store"),
+            "features.size": 64,
+            "features.taps": ["blocks.2"],
+            "flow.blocks": 2,
+            "flow.hidden": 8,
+            "flow.kernels": [3],
+            "mapping.latent": 8,
+            "mapping.residual_blocks": 1,
+            "train.flow.epochs": 3,
+            "train.mapping.epochs": 2,
+            "train.precision": "fp32",
+            "evaluation.bootstrap": 50,
+            "evaluation.heatmaps": 2,
+            "tracking.kind": "folder",
+        }
+        return configure(settings=values | {key.replace("__", "."): v for key, v in settings.items()})
+
+    return make

@@ -1,0 +1,140 @@
+"""Scores, thresholds and their selection."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from nfbmr.config import ScoringConfig
+from nfbmr.methods.table import METHODS
+from nfbmr.scoring.fusion import (
+    REDUCTIONS,
+    Scorer,
+    auroc,
+    part_scales,
+    reduced,
+    select_scorer,
+    smoothed,
+    threshold_at,
+)
+from nfbmr.scoring.maps import PARTS, part_maps
+
+FEW = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=30)
+
+
+@given(FEW, FEW)
+def test_auroc_agrees_with_scikit_learn_ties_included(good, defective):
+    labels = [0] * len(good) + [1] * len(defective)
+    assert auroc(torch.tensor(good), torch.tensor(defective)) == pytest.approx(
+        roc_auc_score(labels, good + defective)
+    )
+
+
+@given(st.integers(0, 2**31), st.sampled_from([0.01, 0.05, 0.2]), st.integers(20, 400))
+def test_threshold_rejects_at_most_the_stated_share_of_what_it_was_set_on(seed, rate, n):
+    good = torch.rand(n, generator=torch.Generator().manual_seed(seed)).double()
+    assert (good > threshold_at(good, rate)).double().mean() <= rate
+
+
+def test_threshold_holds_for_new_good_images():
+    generator = torch.Generator().manual_seed(0)
+    rejected = [
+        (torch.randn(50, generator=generator) > threshold_at(torch.randn(39, generator=generator), 0.1))
+        .double()
+        .mean()
+        for _ in range(400)
+    ]
+    assert torch.stack(rejected).mean() == pytest.approx(0.1, abs=0.015)
+
+
+def test_paper_score_is_equation_14():
+    y, z, y_hat, z_hat = torch.randn(4, 2, 6, 3, 5)
+    expected = ((y - y_hat).square().sum(1) + (z - z_hat).square().sum(1)) / 2
+    fused = Scorer(METHODS["nf-bmr"].paper_weights).fuse(part_maps(y, z, y_hat, z_hat))
+    torch.testing.assert_close(fused, expected)
+
+
+def test_flow_alone_scores_half_the_squared_norm():
+    y, z = torch.randn(2, 2, 6, 3, 5)
+    torch.testing.assert_close(
+        Scorer(METHODS["nf"].paper_weights).fuse(part_maps(y, z)), z.square().sum(1) / 2
+    )
+
+
+def test_an_absent_part_does_not_touch_the_score():
+    maps = torch.rand(2, 3, 4, 4)
+    maps[:, 0] = torch.nan
+    assert torch.isfinite(Scorer((0.0, 0.0, 1.0)).fuse(maps)).all()
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.7, 4.0])
+@pytest.mark.parametrize("shape", [(2, 12, 12), (1, 2, 3), (1, 1, 1)])
+def test_smoothing_keeps_shape_and_constants(sigma, shape):
+    torch.testing.assert_close(smoothed(torch.full(shape, 3.0), sigma), torch.full(shape, 3.0))
+
+
+def test_reductions_are_ordered():
+    maps = torch.rand(5, 8, 8)
+    low, middle, high = (reduced(maps, r, 0.1) for r in ("mean", "topk", "max"))
+    assert (low <= middle).all()
+    assert (middle <= high).all()
+
+
+def test_scorer_survives_json():
+    scorer = Scorer((0.2, 0.3, 0.5), (1.0, 2.0, 3.0), "topk", 0.1, 1.5, 7.25)
+    assert Scorer.from_json(scorer.as_json()) == scorer
+
+
+def _maps(*, telling: str) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    good, defective = torch.rand(2, 40, 3, 6, 6, generator=generator)
+    defective[:, PARTS.index(telling), 2, 3] += 2
+    return good, defective
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_selection_finds_the_part_and_reduction_that_tell(part):
+    good, defective = _maps(telling=part)
+    selection = select_scorer(
+        good, defective, ScoringConfig(), parts=PARTS, paper_weights=(0.5, 0.5, 0.0), false_reject_rate=0.1
+    )
+    assert selection.auroc == 1.0
+    assert selection.scorer.weights[PARTS.index(part)] > 0
+    assert selection.scorer.reduction != "mean"
+    assert len(selection.candidates) == 7 * len(REDUCTIONS) or len(selection.candidates) == 8 * len(
+        REDUCTIONS
+    )
+
+
+def test_selection_keeps_to_what_is_fixed_and_to_the_parts_that_exist():
+    good, defective = _maps(telling="norm")
+    fixed = ScoringConfig(reduction="mean", weights=(1.0, 0.0, 0.0))
+    chosen = select_scorer(
+        good, defective, fixed, parts=PARTS, paper_weights=(0.5, 0.5, 0.0), false_reject_rate=0.1
+    )
+    assert chosen.scorer.weights == (1.0, 0.0, 0.0)
+    assert chosen.scorer.reduction == "mean"
+    alone = select_scorer(
+        good,
+        defective,
+        ScoringConfig(),
+        parts=("norm",),
+        paper_weights=(0.0, 0.0, 0.5),
+        false_reject_rate=0.1,
+    )
+    assert {tuple(c["weights"]) for c in alone.candidates} == {(0.0, 0.0, 1.0)}
+
+
+def test_scales_make_parts_comparable():
+    good, _ = _maps(telling="norm")
+    good = good * torch.tensor([1.0, 100.0, 1e4]).view(3, 1, 1)
+    scales = part_scales(good)
+    for part in range(3):
+        weights = tuple(float(p == part) for p in range(3))
+        assert Scorer(weights, scales).fuse(good).mean() == pytest.approx(1.0, rel=1e-3)
+    assert not math.isnan(sum(scales))

@@ -1,0 +1,279 @@
+"""The command line as programs and people meet it: output, exit codes, and what it imports."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from nfbmr import __version__
+from nfbmr.cli import main as cli_main
+from nfbmr.cli.main import COMMANDS, Entry, main
+from nfbmr.cli.options import emit
+from nfbmr.errors import DataError, Interrupted
+from nfbmr.yaml_text import parse
+
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "matplotlib",
+    "pyarrow",
+    "sklearn",
+    "scipy",
+    "mlflow",
+    "ray",
+)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+
+
+@pytest.fixture
+def raising(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A command `fail` that raises what it is told to."""
+
+    def install(error: BaseException) -> None:
+        @click.command()
+        @click.option("--json", "as_json", is_flag=True)
+        def fail(as_json: bool) -> None:
+            raise error
+
+        monkeypatch.setattr(cli_main, "fail_command", fail, raising=False)
+        monkeypatch.setitem(cli_main.cli.entries, "fail", Entry("nfbmr.cli.main:fail_command", "fails"))
+
+    return install
+
+
+def modules_after(*arguments: str) -> set[str]:
+    """Top-level modules that a command imports, in a Python of its own."""
+    code = (
+        "import sys; from nfbmr.cli.main import main; code = main(sys.argv[1:]);"
+        "print('\\n'.join(sys.modules), file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    return {name.partition(".")[0] for name in done.stderr.split()}
+
+
+# ------------------------------------------------------------------------------------------------- quick
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["config"], ["completion", "bash"], *([name, "--help"] for name in COMMANDS)],
+    ids=" ".join,
+)
+def test_help_and_config_import_nothing_heavy(arguments: list[str]) -> None:
+    module = COMMANDS[arguments[0]].target.partition(":")[0] if arguments[0] in COMMANDS else "nfbmr.cli.main"
+    if not (Path(cli_main.__file__).parent / f"{module.rpartition('.')[2]}.py").exists():
+        pytest.skip(f"{module} is not written yet")
+    assert not modules_after(*arguments) & set(HEAVY)
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    output = capsys.readouterr().out
+    for name, entry in COMMANDS.items():
+        assert name in output
+        assert entry.help.split(".", maxsplit=1)[0][:40] in output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_exists(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    assert f"Usage: nfbmr {name}" in capsys.readouterr().out
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert __version__ in capsys.readouterr().out
+
+
+# -------------------------------------------------------------------------------------------- exit codes
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "kind"),
+    [
+        (DataError("no images", where="parts/", fix="check the path"), 2, "DataError"),
+        (Interrupted("stopped after epoch 3", fix="go on with --resume"), 130, "Interrupted"),
+        (KeyboardInterrupt(), 130, "Interrupted"),
+        (click.UsageError("no such thing"), 2, "UsageError"),
+        (OSError(errno.ENOSPC, "No space left on device", "/full/file"), 2, "OutputError"),
+        (OSError(errno.EROFS, "Read-only file system", "/ro/file"), 2, "OutputError"),
+        (ModuleNotFoundError("No module named 'mlflow'", name="mlflow"), 2, "MissingPackageError"),
+        (RuntimeError("what?"), 1, "RuntimeError"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
+)
+def test_errors_end_with_their_code_and_are_told_to_people_and_programs(
+    error: BaseException, code: int, kind: str, raising: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raising(error)
+    assert main(["fail", "--json"]) == code
+    output = capsys.readouterr()
+    told = json.loads(output.out)["error"]
+    assert (told["type"], told["exit_code"]) == (kind, code)
+    assert told["what"]
+    assert told["what"] in output.err
+    assert told["fix"] is None or told["fix"] in output.err
+    assert "Traceback" not in output.err
+
+    assert main(["fail"]) == code
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("ask", ["option", "environment"])
+def test_a_traceback_is_shown_when_asked_for(
+    ask: str, raising: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raising(RuntimeError("what?"))
+    if ask == "environment":
+        monkeypatch.setenv("NFBMR_DEBUG", "1")
+    assert main(["fail", *(["--debug"] if ask == "option" else [])]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["trian"], "did you mean train?"),
+        (["config", "--nonsense"], "--nonsense"),
+        (["config", "--set", "flow.block=8"], "did you mean flow.blocks?"),
+        (["config", "--config", "papr"], "did you mean paper?"),
+        (["config", "--method", "nf-bm"], "did you mean nf-bmr?"),
+        (["config", "--config", "no-such.yaml"], "no-such.yaml"),
+        (["config", "--seed", "x"], "--seed"),
+        (["completion", "tcsh"], "bash"),
+    ],
+)
+def test_bad_input_ends_with_2(arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    output = capsys.readouterr()
+    assert hint in output.err
+    assert output.out == ""
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    code = "import sys; from nfbmr.cli.main import main; sys.exit(main(['config', '--describe']))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+# ------------------------------------------------------------------------------------------------- config
+
+
+def test_config_prints_a_file_that_config_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--config", "paper", "--set", "flow.blocks=8", "--seed", "0", "--data", "a b"]
+    assert main(["config", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"# {origin}" in printed for origin in ("paper", "--set", "--seed", "--data"))
+    file = tmp_path / "again.yaml"
+    file.write_text(printed)
+    assert main(["config", "--config", str(file)]) == 0
+    assert parse(capsys.readouterr().out).value == parse(printed).value
+
+
+def test_config_as_json_has_values_and_origins(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "--json", "--category", "3"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["config"]["data"]["category"] == "3"
+    assert summary["origins"]["data.category"] == "--category"
+    assert summary["origins"]["data.split"] == "default"
+
+
+def test_methods_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "--methods"]) == 0
+    assert "nf-bmr" in capsys.readouterr().out
+    assert main(["config", "--methods", "--json"]) == 0
+    assert "paper" in json.loads(capsys.readouterr().out)["configurations"]
+
+
+def test_json_holds_no_number_that_json_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    emit({"a": float("nan"), "b": (1.5, float("inf")), "c": Path("x/y"), 3: None, "é": True}, as_json=True)
+    text = capsys.readouterr().out
+    assert json.loads(text) == {"a": None, "b": [1.5, None], "c": "x/y", "3": None, "é": True}
+
+
+# ------------------------------------------------------------------------------------------- logs, shells
+
+
+@pytest.mark.parametrize(
+    ("flags", "seen"), [([], ["info", "worry"]), (["-v"], ["detail", "info", "worry"]), (["-q"], [])]
+)
+def test_messages_go_to_standard_error(
+    flags: list[str], seen: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command()
+    def talk() -> None:
+        log = logging.getLogger("nfbmr.test")
+        log.debug("detail")
+        log.info("info")
+        log.warning("worry")
+        click.echo("result")
+
+    monkeypatch.setattr(cli_main, "talk_command", talk, raising=False)
+    monkeypatch.setitem(cli_main.cli.entries, "talk", Entry("nfbmr.cli.main:talk_command", "talks"))
+    assert main(["talk", *flags]) == 0
+    output = capsys.readouterr()
+    assert output.out == "result\n"
+    assert [word for word in ("detail", "info", "worry") if word in output.err] == seen
+    assert main([*flags, "talk"]) == 0
+    output = capsys.readouterr()
+    assert [word for word in ("detail", "info", "worry") if word in output.err] == seen
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_say_how_to_install_them(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert script.startswith("# install: nfbmr completion")
+    assert "_NFBMR_COMPLETE" in script
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("nfbmr tr", "train"),
+        ("nfbmr config --set flow.bl", "flow.blocks="),
+        ("nfbmr config --set data.split=gr", "data.split=group"),
+        ("nfbmr config --config pa", "paper"),
+        ("nfbmr config --cat", "--category"),
+    ],
+)
+def test_the_shell_completes(words: str, expected: str) -> None:
+    environment = {
+        **os.environ,
+        "_NFBMR_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    code = "import sys; from nfbmr.cli.main import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert expected in [line.partition(",")[2] for line in done.stdout.splitlines()]

@@ -1,0 +1,181 @@
+"""The main job, whole: what a user gets from a folder of images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import nfbmr
+from nfbmr.errors import ImageError, NfbmrError
+from nfbmr.paths import RunPaths
+from nfbmr.tracking import read_record
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, textures):
+    """A finished run on the synthetic set, and its summary."""
+    from nfbmr.api import configure
+
+    root = tmp_path_factory.mktemp("run")
+    config = configure(
+        settings={
+            "data.path": str(textures),
+            "output": str(root / "runs"),
+            "store": str(root / "store"),
+            "features.size": 64,
+            "features.taps": ["blocks.2"],
+            "features.views": ["flip-h"],
+            "flow.blocks": 2,
+            "flow.hidden": 8,
+            "mapping.latent": 8,
+            "train.flow.epochs": 3,
+            "train.mapping.epochs": 2,
+            "evaluation.bootstrap": 50,
+            "evaluation.heatmaps": 2,
+        }
+    )
+    return config, nfbmr.train(config)
+
+
+def test_summary_says_what_was_run_and_what_came_out(finished):
+    _, summary = finished
+    json.dumps(summary)
+    assert {"run_id", "run_dir", "method", "split", "test_peeked", "timings", "threshold"} <= summary.keys()
+    assert summary["method"] == "nf-bmr"
+    assert summary["test_peeked"] is False
+    auroc = summary["metrics"]["test"]["image_auroc"]
+    assert 0 <= auroc["low"] <= auroc["value"] <= auroc["high"] <= 1
+    assert summary["metrics"]["test"]["pixel_auroc"]["value"] is not None
+
+
+def test_run_folder_holds_results_pictures_report_and_model(finished):
+    _, summary = finished
+    paths = RunPaths(Path(summary["run_dir"]))
+    rows = pq.read_table(paths.scores).to_pylist()
+    assert {row["side"] for row in rows} == {"validation", "test"}
+    assert sum(row["side"] == "test" for row in rows) == 12
+    assert {
+        f"{part}_{how}" for part in ("source", "target", "norm") for how in ("max", "mean", "topk")
+    } <= rows[0].keys()
+    assert paths.report.stat().st_size > 10_000
+    assert list(paths.pictures.glob("*.png"))
+    assert (paths.model / "model.json").exists()
+    assert json.loads(paths.summary.read_text())["run_id"] == summary["run_id"]
+
+
+def test_journal_holds_both_stages_with_steps_and_the_result(finished):
+    _, summary = finished
+    record = read_record(RunPaths(Path(summary["run_dir"])).journal)
+    assert record.status == "finished"
+    assert [point.step for point in record.metrics["flow/loss"]] == [1, 2, 3]
+    assert [point.step for point in record.metrics["mapping/loss"]] == [1, 2]
+    assert record.metrics["test/image_auroc"][-1].value == summary["metrics"]["test"]["image_auroc"]["value"]
+    assert record.params["flow.blocks"] == 2
+
+
+def test_same_command_twice_gives_the_same_numbers_and_trains_no_flow_again(finished):
+    config, first = finished
+    second = nfbmr.train(config)
+    assert second["metrics"] == first["metrics"]
+    assert first["reused"] == {"flow": False}
+    assert second["reused"] == {"flow": True}
+
+
+def test_another_mapping_shares_the_flow(finished):
+    config, _ = finished
+    other = config.model_copy(update={"mapping": config.mapping.model_copy(update={"latent": 4})})
+    assert nfbmr.train(other)["reused"] == {"flow": True}
+
+
+def test_fresh_store_gives_the_same_numbers(finished, tmp_path):
+    config, first = finished
+    again = nfbmr.train(config.model_copy(update={"store": tmp_path / "store"}))
+    assert again["metrics"] == first["metrics"]
+
+
+def test_rescoring_needs_neither_images_nor_store(finished, tmp_path):
+    _, summary = finished
+    from nfbmr.rescoring import parse_fusion
+
+    moved = tmp_path / "run"
+    shutil.copytree(summary["run_dir"], moved)
+    same = nfbmr.evaluate(moved)
+    assert same["metrics"]["test"]["image_auroc"] == summary["metrics"]["test"]["image_auroc"]
+    config = nfbmr.Config.model_validate(summary["config"])
+    scoring = config.scoring.model_copy(update={"weights": parse_fusion("norm=1"), "reduction": "mean"})
+    assert nfbmr.evaluate(moved, scoring)["selection"]["reduction"] == "mean"
+
+
+def test_predict_gives_the_scores_of_the_evaluation(finished, textures):
+    _, summary = finished
+    run = Path(summary["run_dir"])
+    rows = {
+        row["name"]: row for row in pq.read_table(RunPaths(run).scores).to_pylist() if row["side"] == "test"
+    }
+    category = textures / summary["dataset"]["name"].split("/")[-1]
+    found = nfbmr.predict(run, [category / "test"])
+    assert len(found) == len(rows)
+    for prediction in found:
+        row = rows[prediction.path.relative_to(category).as_posix()]
+        assert prediction.score == pytest.approx(row["score"], rel=1e-3)
+        assert prediction.rejected == row["rejected"]
+
+
+def test_flow_alone_is_a_method(finished):
+    config, _ = finished
+    summary = nfbmr.train(config.model_copy(update={"method": "nf"}))
+    assert summary["reused"] == {"flow": True}
+    assert summary["selection"]["weights"] == [0.0, 0.0, 1.0]
+
+
+def test_selecting_on_the_test_set_is_marked_everywhere(tiny):
+    summary = nfbmr.train(tiny(selection__on="test"))
+    assert summary["test_peeked"] is True
+    paths = RunPaths(Path(summary["run_dir"]))
+    assert "test-peeked" in paths.report.read_text().lower()
+    assert read_record(paths.journal).tags["nfbmr.test_peeked"] == "true"
+
+
+def test_test_images_are_not_read_before_every_choice_is_made(tiny, textures, tmp_path):
+    """With the test images unreadable, the run trains and selects all the same; only then it ends with 2."""
+    data = tmp_path / "data"
+    shutil.copytree(textures, data)
+    for path in data.glob("*/test/*/*.png"):
+        path.write_bytes(b"not an image")
+    with pytest.raises(NfbmrError):
+        nfbmr.train(tiny(data__path=str(data)))
+    (model,) = (tmp_path / "runs").glob("*/model/model.json")
+    (weights,) = (tmp_path / "runs").glob("*/model/flow.safetensors")
+    assert json.loads(model.read_text())["scorer"]["threshold"] > 0
+    reference = nfbmr.train(tiny())
+    there = load_file(RunPaths(Path(reference["run_dir"])).model / "flow.safetensors")
+    for name, tensor in load_file(weights).items():
+        torch.testing.assert_close(tensor, there[name], rtol=0, atol=0)
+
+
+def test_one_unreadable_test_image_costs_one_image(tiny, textures, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(textures, data)
+    broken = sorted(data.glob("*/test/good/*.png"))[0]
+    broken.write_bytes(broken.read_bytes()[:200])
+    summary = nfbmr.train(tiny(data__path=str(data)))
+    assert list(summary["unreadable"]) == [broken.relative_to(broken.parents[2]).as_posix()]
+    assert summary["metrics"]["test"]["image_auroc"]["value"] is not None
+
+
+def test_unreadable_training_images_are_all_named_at_once(tiny, textures, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(textures, data)
+    first, second, *_ = sorted(data.glob("*/train/good/*.png"))
+    first.write_bytes(b"")
+    second.write_text("not an image")
+    with pytest.raises(ImageError) as caught:
+        nfbmr.train(tiny(data__path=str(data)))
+    assert first.name in str(caught.value)
+    assert second.name in str(caught.value)

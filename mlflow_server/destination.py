@@ -66,13 +66,13 @@ class Destination:
 
     @property
     def remote(self) -> bool:
-        """Whether a network lies between here and there."""
-        return _sqlite_file(self.uri) is None
+        """Whether it is a tracking server, rather than a database that is written directly."""
+        return urlsplit(self.uri).scheme in ("http", "https")
 
     @property
     def artifact_location(self) -> str | None:
         """Where the artifacts of a new experiment go: beside the database; None lets the server choose."""
-        if urlsplit(self.uri).scheme in ("http", "https"):
+        if self.remote:
             return None
         database = _sqlite_file(self.uri)
         folder = Path.cwd() if database is None else database.parent

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 RUN_ID = "nfbmr.run_id"
 PARENT_ID = "nfbmr.parent_id"
+REVISION = "nfbmr.revision"
 PARENT_LINK = "mlflow.parentRunId"
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
@@ -44,6 +45,10 @@ CLIENT_SETTINGS = {
 
 class WaitingError(Exception):
     """The server cannot be used now; the journal keeps what there is to send."""
+
+
+class AwayError(WaitingError):
+    """The server itself does not answer, or has no place for any run."""
 
 
 class RefusedError(Exception):
@@ -70,7 +75,8 @@ class RemoteRun:
         on_progress: Called whenever the server has answered.
 
     Raises:
-        WaitingError: The server cannot be used now.
+        AwayError: The server does not answer.
+        WaitingError: This run cannot be sent now.
     """
 
     def __init__(
@@ -83,13 +89,17 @@ class RemoteRun:
     ) -> None:
         for name, value in CLIENT_SETTINGS.items():
             os.environ.setdefault(name, value)
-        with _translated(on_progress):
-            from mlflow import MlflowClient
+        self._on_progress = on_progress
+        try:
+            with _translated(on_progress):
+                from mlflow import MlflowClient
 
-            on_progress()
-            self._client = MlflowClient(tracking_uri=destination.uri)
-            self._on_progress = on_progress
-            self.experiment_id = self._experiment(destination)
+                on_progress()
+                self._client = MlflowClient(tracking_uri=destination.uri)
+                self.experiment_id = self._experiment(destination)
+        except WaitingError as problem:
+            raise AwayError(str(problem)) from problem
+        with _translated(on_progress):
             run = self._known(known_as) or self._found(opening.run_id) or self._created(opening)
         self.mlflow_run_id = run.info.run_id
         self._params = dict(run.data.params)
@@ -133,7 +143,7 @@ class RemoteRun:
     def _check_not_deleted(self, run: Run) -> None:
         if run.info.lifecycle_stage == "deleted":
             raise WaitingError(
-                f"the run {run.info.run_id} is deleted on the server: restore it, or send it anew with --again"
+                f"the run {run.info.run_id} is deleted on the server: restore it, or send it again (--again)"
             )
 
     def _found(self, run_id: str) -> Run | None:
@@ -307,9 +317,9 @@ def _translated(on_progress: Callable[[], None], *, refusable: bool = False) -> 
 
 def _tags(values: Mapping[str, Any]) -> dict[str, str]:
     tags = {valid_name(name): value_text(value, TAG_LENGTH) for name, value in values.items()}
-    if "revision" in tags:
+    if REVISION in tags:
         # The column "Version" of MLflow's table of runs.
-        tags["mlflow.source.git.commit"] = tags["revision"]
+        tags["mlflow.source.git.commit"] = tags[REVISION]
     return tags
 
 

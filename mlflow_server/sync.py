@@ -10,11 +10,11 @@ from typing import Any
 
 from mlflow_server.cursor import Cursor
 from mlflow_server.destination import Destination, without_password
-from mlflow_server.remote import WaitingError
+from mlflow_server.remote import AwayError, WaitingError
 from mlflow_server.shipper import Shipper
 from nfbmr import journal
 from nfbmr.errors import TrackingError
-from nfbmr.tracking import close_abandoned
+from nfbmr.records import close_abandoned
 
 ATTEMPTS = 3
 
@@ -108,32 +108,43 @@ def status(folder: Path, uri: str | None = None) -> Sent:
     )
 
 
-def sync(folder: Path, uri: str | None = None, *, again: bool = False, pause: float = 2.0) -> Sent:
+def sync(
+    folders: Iterable[Path], uri: str | None = None, *, again: bool = False, pause: float = 1.0
+) -> list[Sent]:
     """Send what is missing; a run whose process is gone is closed as ``killed`` first.
 
+    A server that does not answer for one run is not asked for the others.
+
     Args:
-        folder: Of the journal.
-        uri: The server; the one the run was meant for, where it is not given.
+        folders: Of the journals.
+        uri: The server; the one each run was meant for, where it is not given.
         again: Send everything from the start, which changes nothing that is there already.
         pause: Seconds between attempts.
     """
-    close_abandoned(folder)
-    destination = _Header.read(folder).destination(uri)
-    if destination is not None:
-        _persist(Shipper(folder, destination, again=again).ship, pause)
-    return status(folder, uri)
+    away: set[str] = set()
+    runs = []
+    for folder in folders:
+        close_abandoned(folder)
+        destination = _Header.read(folder).destination(uri)
+        if destination is not None and destination.uri not in away:
+            try:
+                _persist(Shipper(folder, destination, again=again).ship, pause)
+            except AwayError:
+                away.add(destination.uri)
+            except WaitingError:
+                # The cursor keeps the reason, and status() tells it.
+                pass
+        runs.append(status(folder, uri))
+    return runs
 
 
 def _persist(ship: Callable[[], None], pause: float) -> None:
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(pause)
+    for _ in range(ATTEMPTS - 1):
         try:
-            ship()
+            return ship()
         except WaitingError:
-            # The cursor keeps the reason, and status() tells it.
-            continue
-        return
+            time.sleep(pause)
+    return ship()
 
 
 @dataclass

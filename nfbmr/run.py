@@ -136,7 +136,7 @@ def _train(run: Run, tracker: Tracker, stop: StopRequest) -> dict[str, Any]:
     detector.flow.to(device)
 
     def on_epoch(stage: str, epoch: int, metrics: Any) -> None:
-        tracker.metrics({f"{stage}/{name}": value for name, value in metrics.items()}, step=epoch)
+        tracker.metrics({f"{stage}/{k}": v for k, v in metrics.items() if k != "epoch"}, step=epoch)
 
     fitted = {}
     with clock("flow"):
@@ -180,18 +180,18 @@ def _train(run: Run, tracker: Tracker, stop: StopRequest) -> dict[str, Any]:
 
 def read_data(config: Config) -> tuple[Dataset, Split]:
     """The data set and its split; without a path, the synthetic demonstration set is made first."""
-    from nfbmr.data.layouts import categories, load_dataset
+    from nfbmr.data.layouts import load_dataset
     from nfbmr.data.splits import make_split
 
     path, category = config.data.path, config.data.category
     if path is None:
-        from nfbmr.data.synthesize import synthesize
+        from nfbmr.data.synthesize import CLASSES, synthesize
 
-        path = config.store.parent / "synthetic"
-        if not path.exists():
-            log.info("no --data given: making the synthetic demonstration set in %s", path)
-            synthesize(path)
-        category = category or categories(path)[0]
+        category = category or CLASSES[0]
+        path = config.store.parent / "synthetic" / category
+        log.info("no --data given: the synthetic demonstration set, %s", path)
+        # Enough held-out good images (a fifth of 120) for a threshold at 5 %.
+        synthesize(path, classes=(category,), train=120, test_good=50, test_defective=70)
     dataset = load_dataset(path, layout=config.data.layout, category=category, group_by=config.data.group_by)
     return dataset, make_split(dataset, config.data)
 

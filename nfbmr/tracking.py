@@ -12,6 +12,7 @@ Example:
     >>> tracker.params({"flow": {"blocks": 4}})
     >>> tracker.metrics({"flow/loss": 0.5}, step=1)
     >>> tracker.finish("finished")
+    >>> from nfbmr.records import read_record
     >>> record = read_record(folder)
     >>> record.status, record.params, record.metrics["flow/loss"][0].value
     ('finished', {'flow.blocks': 4}, 0.5)
@@ -20,19 +21,15 @@ Example:
 from __future__ import annotations
 
 import contextlib
-import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from nfbmr.errors import NfbmrError, OutputError, TrackingError
-from nfbmr.journal import Entry, Journal, entries
+from nfbmr.errors import OutputError, TrackingError
+from nfbmr.journal import Journal
 from nfbmr.monitoring import SystemMetrics
-
-logger = logging.getLogger(__name__)
 
 Status = Literal["finished", "failed", "killed"]
 
@@ -100,7 +97,7 @@ class NoTracker:
 
 
 class FolderTracker:
-    """A journal in the run's folder; :func:`read_record` reads it back.
+    """A journal in the run's folder; :func:`nfbmr.records.read_record` reads it back.
 
     Opening the journal of an earlier attempt goes on with it: one run, however often it was tried.
 
@@ -211,6 +208,12 @@ class FolderTracker:
             )
         run = self.folder.resolve().parent
         whole = path.resolve()
+        if run.is_relative_to(whole):
+            raise TrackingError(
+                "a folder cannot be recorded in a run that lies inside it",
+                where=path,
+                fix="name the files, or a folder beside or below the run's own",
+            )
         if not whole.is_relative_to(run):
             whole = self._copied(path, run)
         return whole.relative_to(run).as_posix()
@@ -226,33 +229,11 @@ class FolderTracker:
                 shutil.copyfile(path, copy)
         except OSError as error:
             raise OutputError(
-                f"cannot keep a copy for the record ({error.strerror or error})",
+                f"cannot keep a copy for the record ({error.strerror or type(error).__name__})",
                 where=path,
                 fix="free some space, then run the same command again: it goes on",
             ) from error
         return copy
-
-
-@contextlib.contextmanager
-def finishing(tracker: Tracker) -> Iterator[Tracker]:
-    """Close the record with the right status however the block ends.
-
-    ``finished`` when it ends well, ``killed`` when it was interrupted and can go on later, ``failed``
-    otherwise.
-    """
-    try:
-        yield tracker
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit) or (
-            isinstance(error, NfbmrError) and error.exit_code == 130
-        )
-        try:
-            tracker.finish("killed" if interrupted else "failed")
-        except NfbmrError as second:
-            # The first error is the one to hear about; a full disk often causes both.
-            logger.warning("the record of the run could not be closed: %s", second)
-        raise
-    tracker.finish("finished")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -270,126 +251,6 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
-
-
-class Point(NamedTuple):
-    """One value of a metric."""
-
-    value: float
-    step: int
-    time: int
-
-
-class Artifact(NamedTuple):
-    """A file or folder of a run, and the folder of the artifacts that it is shown in."""
-
-    path: Path
-    folder: str
-
-
-class DatasetRecord(NamedTuple):
-    """Which images a run used."""
-
-    name: str
-    digest: str
-    split: str
-    source: str
-    counts: dict[str, int]
-
-
-@dataclass
-class Record:
-    """What a journal says about its run.
-
-    Attributes:
-        status: ``running`` until the last attempt was closed.
-        started: Of the first attempt, in milliseconds since 1970.
-        ended: Of the last one; None while it is running.
-        models: Name to folder.
-    """
-
-    run_id: str = ""
-    run_name: str = ""
-    parent_id: str | None = None
-    status: Status | Literal["running"] = "running"
-    started: int = 0
-    ended: int | None = None
-    params: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, list[Point]] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    artifacts: list[Artifact] = field(default_factory=list)
-    datasets: list[DatasetRecord] = field(default_factory=list)
-    models: dict[str, Path] = field(default_factory=dict)
-
-    def add(self, entry: Entry, run: Path) -> None:
-        """Take one entry in; `run` is the run's folder."""
-        fields = entry.fields
-        match entry.kind:
-            case "start":
-                self.started = self.started or entry.time
-                self.run_id, self.run_name = fields["run_id"], fields["run_name"]
-                self.parent_id = fields["parent_id"] or self.parent_id
-                self.tags |= fields["tags"]
-                self.status, self.ended = "running", None
-            case "params":
-                self.params = fields["values"] | self.params
-            case "metrics":
-                for name, value in fields["values"].items():
-                    point = Point(float(value), fields["step"], entry.time)
-                    self.metrics.setdefault(name, []).append(point)
-            case "tags":
-                self.tags |= fields["values"]
-            case "artifact":
-                artifact = Artifact(run / fields["path"], fields["folder"])
-                if artifact not in self.artifacts:
-                    self.artifacts.append(artifact)
-            case "dataset":
-                dataset = DatasetRecord(**fields)
-                if dataset not in self.datasets:
-                    self.datasets.append(dataset)
-            case "model":
-                self.models[fields["name"]] = run / fields["path"]
-            case "finish":
-                self.status, self.ended = fields["status"], entry.time
-
-
-def read_record(folder: Path) -> Record:
-    """Read a journal back, also one that is still being written or was cut short.
-
-    Args:
-        folder: Of the journal, ``RunPaths.journal``.
-
-    Raises:
-        TrackingError: There is no journal.
-    """
-    record = Record()
-    for entry in entries(folder):
-        record.add(entry, folder.parent)
-    if not record.run_id:
-        raise TrackingError("no record of a run", where=folder, fix="is this the tracking folder of a run?")
-    return record
-
-
-def close_abandoned(folder: Path) -> bool:
-    """Close the record of a run whose process is gone: ``killed``, at the time of its last sign of life.
-
-    Returns:
-        Whether that was needed.
-    """
-    try:
-        journal = Journal(folder, exclusive=True)
-    except BlockingIOError:
-        return False
-    try:
-        last = None
-        for last in entries(folder):  # noqa: B007
-            pass
-        if last is None or last.kind == "finish":
-            return False
-        journal.append("finish", at=last.time, status="killed")
-        return True
-    finally:
-        journal.close()
 
 
 def _labels(values: Mapping[str, Any]) -> dict[str, str]:

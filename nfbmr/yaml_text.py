@@ -24,6 +24,7 @@ _SCALARS = {
     ),
     "tag:yaml.org,2002:merge": (r"<<", ["<"]),
 }
+_LINE_BREAKS = re.compile("[\n\x85\u2028\u2029]")
 
 
 class YamlError(ValueError):
@@ -120,6 +121,6 @@ def inline(value: Any) -> str:
     """
     options: dict[str, Any] = {"default_flow_style": True, "width": float("inf"), "allow_unicode": True}
     text: str = yaml.dump(value, Dumper=_Dumper, **options).removesuffix("...\n").rstrip("\n")
-    if "\n" in text:  # a line break inside a string: only double quotes keep it on one line
+    if _LINE_BREAKS.search(text):  # inside a string: only double quotes keep it on one line
         text = yaml.dump(value, Dumper=_Dumper, default_style='"', **options).rstrip("\n")
     return text

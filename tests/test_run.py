@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import nfbmr
 from nfbmr.errors import ImageError, NfbmrError
 from nfbmr.paths import RunPaths
-from nfbmr.tracking import read_record
+from nfbmr.records import read_record
 
 
 @pytest.fixture(scope="module")

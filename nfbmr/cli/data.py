@@ -62,7 +62,10 @@ def inspect_command(
 @click.argument("path", type=click.Path(path_type=Path))
 @reading_options
 @click.option(
-    "--split", metavar="NAME", default="auto", help="auto, official, legacy, group or random; see --layout."
+    "--split",
+    metavar="NAME",
+    default="auto",
+    help="auto, official (mvtec, dagm), legacy or group (mtd), random or, with --group-by, group (folder).",
 )
 @click.option("--seed", metavar="N", type=click.IntRange(0), default=0, help="Seed of the split.")
 @click.option(
@@ -92,7 +95,7 @@ def audit_command(
     names = ("auto", "official", "legacy", "group", "random")
     if split not in names:
         raise ConfigError(f"no split {split!r}", where="--split", fix=f"use one of {', '.join(names)}")
-    config = DataConfig(split=split, seed=seed)  # type: ignore[arg-type]
+    config = DataConfig(split=split, seed=seed)
     audits = [(d, audit_split(make_split(d, config))) for d in _datasets(path, layout, category, group_by)]
     drawn: str | None = None
     if pictures is not None:

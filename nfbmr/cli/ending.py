@@ -11,7 +11,8 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,19 @@ _MENDABLE = {
     errno.EROFS: _OTHER_FOLDER,
     errno.EACCES: f"check the permissions, or {_OTHER_FOLDER}",
 }
+
+
+class ReaderGone(Exception):
+    """Whoever read our output has closed it: `nfbmr config | head -1`."""
+
+
+@contextmanager
+def keep_broken_pipe() -> Iterator[None]:
+    """Hide a broken pipe from click, which would end with 1: here that means a bug."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ReaderGone from error
 
 
 @dataclass(frozen=True)
@@ -115,7 +129,7 @@ def _usage(error: click.ClickException, kind: str) -> Ending:
 
 
 def _is_broken_pipe(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno == errno.EPIPE
+    return isinstance(error, ReaderGone | BrokenPipeError)
 
 
 def _close_quietly() -> int:

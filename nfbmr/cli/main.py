@@ -18,7 +18,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from nfbmr import __version__
-from nfbmr.cli.ending import exit_code_of
+from nfbmr.cli.ending import exit_code_of, keep_broken_pipe
 
 PROGRAM = "nfbmr"
 COMPLETE_VARIABLE = "_NFBMR_COMPLETE"
@@ -39,7 +39,7 @@ COMMANDS: dict[str, Entry] = {
     "predict": Entry("nfbmr.cli.predict:predict", "Score images with a trained model."),
     "data": Entry("nfbmr.cli.data:data", "Inspect, audit or synthesize a data set."),
     "features": Entry("nfbmr.cli.features:features", "Build, list, verify or prune stored features."),
-    "track": Entry("nfbmr.cli.track:track", "Send what a tracking server has missed."),
+    "track": Entry("nfbmr.cli.track:track", "See what a tracking server has of runs, and send the rest."),
     "config": Entry(
         "nfbmr.cli.config:config", "Show the resolved configuration, and where each value came from."
     ),
@@ -65,6 +65,16 @@ class LazyGroup(click.Group):
         module, _, name = self.entries[cmd_name].target.partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return _with_common_options(command)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the arguments; help and version are printed here."""
+        with keep_broken_pipe():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with keep_broken_pipe():
+            return super().invoke(ctx)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

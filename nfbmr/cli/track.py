@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from nfbmr.cli.options import emit, json_option
 from nfbmr.errors import MissingPackageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ PATHS = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 URI = click.option(
     "--uri", metavar="ADDRESS", help="A tracking server; else the one each run was recorded for."
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="A machine-readable summary on standard output.")
 
 
 @click.group()
@@ -31,7 +30,7 @@ def track() -> None:
 @click.option(
     "--again", is_flag=True, help="Send everything once more; what is there already is not doubled."
 )
-@JSON
+@json_option
 @click.pass_context
 def sync(
     context: click.Context, paths: tuple[Path, ...], uri: str | None, again: bool, as_json: bool
@@ -44,13 +43,13 @@ def sync(
     from mlflow_server import sync as syncing
 
     journals = syncing.find_journals(paths or (Path("runs"),))
-    _tell(context, [syncing.sync(folder, uri, again=again) for folder in journals], as_json)
+    _tell(context, syncing.sync(journals, uri, again=again), as_json)
 
 
 @track.command()
 @PATHS
 @URI
-@JSON
+@json_option
 @click.pass_context
 def status(context: click.Context, paths: tuple[Path, ...], uri: str | None, as_json: bool) -> None:
     """Say what the tracking server has taken so far of runs, or folders of runs (default: runs).
@@ -65,10 +64,8 @@ def status(context: click.Context, paths: tuple[Path, ...], uri: str | None, as_
 
 def _tell(context: click.Context, runs: list[Sent], as_json: bool) -> None:
     complete = all(run.complete for run in runs)
-    if as_json:
-        click.echo(json.dumps({"complete": complete, "runs": [run.as_json() for run in runs]}, indent=2))
-    for run in runs:
-        click.echo(run.line(), err=as_json)
+    summary = {"complete": complete, "runs": [run.as_json() for run in runs]}
+    emit(summary, as_json=as_json, text="\n".join(run.line() for run in runs))
     context.exit(0 if complete else 1)
 
 
@@ -76,4 +73,4 @@ def _require_mlflow() -> None:
     import importlib.util
 
     if importlib.util.find_spec("mlflow") is None:
-        raise MissingPackageError("MLflow is not installed", fix="pip install mlflow")
+        raise MissingPackageError("a package is not installed", where="mlflow", fix="pip install mlflow")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nfbmr.config import TrackingConfig
+from nfbmr.environment import code_revision
 from nfbmr.paths import RunPaths
 from nfbmr.tracking import FolderTracker, NoTracker, Tracker
 
@@ -36,6 +37,7 @@ def choose(
     kind = kind_of(config)
     if kind == "none":
         return NoTracker()
+    tags = {**revision_tags(), **(tags or {})}
     if kind == "folder":
         return FolderTracker(
             paths.journal, run_id=run_id, run_name=config.run_name, parent_id=parent_id, tags=tags
@@ -51,6 +53,14 @@ def choose(
         parent_id=parent_id,
         tags=tags,
     )
+
+
+def revision_tags() -> dict[str, str]:
+    """Which code made a run, where it is run from a checkout."""
+    code = code_revision()
+    if code["revision"] is None:
+        return {}
+    return {"nfbmr.revision": code["revision"], "nfbmr.dirty": str(code["dirty"]).lower()}
 
 
 def kind_of(config: TrackingConfig) -> str:

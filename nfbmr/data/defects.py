@@ -49,8 +49,8 @@ def synthetic_defects(
 
 def _donor(samples: Sequence[Sample], i: int, seed: int) -> int:
     """Another sample, preferably of another group; the sample itself where it is alone."""
-    others = [j for j in range(len(samples)) if j != i]
+    order = np.random.default_rng(seed).permutation(len(samples)).tolist()
     group = samples[i].group
-    strangers = [j for j in others if group is None or samples[j].group != group]
-    choice = strangers or others or [i]
-    return choice[int(np.random.default_rng(seed).integers(len(choice)))]
+    strangers = (j for j in order if j != i and (group is None or samples[j].group != group))
+    others = (j for j in order if j != i)
+    return int(next(strangers, next(others, i)))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from nfbmr.data.noise import Field, fractal_noise
 from nfbmr.data.pasting import stroke
@@ -137,7 +138,10 @@ def _foreign(rng: np.random.Generator, grey_SS: Field, name: str) -> tuple[Field
     if how == 0:
         other: Field = texture(name, rng, size).T[::-1].copy()
     elif how == 1:
-        other = np.kron(texture(name, rng, -(-size // 2)), np.ones((2, 2)))[:size, :size]
+        corner = Image.fromarray(
+            texture(name, rng, size)[: size * 5 // 9, : size * 5 // 9].astype(np.float32)
+        )
+        other = np.array(corner.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float64)
     else:
         other = gaussian_filter(grey_SS, rng.uniform(0.008, 0.02) * size)
     inside = cover > 0.3

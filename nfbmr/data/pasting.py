@@ -72,26 +72,23 @@ def paste_defect(pixels_HWC: Pixels, donor_HWC: Pixels, kind: Kind, seed: int) -
     height, width = patch.alpha_HW.shape
     box = np.s_[patch.top : patch.top + height, patch.left : patch.left + width]
     old_HWC = pixels_HWC[box].astype(np.float64)
-    change_HWC = patch.alpha_HW[..., None] * (patch.content_HWC - old_HWC)
-    change_HWC += _nudge(rng, old_HWC, change_HWC, patch.alpha_HW)
+    new_HWC = np.clip(old_HWC + patch.alpha_HW[..., None] * (patch.content_HWC - old_HWC), 0, 255)
     result = pixels_HWC.copy()
-    result[box] = np.rint(np.clip(old_HWC + change_HWC, 0, 255)).astype(np.uint8)
+    result[box] = np.rint(_visible(rng, old_HWC, new_HWC, patch.alpha_HW)).astype(np.uint8)
     mask = np.zeros(pixels_HWC.shape[:2], dtype=np.bool_)
     mask[box] = patch.alpha_HW > 0.3 * patch.alpha_HW.max()
     return result, mask
 
 
-def _nudge(rng: np.random.Generator, old_HWC: Array, change_HWC: Array, alpha_HW: Array) -> Array:
-    """A shift that makes an invisible defect just visible, e.g. a patch of a plain surface on itself."""
-    new_HWC = np.clip(old_HWC + change_HWC, 0, 255)
-    weight = alpha_HW / alpha_HW.sum()
-    visible = float((np.abs(new_HWC - old_HWC).mean(axis=2) * weight).sum())
-    if visible >= _LEAST_CHANGE:
-        return np.zeros_like(change_HWC)
+def _visible(rng: np.random.Generator, old_HWC: Array, new_HWC: Array, alpha_HW: Array) -> Array:
+    """Make an invisible defect, e.g. a patch of a plain surface on itself, just visible."""
+    change = float((np.abs(new_HWC - old_HWC).mean(axis=2) * alpha_HW).sum() / alpha_HW.sum())
+    if change >= _LEAST_CHANGE:
+        return new_HWC
     level = float(old_HWC.mean())
     up = level < 64 or (level < 192 and rng.random() < 0.5)
     shift = (_LEAST_CHANGE + 4.0) * (1 if up else -1)
-    return np.broadcast_to((alpha_HW / alpha_HW.max() * shift)[..., None], change_HWC.shape)
+    return np.asarray(np.clip(new_HWC + (alpha_HW / alpha_HW.max() * shift)[..., None], 0, 255))
 
 
 def _side(pixels_HWC: Pixels) -> float:
@@ -167,7 +164,7 @@ def _blend(rng: np.random.Generator, pixels_HWC: Pixels, donor_HWC: Pixels) -> _
     extent = max(3.0, share * _side(pixels_HWC))
     stretch = _log_uniform(rng, 0.6, 1.7)
     top, left, h, w = _place(rng, pixels_HWC, extent * stretch, extent / stretch)
-    y, x = np.linspace(-1, 1, h)[:, None], np.linspace(-1, 1, w)[None, :]
+    y, x = ((2 * np.arange(h) + 1) / h - 1)[:, None], ((2 * np.arange(w) + 1) / w - 1)[None, :]
     border = rng.integers(12)  # one in three is cut by a border of the part, like a broken edge
     if border < 2:
         left, x = (0, (x + 1) / 2) if border else (pixels_HWC.shape[1] - w, (x - 1) / 2)
@@ -175,7 +172,8 @@ def _blend(rng: np.random.Generator, pixels_HWC: Pixels, donor_HWC: Pixels) -> _
         top, y = (0, (y + 1) / 2) if border == 3 else (pixels_HWC.shape[0] - h, (y - 1) / 2)
     radius = np.hypot(x, y)
     bumps = fractal_noise(rng, (h, w), extent * rng.uniform(0.25, 0.6))
-    inside = 1.0 - radius + 1.3 * bumps * np.clip(1.0 - radius, 0.0, 0.5)
+    bumps /= max(float(np.abs(bumps).max()), 1e-6)
+    inside = 1.0 - radius + 0.95 * bumps * np.clip(1.0 - radius, 0.0, 0.5)
     alpha = np.clip((inside - min(0.1, 0.5 * float(inside.max()))) * _log_uniform(rng, 3.0, 15.0), 0, 1)
     old = pixels_HWC[top : top + h, left : left + w].astype(np.float64)
     look = rng.choice(3, p=(0.35, 0.45, 0.2))

@@ -48,6 +48,7 @@ def make_split(dataset: Dataset, config: DataConfig) -> Split:
     official = [s for s in dataset.samples if s.subset == "test"] if name == "official" else []
     dropped: list[Sample] = []
     grouped = name == "group"
+    by_group = grouped or (name == "official" and _has_groups(dataset))
     if name == "official":
         if not official:
             raise DataError(
@@ -55,26 +56,27 @@ def make_split(dataset: Dataset, config: DataConfig) -> Split:
                 where=dataset.root,
                 fix="point at the folder of normals itself: it is then split as a folder of one's own",
             )
-        pool = _parts((s for s in dataset.samples if s.is_good and s.subset == "train"), _has_groups(dataset))
+        pool = _parts((s for s in dataset.samples if s.is_good and s.subset == "train"), by_group)
         dropped += [s for s in dataset.samples if not s.is_good and s.subset == "train"]
         test = list(official)
     else:
         parts = _parts(dataset.samples, grouped)
         pool = [part for part in parts if all(s.is_good for s in part)]
         test = [s for part in parts if not all(s.is_good for s in part) for s in part]
-    unit = "groups of good images" if grouped else "good images"
+    unit = "groups of good images" if by_group else "good images"
     needed = 2 if any(s.is_good for s in test) or name == "official" else 3
     if len(pool) < needed:
         raise DataError(
             f"{len(pool)} {unit} to learn from, but {needed} are needed to hold some out",
             where=dataset.root,
             fix="add images of normal parts"
-            + ("; or, where these are different parts, a group_by that tells them apart" if grouped else ""),
+            + ("; or, where these are different parts, a group_by that tells them apart" if by_group else ""),
         )
     if name != "official":
-        held, pool = _hold_out(pool, config.test_fraction, random.Random(f"test {config.seed}"))
+        held, pool = _hold_out(pool, config.test_fraction, random.Random(f"test {config.seed}"), leave=2)
         test += held
-    validation, pool = _hold_out(pool, config.validation_fraction, random.Random(f"validation {config.seed}"))
+    rng = random.Random(f"validation {config.seed}")
+    validation, pool = _hold_out(pool, config.validation_fraction, rng, leave=1)
     train = [s for part in pool for s in part]
     if config.limit_train is not None and config.limit_train < len(train):
         shuffled = _shuffled([[s] for s in _sorted(train)], random.Random(f"limit {config.seed}"))
@@ -130,12 +132,12 @@ def _parts(samples: Iterable[Sample], grouped: bool) -> Parts:
     return list(parts.values())
 
 
-def _hold_out(parts: Parts, fraction: float, rng: random.Random) -> tuple[list[Sample], Parts]:
-    """Take parts at random until they hold the fraction of the images; take one and leave one at least."""
+def _hold_out(parts: Parts, fraction: float, rng: random.Random, *, leave: int) -> tuple[list[Sample], Parts]:
+    """Take parts at random until they hold the fraction of the images, at least one; leave so many parts."""
     wanted = max(1, round(fraction * sum(map(len, parts))))
     shuffled = _shuffled(parts, rng)
     held: list[Sample] = []
-    while len(held) < wanted and len(shuffled) > 1:
+    while len(held) < wanted and len(shuffled) > leave:
         held += shuffled.pop()
     return held, shuffled
 

@@ -46,11 +46,15 @@ def _woven(rng: np.random.Generator, size: int) -> Field:
 
 
 def _brushed(rng: np.random.Generator, size: int) -> Field:
-    """Brushed metal: long fine marks, all one way, of several lengths."""
-    angle = rng.normal(0, 0.02)
+    """Brushed metal: long fine marks, all one way, of several lengths; drag marks, and a band of glare."""
+    angle = rng.normal(0, 0.04)
     fine = spectral_noise(rng, size, 25.0, 0.5, angle)
     long = spectral_noise(rng, size, 120.0, 1.2, angle)
-    return 0.55 + 0.055 * fine + 0.05 * long + 0.02 * spectral_noise(rng, size, 0.6, 0.6, 0.0)
+    drags = np.clip(spectral_noise(rng, size, 5.0, 0.9, angle) - 2.2, 0, 1.2)
+    drags -= 0.7 * np.clip(spectral_noise(rng, size, 8.0, 0.7, angle) - 2.2, 0, 1.2)
+    glare = np.exp(-(((np.arange(size) / size - rng.uniform(0, 1)) / 0.25) ** 2))
+    grain = 0.065 * fine + 0.06 * long + 0.02 * spectral_noise(rng, size, 0.6, 0.6, 0.0)
+    return 0.5 + grain - 0.35 * drags + 0.1 * glare
 
 
 def _granite(rng: np.random.Generator, size: int) -> Field:

@@ -212,7 +212,7 @@ def losses(stages: Sequence[StageCurve], path: Path, *, caption: str = "") -> Pa
         last.tick_params(labelbottom=True)
         last.xaxis.get_major_locator().set_params(integer=True)
         if stage.selected is not None:
-            for axes in axes_R:
+            for axes in axes_R if stage.validation else axes_R[:1]:
                 axes.axvline(stage.selected, color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
             kept = f"kept: epoch {stage.selected}"
             axes_R[0].set_title(kept, loc="right", fontsize=8, color=FAINT)
@@ -261,8 +261,9 @@ def tsne(
                 )  # fmt: skip
         axes.margins(0.06)
     handles, labels = panels[0].get_legend_handles_labels()
+    columns = math.ceil(len(labels) / math.ceil(len(labels) / 6)) if labels else 1
     figure.legend(
-        handles, labels, loc="outside lower left", ncols=min(6, len(labels)), fontsize=8, frameon=False,
+        handles, labels, loc="outside lower left", ncols=columns, fontsize=8, frameon=False,
         labelcolor=INK, handletextpad=0.2, columnspacing=1.2,
     )  # fmt: skip
     return save(figure, path)

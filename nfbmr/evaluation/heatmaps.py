@@ -1,4 +1,4 @@
-"""Where a detector looks: anomaly maps over images, and grids of the telling ones (Zhang et al. 2024, figure 8).
+"""Where a detector looks: anomaly maps over images, grids of the telling ones (Zhang et al. 2024, figure 8).
 
 Shapes: N images, H W the anomaly map, h w the image.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,9 +23,10 @@ from nfbmr.evaluation.style import FAINT, INK, colours, dress, lettering, new_fi
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURMAP = "inferno"
 _DRAWN_SIDE = 320
-_OPACITY = 0.8
+_PANEL = 1.75  # inches
+_OPACITY = 0.85
+_OUTLINE = "#00e5ff"
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def heatmap_grid(
     vmax: float,
     threshold: float = math.nan,
     scale: str = "",
+    kinds: Sequence[str] = (),
     caption: str = "",
 ) -> Path:
     """A grid of images: each as it is, under its map, and with the outline of its ground truth.
@@ -145,54 +147,64 @@ def heatmap_grid(
         vmin: As for :func:`overlay`; shared by the whole grid.
         vmax: Likewise.
         threshold: For the captions.
-        scale: What the two ends of the scale are, e.g. "0.9 quantile of normal validation maps to ...".
+        scale: What the two ends of the scale are: "anomaly map: 0.9 quantile of good parts to ...".
+        kinds: All kinds of defect of the data set, so that each has the colour it has in other pictures.
         caption: What the images are of.
     """
     columns = min(2, max(1, len(shown)))
-    rows = max(1, math.ceil(len(shown) / columns))
-    figure = new_figure(5.4 * columns, 0.9 + 2.15 * rows, caption)
-    grid, bar = figure.subfigures(2, 1, height_ratios=[2.15 * rows, 0.55])
-    grid.set_facecolor("white")
-    cells = np.ravel(grid.subfigures(rows, columns, squeeze=False, wspace=0.03))
-    colour = colours(item.defect for item in shown)
+    lines = [shown[i : i + columns] for i in range(0, len(shown), columns)] or [()]
+    heights = [_PANEL * max([0.4, *(_tallness(item) for item in line)]) + 0.5 for line in lines]
+    figure = new_figure(3.15 * _PANEL * columns, sum(heights) + 1.2, caption)
+    halves = figure.subfigures(2, 1, squeeze=False, height_ratios=[sum(heights) + 0.3, 0.6])
+    grid, bar = halves[:, 0]
+    grid.suptitle(lettering(title), x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
+    cells = np.ravel(grid.subfigures(len(lines), columns, squeeze=False, height_ratios=heights))
+    colour = {**colours([*kinds, *(item.defect for item in shown)]), GOOD: FAINT}
     for cell, item in zip(cells, shown, strict=False):
         verdict = "" if math.isnan(threshold) else (", rejected" if item.score > threshold else ", passed")
-        cell.suptitle(
-            lettering(f"{item.defect}: {item.score:.4g}{verdict}", 60),
-            x=0.02, ha="left", fontsize=9, fontweight="bold",
-            color=FAINT if item.defect == GOOD else colour[item.defect],
-        )  # fmt: skip
+        heading = lettering(f"{item.defect}: {item.score:.4g}{verdict}", 60)
+        cell.suptitle(heading, x=0.02, ha="left", fontsize=9, fontweight="bold", color=colour[item.defect])
         cell.supxlabel(lettering(item.name, 70), x=0.02, ha="left", fontsize=6.5, color=FAINT)
-        _draw_triple(cell.subplots(1, 3, gridspec_kw={"wspace": 0.03}), item, vmin, vmax)
-    _draw_scale(bar.subplots(), vmin, vmax, threshold, f"{title}: anomaly map, {scale}" if scale else title)
+        _draw_triple(cell.subplots(1, 3, gridspec_kw={"wspace": 0.02}), item, vmin, vmax)
+    limit = "" if math.isnan(threshold) else f"; threshold of the score {threshold:.4g}"
+    _draw_scale(bar.subplots(), vmin, vmax, f"{scale or 'anomaly map'}{limit}")
     return save(figure, path)
 
 
-def _draw_triple(axes_3: NDArray[np.object_], item: Shown, vmin: float, vmax: float) -> None:
+def _draw_triple(axes_3: Sequence[Axes], item: Shown, vmin: float, vmax: float) -> None:
     pixels, mask = _small(item.pixels), None if item.mask is None else _small(item.mask)
     for axes in axes_3:
         axes.set_axis_off()
     axes_3[0].imshow(pixels, interpolation="nearest")
     axes_3[1].imshow(overlay(pixels, item.map_HW, vmin, vmax), interpolation="nearest")
     if mask is not None and mask.any():
-        axes_3[2].imshow(pixels // 2 + 64, interpolation="nearest")
-        axes_3[2].contour(mask.astype(float), levels=[0.5], colors=["#00e5ff"], linewidths=1.0)
-    elif item.defect == GOOD:
-        axes_3[2].text(0.5, 0.5, "no defect", transform=axes_3[2].transAxes, ha="center", va="center",
-                       fontsize=8, color=FAINT)  # fmt: skip
+        axes_3[2].imshow(pixels, interpolation="nearest")
+        # Of a mask up to the border only the part inside would be outlined without a margin.
+        h, w = mask.shape
+        x, y = np.arange(-1, w + 1), np.arange(-1, h + 1)
+        axes_3[2].contour(x, y, np.pad(mask, 1), levels=[0.5], colors=[_OUTLINE], linewidths=1.1)
+        axes_3[2].set(xlim=(-0.5, w - 0.5), ylim=(h - 0.5, -0.5))
     else:
-        axes_3[2].text(0.5, 0.5, "no mask", transform=axes_3[2].transAxes, ha="center", va="center",
-                       fontsize=8, color=FAINT)  # fmt: skip
+        word = "good part" if item.defect == GOOD else "no mask"
+        axes_3[2].annotate(
+            word, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", fontsize=8, color=FAINT
+        )
 
 
-def _draw_scale(axes: Axes, vmin: float, vmax: float, threshold: float, label: str) -> None:
+def _draw_scale(axes: Axes, vmin: float, vmax: float, label: str) -> None:
     dress(axes, xlabel=label, grid="none")
-    axes.imshow(np.linspace(0, 1, 256)[None], cmap=COLOURMAP, aspect="auto", extent=(vmin, vmax, 0, 1))
+    levels_1K3 = _palette()[None].round().astype(np.uint8)
+    axes.imshow(levels_1K3, aspect="auto", extent=(vmin, vmax, 0, 1), interpolation="bilinear")
     axes.set_yticks([])
 
 
+def _tallness(item: Shown) -> float:
+    h, w = item.pixels.shape[:2]
+    return float(min(1.3, h / max(w, 1)))
+
+
 def _alternate(first: Sequence[int], second: Sequence[int], count: int) -> list[int]:
-    """`count` numbers, half from each; where one runs out, the rest from the other. Those of the first go first."""
+    """`count` numbers, half from each, the first's first; where one runs out, the rest from the other."""
     half = min(len(first), max(math.ceil(count / 2), count - len(second)))
     return [*first[:half], *second[: count - half]][:count]
 
@@ -211,6 +223,7 @@ def _small(pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 @functools.cache
 def _palette() -> NDArray[np.float64]:
+    """256 colours of plasma, from violet to yellow; its dark beginning would be lost on dark images."""
     from matplotlib import colormaps
 
-    return np.asarray(colormaps[COLOURMAP](np.linspace(0, 1, 256))[:, :3] * 255)
+    return np.asarray(colormaps["plasma"](np.linspace(0.25, 1, 256))[:, :3] * 255)

@@ -25,7 +25,7 @@ from nfbmr.paths import read_json, write_json
 log = logging.getLogger(__name__)
 
 Compute = Literal["fp32", "bf16"]
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_DTYPES: dict[Compute, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _TRIAL_BATCH = 4
 
 
@@ -87,14 +87,9 @@ def choose_compute(backbone: Backbone, config: FeatureConfig, root: Path, device
     """
     memory = root / f"machine-{_machine(device)}.json"
     key = f"{backbone.name} {','.join(backbone.taps)} {config.size}px"
-    known: dict[str, Any] = {}
-    if memory.exists():
-        try:
-            known = read_json(memory)
-        except OutputError:
-            known = {}
-    if key not in known:
-        known[key] = {c: round(_seconds(backbone, c, config, device), 6) for c in ("fp32", "bf16")}
+    known = _remembered(memory)
+    if set(known.get(key) or ()) != set(_DTYPES):
+        known[key] = {name: round(_seconds(backbone, name, config, device), 6) for name in _DTYPES}
         log.info("seconds an image, %s: %s", key, known[key])
         try:
             write_json(memory, known)
@@ -102,6 +97,14 @@ def choose_compute(backbone: Backbone, config: FeatureConfig, root: Path, device
             log.debug("not remembered: %s", error)
     seconds = known[key]
     return "bf16" if seconds["bf16"] < seconds["fp32"] else "fp32"
+
+
+def _remembered(path: Path) -> dict[str, Any]:
+    try:
+        known = read_json(path)
+    except OutputError:
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def _seconds(backbone: Backbone, compute: Compute, config: FeatureConfig, device: str) -> float:

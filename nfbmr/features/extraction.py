@@ -11,11 +11,12 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -132,7 +133,7 @@ def extract(
     if wanted:
         with ExitStack() as locks:
             for space in sorted(spaces.values(), key=lambda space: space.folder):  # one order: no deadlock
-                locks.enter_context(space.lock())
+                locks.enter_context(space.lock(stop))
             wanted = _missing(spaces, distinct)
             if wanted:
                 engine = Engine(backbone, compute=compute, device=device, compiled=config.compile)
@@ -140,12 +141,22 @@ def extract(
                 computed, errors = _fill(spaces, todo, engine, config, stop)
     failed = {i: errors[picture.key] for i, picture in enumerate(pictures) if picture.key in errors}
     if failed and on_error == "raise":
-        raise _all_of(failed, pictures)
+        raise unusable({pictures[i].path: error for i, error in failed.items()}, len(pictures))
     keys = [picture.key for picture in pictures if picture.key not in errors]
     tables = tuple(_table(spaces[tap], keys, shapes[tap]) for tap in backbone.taps)
     reused = len(distinct) - computed - len(errors)
     seconds = time.perf_counter() - started
     return Extraction(tables, computed, reused, seconds, specs, failed)
+
+
+def unusable(failed: Mapping[Path, ImageError], count: int) -> ImageError:
+    """One error that names every image that cannot be used, once all others are stored."""
+    lines = "".join(f"\n  {path}: {error.what}" for path, error in failed.items())
+    return ImageError(
+        f"{len(failed)} of {count} images cannot be used (the others are stored):{lines}",
+        fix="mend or remove them, then run the same command again: only what is missing is computed; "
+        "`nfbmr data inspect` lists every problem",
+    )
 
 
 def _missing(spaces: Mapping[str, Space], distinct: Mapping[str, Picture]) -> dict[str, None]:
@@ -188,17 +199,15 @@ def _fill(
     computed = 0
     progress = tqdm(total=len(todo), desc="features", unit="image", disable=None, leave=False)
     with progress, ExitStack() as writers, _Shelf() as shelf:
-        # Writers are left before the shelf: their last rows go after all others.
+        # The shelf is left first: all rows are with their writers when these write what they still hold.
         open_writers = {tap: writers.enter_context(space.writer()) for tap, space in spaces.items()}
-        for keys, x in _batches(todo, engine, config, errors):
+        batches = writers.enter_context(closing(_batches(todo, engine, config, errors)))
+        for keys, x in batches:
             for tap, y in zip(spaces, engine(x), strict=True):
                 shelf.put(open_writers[tap], keys, y, lacking[tap])
             computed += len(keys)
             progress.update(len(keys))
             if stop is not None and stop():
-                shelf.wait()
-                for writer in open_writers.values():
-                    writer.flush()
                 raise Interrupted(
                     f"stopped after {computed} of {len(todo)} pictures; they are stored",
                     fix="run the same command again: it goes on with the rest",
@@ -209,7 +218,7 @@ def _fill(
 
 def _batches(
     todo: Mapping[str, Picture], engine: Engine, config: FeatureConfig, errors: dict[str, ImageError]
-) -> Iterator[tuple[list[str], Tensor]]:
+) -> Generator[tuple[list[str], Tensor], None, None]:
     """Prepared pictures in batches, decoded a bounded number ahead; those that fail go to `errors`."""
     mean, std = engine.backbone.mean, engine.backbone.std
 
@@ -287,13 +296,3 @@ def _table(space: Space, keys: Sequence[str], shape: tuple[int, int, int]) -> Fe
     if keys:
         return space.table(keys)
     return TensorTable(torch.empty(0, *shape, dtype=space.dtype), ())
-
-
-def _all_of(failed: Mapping[int, ImageError], pictures: Sequence[Picture]) -> ImageError:
-    lines = "".join(f"\n  {error.what}: {pictures[i].path}" for i, error in failed.items())
-    one = len(failed) == 1
-    return ImageError(
-        f"{len(failed)} of {len(pictures)} images cannot be used (the others are stored):{lines}",
-        fix=f"mend or remove {'it' if one else 'them'}, then run the same command again: "
-        f"only what is missing is computed; `nfbmr data inspect` lists every problem",
-    )

@@ -124,6 +124,7 @@ def open_shard(path: Path, dtype: torch.dtype) -> Shard:
     try:
         with pa.ipc.open_file(pa.BufferReader(pa.py_buffer(raw.numpy()))) as reader:
             batch = reader.get_batch(0)
+        batch.column("key").validate(full=True)  # a damaged offset must not be followed
         keys = tuple(batch.column("key").to_pylist())
         maps = batch.column("map_HWC")
         offset = maps.storage.flatten().buffers()[1].address - raw.data_ptr()

@@ -23,7 +23,7 @@ import shutil
 import time
 import uuid
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfbmr.errors import OutputError, StoreError
+from nfbmr.errors import Interrupted, OutputError, StoreError
 from nfbmr.features.shards import (
     MEND,
     Shard,
@@ -51,6 +51,8 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _STALE_SECONDS = 3600
+_POLL_SECONDS = 0.1
+_REMOVED = ".removed"
 
 
 @dataclass(frozen=True)
@@ -229,19 +231,31 @@ class Space:
         )
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, stop: Callable[[], bool] | None = None) -> Iterator[None]:
         """Hold the right to compute rows of this space; others wait. Freed by the system if the process dies.
 
         Ask :meth:`missing` again inside: while waiting, another process may have written what was missing.
+
+        Args:
+            stop: Read while waiting; True gives up.
+
+        Raises:
+            Interrupted: `stop` said so.
         """
-        with _opened(self.folder / "builder.lock") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        handle = _open(self.folder / "builder.lock")
+        try:
+            if not _try_lock(handle):
                 log.info("another process is filling this space; waiting for it")
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                while not _try_lock(handle):
+                    if stop is not None and stop():
+                        raise Interrupted(
+                            "stopped while another process fills the same space", where=self.folder
+                        )
+                    time.sleep(_POLL_SECONDS)
             _remove_leftovers(self.folder)
             yield
+        finally:
+            os.close(handle)
 
     def verify(self, *, repair: bool = False) -> Verification:
         """Read every byte and compare it with what was written.
@@ -249,18 +263,10 @@ class Space:
         Args:
             repair: Remove damaged shards, so that only their rows are computed again.
         """
-        paths = shard_paths(self.folder)
-        corrupt = tuple(path for path in paths if not verify_shard(path))
-        if repair:
-            for path in corrupt:
-                _remove(path)
-                self._forget(path.name)
-        names = [name for path in paths if path not in corrupt and (name := ShardName.of(path))]
-        return Verification(len(paths), sum(name.rows for name in names), corrupt)
-
-    def _forget(self, name: str) -> None:
-        if self._shards.pop(name, None) is not None:
-            self._shards, self._rows = {}, {}
+        verification = verify_space(self.folder, repair=repair)
+        if repair and verification.corrupt:
+            self._shards, self._rows = {}, {}  # what is whole is taken up again when it is asked for
+        return verification
 
 
 class Writer:
@@ -298,6 +304,25 @@ def shard_paths(folder: Path) -> list[Path]:
         return []
 
 
+def verify_space(folder: Path, *, repair: bool = False) -> Verification:
+    """Read every byte of a space's shards and compare it with what was written.
+
+    Args:
+        folder: Of the space.
+        repair: Remove damaged shards, so that only their rows are computed again.
+
+    Raises:
+        OutputError: A damaged shard cannot be removed.
+    """
+    paths = shard_paths(folder)
+    corrupt = tuple(path for path in paths if not verify_shard(path))
+    if repair:
+        for path in corrupt:
+            _remove(path)
+    whole = [name.rows for path in paths if path not in corrupt and (name := ShardName.of(path))]
+    return Verification(len(paths), sum(whole), corrupt)
+
+
 # --- several spaces ---------------------------------------------------------------------------------------
 
 
@@ -326,7 +351,7 @@ class SpaceInfo:
 def list_spaces(root: Path | str) -> tuple[SpaceInfo, ...]:
     """What a store holds, the most recently used first; names only are read, so it is quick."""
     infos = []
-    for path in (Path(root) / "spaces").glob("*/space.json"):
+    for path in (Path(root) / "spaces").glob("[!.]*/space.json"):
         try:
             about = json.loads(path.read_text(encoding="utf-8"))
             used = (path.parent / "use.lock").stat().st_mtime
@@ -386,6 +411,9 @@ def prune(
     if older_than_days is not None:
         oldest = time.time() - older_than_days * 86400
         chosen |= {info.key for info in infos if info.used < oldest}
+    if not dry_run:
+        for leftover in (Path(root) / "spaces").glob(f".*{_REMOVED}"):  # of a prune that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
     removed: list[SpaceInfo] = []
     held: list[SpaceInfo] = []
     for info in infos:
@@ -407,19 +435,22 @@ def _one(infos: Sequence[SpaceInfo], key: str) -> SpaceInfo:
 
 def _remove_space(folder: Path, dry_run: bool) -> bool:
     """False if a process has it open."""
-    with _opened(folder / "use.lock") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    try:
+        handle = os.open(folder / "use.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True  # another process has just removed it
+    try:
+        if not _try_lock(handle):
             return False
         if not dry_run:
             # Gone under its name at once, so that nobody can open half of it.
-            bin_ = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.removed")
-            try:
-                folder.rename(bin_)
-                shutil.rmtree(bin_)
-            except OSError as error:
-                raise OutputError(f"cannot be removed ({error.strerror})", where=folder) from error
+            bin_ = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{_REMOVED}")
+            folder.rename(bin_)
+            shutil.rmtree(bin_)
+    except OSError as error:
+        raise OutputError(f"cannot be removed ({error.strerror})", where=folder) from error
+    finally:
+        os.close(handle)
     return True
 
 
@@ -461,13 +492,12 @@ def _open(path: Path) -> int:
             ) from error
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    handle = _open(path)
+def _try_lock(handle: int) -> bool:
     try:
-        yield handle
-    finally:
-        os.close(handle)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _remove(path: Path) -> None:

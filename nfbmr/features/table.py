@@ -63,7 +63,7 @@ class FeatureTable(ABC):
         for batch in self.batches(64):
             rows[start : start + len(batch)].copy_(batch)
             start += len(batch)
-        return TensorTable(rows, self.keys)
+        return TensorTable(rows, self.keys, self.space_key)
 
 
 class ShardTable(FeatureTable):
@@ -116,7 +116,10 @@ class TensorTable(FeatureTable):
         (torch.Size([2, 8, 4, 4]), 5)
     """
 
-    def __init__(self, rows_NCHW: Tensor, keys: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, rows_NCHW: Tensor, keys: Sequence[str] | None = None, space_key: str = ""
+    ) -> None:
+        self.space_key = space_key
         self._rows_NHWC = rows_NCHW.permute(0, 2, 3, 1).contiguous()
         channels, height, width = rows_NCHW.shape[1:]
         self.shape = (channels, height, width)

@@ -11,10 +11,10 @@ import hashlib
 import importlib
 import importlib.util
 import logging
-import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -35,6 +35,7 @@ _PACKAGED = {
 }
 _NESTS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "weights")
 _PREFIXES = ("module.", "model.", "backbone.", "encoder.", "net.", "_orig_mod.")
+_PATIENCE_SECONDS = 5.0
 _COUNTER = "num_batches_tracked"
 
 
@@ -163,11 +164,11 @@ def _from_hub(backbone: str, model: nn.Module) -> Weights:
         raise WeightsError(
             "timm's hub has no weights for this backbone", where=backbone, fix=_ways_out(backbone)
         )
-    try:
-        with _offline_unless_reachable():
-            loaded = timm.create_model(backbone, pretrained=True)
-    except Exception as error:  # the hub client's errors share no base class
-        log.debug("hub: %s", error)
+    with _only_cached() as asked_to_stay_offline:
+        loaded, error = _create(backbone)
+    if loaded is None and not asked_to_stay_offline and _reachable():
+        loaded, error = _create(backbone)
+    if loaded is None:
         raise WeightsError(
             f"weights cannot be fetched from timm's hub ({type(error).__name__})",
             where=backbone,
@@ -200,24 +201,35 @@ def _ways_out(backbone: str) -> str:
     )
 
 
-class _offline_unless_reachable:  # noqa: N801  (reads as a statement)
-    """Without a network the hub client tries again for a minute; ask once, for seconds, instead."""
+def _create(backbone: str) -> tuple[nn.Module | None, Exception | None]:
+    import timm
 
-    def __enter__(self) -> None:
-        from huggingface_hub import constants
-
-        self._constants, self._before = constants, constants.HF_HUB_OFFLINE
-        if not self._before and not _reachable(constants.ENDPOINT):
-            constants.HF_HUB_OFFLINE = True  # what lies in the cache is still found
-
-    def __exit__(self, *_: object) -> None:
-        self._constants.HF_HUB_OFFLINE = self._before
-
-
-def _reachable(address: str) -> bool:
     try:
-        request = urllib.request.Request(address, method="HEAD")
-        urllib.request.urlopen(request, timeout=float(os.environ.get("HF_HUB_ETAG_TIMEOUT", "5"))).close()
+        return timm.create_model(backbone, pretrained=True), None
+    except Exception as error:  # the hub client's errors share no base class
+        return None, error
+
+
+@contextmanager
+def _only_cached() -> Iterator[bool]:
+    """Look at what was fetched before: quick, and needs no network. Yields whether the user wished that."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield before
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _reachable() -> bool:
+    """Whether the hub answers: asked once, since without a network its client would try for a minute."""
+    from huggingface_hub import constants
+
+    try:
+        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+        urllib.request.urlopen(request, timeout=_PATIENCE_SECONDS).close()
     except urllib.error.HTTPError:
         return True  # an answer is an answer
     except (OSError, ValueError):

@@ -32,9 +32,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 class Subnet(nn.Sequential):
     """One hidden layer: convolution, activation, convolution; gives scale and shift stacked on channels.
 
-    The last convolution starts at zero. Each block then starts as a mere permutation, so the first loss is that of
-    the data itself (1/2 a dimension where it is standardised) whatever the width, kernel or clamp, and no
-    exponential can overflow before the first steps have found its scale.
+    The last convolution starts at zero. Each block then starts as a mere permutation, so the first loss is
+    that of the data itself (1/2 a dimension where it is standardised) whatever the width, kernel or clamp,
+    and no exponential can overflow before the first steps have found its scale.
 
     Args:
         channels_in: Channels of the half that is read.
@@ -65,9 +65,9 @@ class AffineCoupling(InvertibleModule):  # type: ignore[misc]  # FrEIA is untype
         \log|\det dz/dy| &= \sum \sigma(s_2(y_b)) + \sum \sigma(s_1(z_a))
 
     Equations 4 and 5 of the NF-BMR paper, as printed, read *both* halves from the raw input
-    (:math:`z_b` from :math:`y_a` and :math:`z_a` from :math:`y_b`). That map has neither a closed inverse nor a
-    triangular Jacobian. The second half is therefore conditioned on the transformed first one, as in RealNVP, Glow
-    and FrEIA.
+    (:math:`z_b` from :math:`y_a` and :math:`z_a` from :math:`y_b`). That map has neither a closed inverse
+    nor a triangular Jacobian. The second half is therefore conditioned on the transformed first one, as in
+    RealNVP, Glow and FrEIA.
 
     An odd number of channels gives halves that differ by one channel.
 
@@ -79,7 +79,12 @@ class AffineCoupling(InvertibleModule):  # type: ignore[misc]  # FrEIA is untype
     """
 
     def __init__(
-        self, dims_in: Iterable[tuple[int, int, int]], *, kernel: int, config: FlowConfig, generator: torch.Generator
+        self,
+        dims_in: Iterable[tuple[int, int, int]],
+        *,
+        kernel: int,
+        config: FlowConfig,
+        generator: torch.Generator,
     ) -> None:
         super().__init__(dims_in)
         channels = self.dims_in[0][0]
@@ -94,7 +99,7 @@ class AffineCoupling(InvertibleModule):  # type: ignore[misc]  # FrEIA is untype
     def forward(
         self, x_or_z: Iterable[Tensor], c: Iterable[Tensor] | None = None, rev: bool = False, jac: bool = True
     ) -> tuple[tuple[Tensor], Tensor]:
-        """FrEIA's signature: ((B, C, H, W),) to the same shape and the log-determinant (B,) of that direction."""
+        """FrEIA's signature: ((B, C, H, W),) to the same and the log-determinant (B,) of that direction."""
         (x_BCHW,) = x_or_z
         return self._inverse(x_BCHW) if rev else self._forward(x_BCHW)
 
@@ -120,8 +125,8 @@ class AffineCoupling(InvertibleModule):  # type: ignore[misc]  # FrEIA is untype
         return torch.addcmul(t, x, s.exp()), s.sum((1, 2, 3))
 
     def _scale_and_shift(self, scale_shift: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        # Under autocast the subnet answers in bfloat16; the flow itself, and above all its log-determinant, stays
-        # in the type of its input.
+        # Under autocast the subnet answers in bfloat16; the flow itself, and above all its log-determinant,
+        # stays in the type of its input.
         s, t = scale_shift.to(like.dtype).chunk(2, 1)
         return (ATAN_SCALE * self.clamp) * torch.atan(s / self.clamp), t
 
@@ -139,7 +144,7 @@ class _Reorder(torch.autograd.Function):
         return _take(x_BCHW, order)
 
     @staticmethod
-    def backward(ctx: Any, grad_BCHW: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_BCHW: Tensor) -> tuple[Tensor, None, None]:
         (order_back,) = ctx.saved_tensors
         return _take(grad_BCHW, order_back), None, None
 
@@ -150,5 +155,5 @@ def _take(x_BCHW: Tensor, order: Tensor) -> Tensor:
 
 
 def _reorder(x_BCHW: Tensor, order: Tensor, order_back: Tensor) -> Tensor:
-    reordered: Tensor = _Reorder.apply(x_BCHW, order, order_back)  # type: ignore[no-untyped-call]
+    reordered: Tensor = _Reorder.apply(x_BCHW, order, order_back)
     return reordered

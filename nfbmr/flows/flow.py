@@ -20,13 +20,14 @@ with warnings.catch_warnings():
 class Flow(nn.Module):
     r"""K affine coupling blocks: :math:`z = \mathrm{TNF}(y)`, (B, C, H, W) to (B, C, H, W).
 
-    Where ``config.standardize`` is set, y is standardised per channel first (``flow.standardise``, to be fitted on
-    the training features); its log-determinant is a constant and is counted.
+    Where ``config.standardize`` is set, y is standardised per channel first (``flow.standardise``, to be
+    fitted on the training features); its log-determinant is a constant and is counted.
 
     Args:
         shape_CHW: Shape of one feature map.
         config: Blocks, hidden channels, kernels, clamp, activation, padding.
-        seed: Draws the permutations and the first weights; the global random state is neither read nor changed.
+        seed: Draws the permutations and the first weights; the global random state is neither read nor
+            changed.
 
     Raises:
         BackboneError: One channel cannot be split in halves.
@@ -50,13 +51,13 @@ class Flow(nn.Module):
         self.blocks = SequenceINN(*shape_CHW)
         generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             for k in range(config.blocks):
                 kernel = config.kernels[min(k, len(config.kernels) - 1)]
                 self.blocks.append(AffineCoupling, kernel=kernel, config=config, generator=generator)
 
     def forward(self, y_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        r"""z (B, C, H, W) and :math:`\log|\det dz/dy|` (B,)."""
+        r"""Z (B, C, H, W) and :math:`\log|\det dz/dy|` (B,)."""
         z_BCHW, logdet_B = self.blocks(self.standardise(y_BCHW))
         return z_BCHW, logdet_B + self.standardise.logdet(y_BCHW.shape[2] * y_BCHW.shape[3])
 

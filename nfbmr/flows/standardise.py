@@ -29,8 +29,9 @@ class Table(Protocol):
 class Standardise(nn.Module):
     r"""Bring every channel to mean 0 and standard deviation 1: :math:`y' = (y - \mu) / \sigma`.
 
-    The identity until :meth:`fit` has measured. Mean and deviation are buffers: they travel with the weights but are
-    never trained. The paper leaves the scale of y open; with this map all channels weigh the same in both losses.
+    The identity until :meth:`fit` has measured. Mean and deviation are buffers: they travel with the
+    weights but are never trained. The paper leaves the scale of y open; with this map all channels weigh
+    the same in both losses.
 
     Args:
         channels: C.
@@ -53,11 +54,13 @@ class Standardise(nn.Module):
         self.register_buffer("std", torch.ones(channels))
 
     @torch.no_grad()
-    def fit(self, table: Table, rows: Sequence[int] | Tensor | None = None, *, batch: int = 64) -> Standardise:
+    def fit(
+        self, table: Table, rows: Sequence[int] | Tensor | None = None, *, batch: int = 64
+    ) -> Standardise:
         """Measure mean and standard deviation over images and positions, in one pass.
 
-        A channel that hardly varies is divided by a thousandth of the typical deviation at least: a dead channel
-        must not become the loudest one when a defect wakes it.
+        A channel that hardly varies is divided by a thousandth of the typical deviation at least: a dead
+        channel must not become the loudest one when a defect wakes it.
 
         Args:
             table: Stored features.
@@ -73,7 +76,7 @@ class Standardise(nn.Module):
         mean_C = torch.zeros(self.mean.shape, dtype=torch.float64)
         moment_C = torch.zeros_like(mean_C)  # sum of squared deviations from the mean
         count = 0
-        for part in chosen.split(batch):
+        for part in (chosen[start : start + batch] for start in range(0, len(chosen), batch)):
             y_CN = table.gather(part).double().transpose(0, 1).flatten(1)
             n, part_mean_C = y_CN.shape[1], y_CN.mean(1)
             shift_C = part_mean_C - mean_C
@@ -95,5 +98,5 @@ class Standardise(nn.Module):
         return y_BCHW * self.std[:, None, None] + self.mean[:, None, None]
 
     def logdet(self, positions: int) -> Tensor:
-        """log abs det of :meth:`forward` on a map of ``positions`` = H * W: a constant scalar."""
+        """Log abs det of :meth:`forward` on a map of ``positions`` = H * W: a constant scalar."""
         return -positions * self.std.log().sum()

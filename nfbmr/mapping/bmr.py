@@ -35,12 +35,13 @@ class ResidualBlock(nn.Module):
 class BMR(nn.Module):
     """TMNN: Y to Z and SMNN: Z to Y.
 
-    Each is: convolution C to L, n residual blocks, one residual block, n residual blocks, convolution L to C. The
-    middle block is *the same module* in both: one set of parameters, counted, trained and stored once.
+    Each is: convolution C to L, n residual blocks, one residual block, n residual blocks, convolution L to
+    C. The middle block is *the same module* in both: one set of parameters, counted, trained and stored
+    once.
 
-    The paper gives no kernel size for the first and the last convolution; they are 1x1 here, as the rest of the
-    paper's mapping is position by position but for the blocks' 3x3. In- and outputs are unbounded, so nothing
-    follows the last convolution.
+    The paper gives no kernel size for the first and the last convolution; they are 1x1 here, as the rest of
+    the paper's mapping is position by position but for the blocks' 3x3. In- and outputs are unbounded, so
+    nothing follows the last convolution.
 
     Source features are expected on the scale that the flow works on, that is standardised per channel where
     ``flow.standardize`` is set: both errors are then of comparable size and can be added (eq. 14).
@@ -61,7 +62,7 @@ class BMR(nn.Module):
         super().__init__()
         n, latent = config.residual_blocks, config.latent
         with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             self.shared = ResidualBlock(latent)
             self.target_in, self.target_out = _halves(channels, latent, n)
             self.source_in, self.source_out = _halves(channels, latent, n)

@@ -19,9 +19,9 @@ MEMORY_BUDGET = 4 * 2**30
 class Batches:
     """Every image once an epoch, in one of its views.
 
-    Order and view of each image depend on ``seed`` and the epoch's number alone, so that an epoch which is begun
-    again in the middle goes on as it would have. Batches of an epoch differ in size by one image at most; none is
-    dropped and none is a small rest.
+    Order and view of each image depend on ``seed`` and the epoch's number alone, so that an epoch which is
+    begun again in the middle goes on as it would have. Batches of an epoch differ in size by one image at
+    most; none is dropped and none is a small rest.
 
     Args:
         tables: Tables of aligned rows, e.g. features and their latents.
@@ -64,7 +64,7 @@ class Batches:
         return list((order * views + view).tensor_split(self.steps))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
-        """The epoch's batches from number ``start`` on: a (B, C, H, W) a table, channels_last, in its stored type."""
+        """The epoch's batches from number ``start`` on: a (B, C, H, W) a table, channels_last, as stored."""
         held = self.hold()
         for indices in self.plan(epoch)[start:]:
             if held is None:
@@ -75,7 +75,7 @@ class Batches:
                 yield tuple(rows_NHWC.index_select(0, chosen).permute(0, 3, 1, 2) for rows_NHWC in held)
 
     def hold(self, device: torch.device | str = "cpu") -> tuple[Tensor, ...] | None:
-        """Copy all rows to a device's memory, once, if they fit; afterwards a step reads nothing from disk."""
+        """Copy all rows to a device's memory, once, if they fit: no step then reads from disk."""
         device = torch.device(device)
         if self._held is None:
             rows = self.rows_NV.flatten()

@@ -46,8 +46,8 @@ def device_of(name: str) -> torch.device:
 def autocast_dtype(precision: Precision, device: torch.device | str) -> torch.dtype | None:
     """The type that matrix products are computed in: bfloat16, or None for float32 throughout.
 
-    ``auto`` is bfloat16 on a GPU that has it, and on a CPU where a convolution is measured to be clearly faster; the
-    measurement is made once a process and takes a fraction of a second.
+    ``auto`` is bfloat16 on a GPU that has it, and on a CPU where a convolution is measured to be clearly
+    faster; the measurement is made once a process and takes a fraction of a second.
     """
     if precision == "fp32":
         return None

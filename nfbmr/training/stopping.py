@@ -16,8 +16,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopRequest:
     """While the block runs, the first SIGINT or SIGTERM only sets :attr:`requested`.
 
-    A second Ctrl-C stops at once, as without this class. Handlers can be set in the main thread alone; elsewhere
-    (a worker, a notebook's thread) the block changes nothing and :meth:`ask` is the way to set the flag.
+    A second Ctrl-C stops at once, as without this class. Handlers can be set in the main thread alone;
+    elsewhere (a worker, a notebook's thread) the block changes nothing and :meth:`ask` is the way to set
+    the flag.
 
     Example:
         >>> with StopRequest() as stop:
@@ -55,4 +56,6 @@ class StopRequest:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._asked.set()
-        log.warning("%s: stopping after this step; Ctrl-C once more stops at once", signal.Signals(number).name)
+        log.warning(
+            "%s: stopping after this step; Ctrl-C once more stops at once", signal.Signals(number).name
+        )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from nfbmr.config import VIEWS
 from nfbmr.data.images import file_digest, read_image
-from nfbmr.data.pictures import PasteDefect, Picture, ViewOp, picture_of, prepare
+from nfbmr.data.pictures import PasteDefect, ViewOp, picture_of, prepare
 from nfbmr.data.samples import Sample
 from nfbmr.errors import ConfigError, ImageError
 
@@ -57,12 +57,8 @@ def test_keys_name_content_and_ops_and_nothing_else(folder, tmp_path):
     assert [moved.then(*ops).key for ops in all_ops(folder)] == keys
     assert moved.then(PasteDefect("blend", 1, donor, file_digest(donor))).key in keys
     assert picture(folder / "colour.png").key not in keys
-    two = [
-        picture(folder / "grey.png").then(ViewOp(a), ViewOp(b)).key
-        for a, b in ("hv", "vh")
-        for a, b in [("flip-h" if a == "h" else "rot90", "flip-h" if b == "h" else "rot90")]
-    ]
-    assert two[0] != two[1]
+    one_way, other_way = (ViewOp("flip-h"), ViewOp("rot90")), (ViewOp("rot90"), ViewOp("flip-h"))
+    assert moved.then(*one_way).key != moved.then(*other_way).key
 
 
 def test_views_do_to_the_pixels_what_their_names_say(folder):
@@ -133,7 +129,9 @@ def test_prepare_resizes_as_pillow_does(folder, size):
         assert x.shape == (3, size, size)
         with Image.open(folder / file) as image:
             pillow = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
-        assert np.abs((x.transpose(1, 2, 0) + 1) * 127.5 - pillow).max() < 2.0
+        off = np.abs((x.transpose(1, 2, 0) + 1) * 127.5 - pillow)  # both round twice, not quite alike
+        assert off.max() < 2.5
+        assert off.mean() < 0.3
 
 
 def test_a_grey_file_and_its_colour_copy_prepare_alike(folder, tmp_path):

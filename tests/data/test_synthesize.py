@@ -1,4 +1,4 @@
-"""The demonstration set: the same bytes for the same seed, in MVTec AD's layout, and never over other files."""
+"""The demonstration set: the same bytes for the same seed, MVTec AD's layout, never over other files."""
 
 import hashlib
 import subprocess

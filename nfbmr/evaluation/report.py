@@ -1,0 +1,230 @@
+"""A run's report: one HTML file that opens without a network, on a phone as well as on a large screen."""
+
+from __future__ import annotations
+
+import base64
+import html
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from nfbmr.evaluation.evaluation import TITLES
+from nfbmr.evaluation.intervals import Estimate
+from nfbmr.paths import write_text
+
+_KINDS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".svg": "svg+xml", ".gif": "gif", ".webp": "webp"}
+# Control characters, and those that turn the direction of writing: a name must not disguise what follows.
+_INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+
+
+def write_report(summary: Mapping[str, Any], pictures: Sequence[tuple[str, Path, str]], path: Path) -> None:
+    """Write the report of a run.
+
+    Everything in it is escaped, pictures are embedded, and the page forbids itself any request, so that it
+    may be mailed around and opened anywhere.
+
+    Args:
+        summary: The run's summary, as ``--json`` prints it. Keys that are missing leave their part out:
+            ``run_id``, ``run_dir``, ``method``, ``split``, ``seed``, ``dataset``, ``test_peeked``,
+            ``leak``, ``metrics``, ``kinds`` (test images by kind of defect), ``selection``, ``threshold``,
+            ``timings``, ``reused``, ``unreadable``, ``notes``, ``config``, ``environment``.
+        pictures: Title, file and caption of each; a file that is missing is said to be.
+        path: The file to write.
+
+    Raises:
+        OutputError: The disk is full or the folder cannot be written.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, finalize=visible, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(duration=duration, percent=lambda x: f"{x:g}", number=number)
+    source = resources.files("nfbmr.evaluation").joinpath("report.html").read_text(encoding="utf-8")
+    template = environment.from_string(source)
+    write_text(path, template.render(_view(summary, pictures)))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A metric in a table.
+
+    Attributes:
+        title: What people call it.
+        test: Its estimate on test images.
+        validation: The same on validation images, None where it was not measured.
+    """
+
+    title: str
+    test: Estimate
+    validation: Estimate | None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of defect in a table: how many test images show it, and how well it is found."""
+
+    name: str
+    count: int | None
+    auroc: Estimate
+    recall: Estimate
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A picture, with its bytes as a ``data:`` address; None where the file could not be read."""
+
+    title: str
+    caption: str
+    address: str | None
+    wide: bool
+
+
+def visible(value: Any) -> Any:
+    r"""Text with every character to be seen: line breaks, controls and bytes that are no text become escapes.
+
+    Example:
+        >>> visible("two\nlines")
+        'two\\nlines'
+        >>> visible(0.5)
+        0.5
+    """
+    if type(value) is not str:
+        return value
+    text = value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return _INVISIBLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    Example:
+        >>> duration(0.04), duration(75.2), duration(7300)
+        ('0.04 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def number(value: Any) -> str:
+    """A number to four digits, anything else as it is.
+
+    Example:
+        >>> number(3.14159), number(12), number(None)
+        ('3.142', '12', 'none')
+    """
+    if value is None:
+        return "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _view(summary: Mapping[str, Any], pictures: Sequence[tuple[str, Path, str]]) -> dict[str, Any]:
+    """What the template prints, all of it present."""
+    config = summary.get("config") or {}
+    metrics = {
+        side: {name: Estimate.from_json(value) for name, value in values.items()}
+        for side, values in (summary.get("metrics") or {}).items()
+    }
+    test, validation = metrics.get("test", {}), metrics.get("validation", {})
+    headline = test.get("image_auroc")
+    nothing = dict.fromkeys(("name", "layout", "source", "digest", "counts"))
+    dataset = {**nothing, **(summary.get("dataset") or {})}
+    return {
+        "headline": headline if headline is not None and headline.defined else None,
+        "confidence": (config.get("evaluation") or {}).get("confidence", 0.95),
+        "method": summary.get("method", "run"),
+        "dataset": dataset,
+        "run": {key: summary[key] for key in ("run_id", "run_dir") if summary.get(key)},
+        "split": summary.get("split"),
+        "split_digest": summary.get("split_digest"),
+        "seed": summary.get("seed"),
+        "threshold": summary.get("threshold"),
+        "test_peeked": bool(summary.get("test_peeked")),
+        "leak": summary.get("leak"),
+        "notes": list(summary.get("notes") or ()),
+        "unreadable": dict(summary.get("unreadable") or {}),
+        "reused": [stage for stage, reused in (summary.get("reused") or {}).items() if reused],
+        "rows": list(_rows(test, validation)),
+        "has_validation": bool(validation),
+        "kinds": _kinds(test, summary.get("kinds") or {}),
+        "pictures": [_embedded(*picture) for picture in pictures],
+        "selection": dict(summary.get("selection") or {}),
+        "timings": dict(summary.get("timings") or {}),
+        "config": list(_flat(config)),
+        "environment": list(_flat(summary.get("environment") or {})),
+        "bar": _bar,
+    }
+
+
+def _rows(test: Mapping[str, Estimate], validation: Mapping[str, Estimate]) -> Iterator[Row]:
+    for name, estimate in test.items():
+        if "/" not in name:
+            yield Row(TITLES.get(name, name), estimate, validation.get(name))
+
+
+def _kinds(test: Mapping[str, Estimate], counts: Mapping[str, int]) -> list[Kind]:
+    prefix, undefined = "image_auroc/", Estimate(math.nan, math.nan, math.nan)
+    names = [name.removeprefix(prefix) for name in test if name.startswith(prefix)]
+    return [
+        Kind(name, counts.get(name), test[prefix + name], test.get(f"image_recall/{name}", undefined))
+        for name in names
+    ]
+
+
+def _embedded(title: str, path: Path, caption: str) -> Embedded:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return Embedded(title, caption, None, False)
+    kind = _KINDS.get(path.suffix.lower(), "png")
+    address = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return Embedded(title, caption, address, _is_wide(path))
+
+
+def _is_wide(path: Path) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.width > 1200
+    except OSError:
+        return False
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted names and their values, as text."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, (list, tuple)):
+            yield f"{prefix}{name}", ", ".join(map(number, value)) or "none"
+        else:
+            yield f"{prefix}{name}", number(value)
+
+
+def _bar(estimate: Estimate) -> Any:
+    """A small drawing of a value between 0 and 1 and its interval; hidden from screen readers, who have both."""
+    from markupsafe import Markup
+
+    if not estimate.defined:
+        return ""
+    value = 100 * min(1.0, max(0.0, estimate.value))
+    shapes = f'<rect class="value" width="{value:.1f}" height="10" y="1"/>'
+    if estimate.has_interval:
+        low, high = (100 * min(1.0, max(0.0, x)) for x in (estimate.low, estimate.high))
+        shapes += (
+            f'<rect class="interval" x="{low:.1f}" width="{max(high - low, 0.6):.1f}" height="2.4" y="4.8"/>'
+        )
+    title = html.escape(format(estimate, ".4f"))
+    return Markup(
+        f'<svg class="bar" viewBox="0 0 100 12" preserveAspectRatio="none" aria-hidden="true">'
+        f'<title>{title}</title><rect class="track" width="100" height="10" y="1"/>{shapes}</svg>'
+    )

@@ -1,0 +1,136 @@
+"""From scored images to all metrics."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nfbmr.config import EvaluationConfig
+from nfbmr.errors import NfbmrError
+from nfbmr.evaluation import metrics
+from nfbmr.evaluation.evaluation import TITLES, Scores, evaluate
+
+QUICK = EvaluationConfig(bootstrap=100)
+
+
+def some_scores(seed=0, kinds=("good",) * 30 + ("crack",) * 20 + ("break",) * 10, groups=None):
+    rng = np.random.default_rng(seed)
+    shift = {"good": 0.0, "crack": 1.0, "break": 2.5}
+    score = np.array([rng.normal(shift[kind]) for kind in kinds])
+    return Scores(tuple(f"{i}.png" for i in range(len(kinds))), tuple(kinds), score, groups)
+
+
+def test_every_metric_has_its_name_and_an_interval_around_it():
+    found = evaluate(some_scores(), 1.0, QUICK, 0)
+    per_kind = {f"image_{what}/{kind}" for what in ("auroc", "recall") for kind in ("crack", "break")}
+    assert set(found) == {name for name in TITLES if name.startswith("image_")} | per_kind
+    for estimate in found.values():
+        assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+    json.dumps({name: estimate.as_json() for name, estimate in found.items()}, allow_nan=False)
+
+
+def test_a_kind_is_measured_against_all_good_images():
+    scores = some_scores()
+    found = evaluate(scores, 1.0, QUICK, 0)
+    rows = [i for i, kind in enumerate(scores.defects) if kind in ("good", "break")]
+    alone = evaluate(scores.take(rows), 1.0, QUICK, 0)
+    assert found["image_auroc/break"] == alone["image_auroc"]
+    assert found["image_recall/break"] == alone["image_recall"]
+    assert found["image_auroc/break"].value > found["image_auroc/crack"].value
+
+
+def test_a_part_is_rejected_above_the_threshold_not_at_it():
+    scores = Scores(("a", "b", "c"), ("good", "crack", "crack"), np.array([1.0, 1.0, 2.0]))
+    found = evaluate(scores, 1.0, QUICK, 0)
+    assert found["image_false_reject_rate"].value == 0
+    assert found["image_recall"].value == 0.5
+
+
+def test_groups_widen_the_intervals_of_images_that_repeat_each_other():
+    once = some_scores()
+    many = once.take(np.repeat(np.arange(len(once)), 5))
+    groups = tuple(many.names)
+    grouped = Scores(tuple(f"{i}" for i in range(len(many))), many.defects, many.score, groups)
+    alone = Scores(grouped.names, many.defects, many.score)
+    wide, narrow = (evaluate(s, 1.0, QUICK, 0)["image_auroc"] for s in (grouped, alone))
+    assert wide.value == pytest.approx(narrow.value)
+    assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
+
+
+def test_pixel_metrics_come_where_there_are_maps_and_masks():
+    scores = some_scores(kinds=("good",) * 4 + ("crack",) * 4)
+    rng = np.random.default_rng(0)
+    map_NHW = rng.random((8, 6, 6), dtype=np.float32)
+    mask = np.zeros((30, 40), dtype=bool)
+    mask[5:15, 10:20] = True
+    map_NHW[4:, 1:3, 2:3] += 1
+    masks = {i: mask for i in range(4, 8)}
+    found = evaluate(scores, 0.5, QUICK, 0, maps_NHW=map_NHW, masks=masks.get)
+    assert found["pixel_auroc"].value > 0.8
+    assert found["pixel_aupro"].low <= found["pixel_aupro"].value <= found["pixel_aupro"].high
+    assert "pixel_auroc" not in evaluate(scores, 0.5, QUICK, 0, maps_NHW=map_NHW, masks=lambda _: None)
+    assert "pixel_auroc" not in evaluate(scores, 0.5, QUICK, 0)
+
+
+def test_pixel_intervals_keep_groups_with_the_right_images():
+    # Histograms put defective images first; grouping must follow the images, not the rows.
+    groups = ("a", "a", "b", "b", "c", "c", "d", "d")
+    scores = Scores(tuple("01234567"), ("good", "crack") * 4, np.arange(8.0), groups)
+    maps = np.random.default_rng(0).random((8, 5, 5)).astype(np.float32)
+    mask = np.eye(20, dtype=bool)
+
+    def masks(i):
+        return mask if i % 2 else None
+
+    found = evaluate(scores, 0.5, QUICK, 3, maps_NHW=maps, masks=masks)["pixel_auroc"]
+    order = [1, 3, 5, 7, 0, 2, 4, 6]
+    again = evaluate(
+        scores.take(order), 0.5, QUICK, 3, maps_NHW=maps[order], masks=lambda i: masks(order[i])
+    )["pixel_auroc"]
+    assert found == again
+
+
+@pytest.mark.parametrize(
+    "kinds, defined",
+    [
+        (("good",) * 5, {"image_false_reject_rate"}),
+        (("crack",) * 5, {"image_recall", "image_recall/crack"}),
+        ((), set()),
+    ],
+)
+def test_what_the_images_do_not_determine_is_undefined_and_a_note_says_why(kinds, defined):
+    scores = some_scores(kinds=kinds)
+    found = evaluate(scores, -5.0, QUICK, 0)
+    informative = {"image_f1", "image_precision", "image_ap"} if kinds and kinds[0] == "crack" else set()
+    assert {name for name, e in found.items() if e.defined} - informative == defined
+    assert not found["image_auroc"].defined
+    assert scores.notes()
+
+
+def test_enough_images_of_both_classes_need_no_note():
+    assert some_scores().notes() == ()
+
+
+def test_without_a_threshold_only_the_rankings_are_defined():
+    found = evaluate(some_scores(), float("nan"), QUICK, 0)
+    assert found["image_auroc"].defined
+    assert found["image_ap"].defined
+    assert not any(found[name].defined for name in ("image_f1", "image_recall", "image_recall/crack"))
+
+
+def test_scores_that_are_no_numbers_are_refused_with_the_image_named():
+    with pytest.raises(NfbmrError, match=r"1 of 2 scores.*b\.png"):
+        Scores(("a.png", "b.png"), ("good", "good"), np.array([1.0, np.inf]))
+
+
+def test_columns_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match="different lengths"):
+        Scores(("a",), ("good", "good"), np.array([1.0, 2.0]))
+
+
+def test_the_order_of_the_images_does_not_matter_to_the_values():
+    scores = some_scores()
+    turned = scores.take(np.arange(len(scores))[::-1])
+    one, other = (evaluate(s, 1.0, EvaluationConfig(bootstrap=0), 0) for s in (scores, turned))
+    assert {k: e.value for k, e in one.items()} == pytest.approx({k: e.value for k, e in other.items()})
+    assert metrics.point(metrics.auroc(scores.score, scores.labels), 60) == one["image_auroc"].value

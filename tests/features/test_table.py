@@ -1,0 +1,84 @@
+"""Tables: rows by number, in memory or mapped, single or joined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nfbmr.errors import StoreError
+from nfbmr.features.store import FeatureStore, SpaceSpec
+from nfbmr.features.table import FeatureTable, TensorTable, join
+
+N = 10
+
+
+@pytest.fixture(params=["mapped", "memory", "joined", "part"])
+def table(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[FeatureTable, torch.Tensor]:
+    """A table of each kind and the rows it should give."""
+    x = torch.randn(N, 4, 6, 6, generator=torch.Generator().manual_seed(0)).half()
+    keys = [str(i) for i in range(N)]
+    if request.param == "memory":
+        return TensorTable(x, keys), x
+    if request.param == "joined":
+        coarse = torch.nn.functional.adaptive_avg_pool2d(x.float(), 3).half()
+        joined = join([TensorTable(x, keys), TensorTable(coarse[:, :2], keys)])
+        return joined, torch.cat([coarse, coarse[:, :2]], dim=1)
+    space = FeatureStore(tmp_path).space(SpaceSpec("features"))
+    for i in range(0, N, 3):
+        space.append(keys[i : i + 3], x[i : i + 3])
+    if request.param == "part":
+        return space.table([*keys, *keys[:3]]).part(range(N)), x
+    return space.table(keys), x
+
+
+def test_rows_by_number(table: tuple[FeatureTable, torch.Tensor]) -> None:
+    table_, expected = table
+    assert len(table_) == N == len(table_.keys)
+    assert table_.shape == tuple(expected.shape[1:])
+    for rows in ([3, 1, 1], np.array([9, 0]), torch.tensor([5]), range(N)):
+        got = table_.gather(rows)
+        assert got.dtype == table_.dtype == torch.float16
+        assert got.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(got, expected[list(map(int, rows))])
+    assert table_.gather([]).shape == (0, *table_.shape)
+
+
+def test_a_batch_is_the_callers_own(table: tuple[FeatureTable, torch.Tensor]) -> None:
+    table_, expected = table
+    table_.gather([0]).zero_()
+    assert torch.equal(table_.gather([0]), expected[:1])
+
+
+@pytest.mark.parametrize("size", [1, 4, N, 100])
+def test_batches_give_every_row_once_and_in_order(
+    table: tuple[FeatureTable, torch.Tensor], size: int
+) -> None:
+    table_, expected = table
+    batches = list(table_.batches(size))
+    assert all(len(batch) <= size for batch in batches)
+    assert torch.equal(torch.cat(batches), expected)
+
+
+def test_the_same_rows_resident(table: tuple[FeatureTable, torch.Tensor]) -> None:
+    table_, expected = table
+    resident = table_.resident("cpu")
+    assert resident.keys == table_.keys
+    assert resident.space_key == table_.space_key
+    assert torch.equal(resident.gather(range(N)), expected)
+
+
+def test_a_row_that_is_not_there_is_an_error(table: tuple[FeatureTable, torch.Tensor]) -> None:
+    with pytest.raises(IndexError):
+        table[0].gather([N])
+
+
+def test_joining_wants_the_same_rows() -> None:
+    one = TensorTable(torch.zeros(2, 1, 2, 2), ["a", "b"])
+    with pytest.raises(StoreError):
+        join([one, TensorTable(torch.zeros(2, 1, 2, 2), ["b", "a"])])
+    with pytest.raises(StoreError):
+        join([])
+    assert join([one]) is one

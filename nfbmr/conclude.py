@@ -22,7 +22,7 @@ from nfbmr.illustrate import Drawn, Scene, draw_curves, draw_heatmaps
 from nfbmr.methods.detector import Detector
 from nfbmr.paths import RunPaths, write_json
 from nfbmr.results import ScoredImages, side_counts, write_maps, write_scores
-from nfbmr.scoring.fusion import Selection
+from nfbmr.scoring.fusion import Selection, reduction_name
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +109,8 @@ def conclude(
             "on": config.selection.on,
             "auroc": selection.auroc,
             "weights": list(scorer.weights),
-            "scales": list(scorer.scales),
-            "reduction": scorer.reduction,
+            "normalise": "none" if config.scoring.weights == "paper" else config.scoring.normalise,
+            "reduction": reduction_name(scorer),
             "false_reject_rate": config.selection.false_reject_rate,
             "epochs": dict(context.epochs),
             "candidates": [dict(candidate) for candidate in selection.candidates[:8]],

@@ -158,12 +158,18 @@ class ScoringConfig(Section):
     """From error maps to one score: fixed here, or chosen on validation data."""
 
     weights: tuple[float, float, float] | Literal["auto", "paper"] = Field(
-        "auto", description="of source error, target error and ||z||^2; paper = 0.5, 0.5, 0 unscaled"
+        "auto", description="of source error, target error and ||z||^2; paper = eq. 14, parts as they are"
+    )
+    normalise: Literal["position", "part", "none"] = Field(
+        "position",
+        description="of each part, by good validation images: mean and deviation a position, mean, nothing",
     )
     reduction: Literal["auto", "max", "mean", "topk"] = Field(
         "auto", description="of a map to the image score"
     )
-    topk: float = Field(0.02, gt=0, le=1, description="share of the positions that topk averages")
+    topk: tuple[Fraction, ...] = Field(
+        (0.02, 0.07, 0.2), min_length=1, description="shares of the positions that topk may average"
+    )
     smooth: float = Field(
         0.0, ge=0, le=20, description="Gaussian smoothing of the map, sigma in feature positions"
     )

@@ -146,18 +146,21 @@ def evaluate(
 
 
 def _image(scores: Scores, threshold: float) -> Iterator[tuple[str, Statistic | None, Scores]]:
-    yield "image_auroc", metrics.auroc(scores.score, scores.labels), scores
-    yield "image_ap", metrics.average_precision(scores.score, scores.labels), scores
+    # With one class alone these would be 0 or 1 whatever the detector does.
+    trivial = scores.labels.all() or not scores.labels.any()
     at_threshold = {
-        "image_f1": metrics.f1,
-        "image_precision": metrics.precision,
+        "image_f1": None if trivial else metrics.f1,
+        "image_precision": None if trivial else metrics.precision,
         "image_recall": metrics.recall,
         "image_false_reject_rate": metrics.false_reject_rate,
     }
+    yield "image_auroc", metrics.auroc(scores.score, scores.labels), scores
+    yield "image_ap", None if trivial else metrics.average_precision(scores.score, scores.labels), scores
     for name, metric in at_threshold.items():
-        # Precision without any defective image would be 0 of the rejected: true, and misleading.
-        pointless = math.isnan(threshold) or (name == "image_precision" and not scores.labels.any())
-        yield name, None if pointless else metric(scores.score > threshold, scores.labels), scores
+        if metric is None or math.isnan(threshold):
+            yield name, None, scores
+        else:
+            yield name, metric(scores.score > threshold, scores.labels), scores
 
 
 def _kinds(scores: Scores, threshold: float) -> Iterator[tuple[str, Statistic | None, Scores]]:

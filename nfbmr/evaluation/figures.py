@@ -261,7 +261,9 @@ def tsne(
                 )  # fmt: skip
         axes.margins(0.06)
     handles, labels = panels[0].get_legend_handles_labels()
-    columns = math.ceil(len(labels) / math.ceil(len(labels) / 6)) if labels else 1
+    # About fourteen letters an inch, and a marker before each label.
+    fitting = max(1, int(3.4 * len(features) * 14 / (max(map(len, labels), default=0) + 6)))
+    columns = math.ceil(len(labels) / math.ceil(len(labels) / fitting)) if labels else 1
     figure.legend(
         handles, labels, loc="outside lower left", ncols=columns, fontsize=8, frameon=False,
         labelcolor=INK, handletextpad=0.2, columnspacing=1.2,

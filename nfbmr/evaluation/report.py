@@ -156,7 +156,9 @@ def _view(summary: Mapping[str, Any], pictures: Sequence[tuple[str, Path, str]])
         "has_validation": bool(validation),
         "kinds": _kinds(test, summary.get("kinds") or {}),
         "pictures": [_embedded(*picture) for picture in pictures],
-        "selection": dict(summary.get("selection") or {}),
+        "selection": {"epochs": {}, "candidates": [], **chosen}
+        if (chosen := summary.get("selection"))
+        else {},
         "timings": dict(summary.get("timings") or {}),
         "config": list(_flat(config)),
         "environment": list(_flat(summary.get("environment") or {})),
@@ -211,7 +213,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
 
 
 def _bar(estimate: Estimate) -> Any:
-    """A small drawing of a value between 0 and 1 and its interval; hidden from screen readers, who have both."""
+    """A value between 0 and 1 and its interval, drawn; hidden from screen readers, who have the numbers."""
     from markupsafe import Markup
 
     if not estimate.defined:

@@ -116,9 +116,7 @@ class TensorTable(FeatureTable):
         (torch.Size([2, 8, 4, 4]), 5)
     """
 
-    def __init__(
-        self, rows_NCHW: Tensor, keys: Sequence[str] | None = None, space_key: str = ""
-    ) -> None:
+    def __init__(self, rows_NCHW: Tensor, keys: Sequence[str] | None = None, space_key: str = "") -> None:
         self.space_key = space_key
         self._rows_NHWC = rows_NCHW.permute(0, 2, 3, 1).contiguous()
         channels, height, width = rows_NCHW.shape[1:]

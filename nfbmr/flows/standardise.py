@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-
-class Table(Protocol):
-    """Stored tensors by row; :class:`nfbmr.features.table.FeatureTable` is one."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of a row."""
-        ...
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        ...
-
-    def gather(self, rows: Sequence[int] | Tensor) -> Tensor:
-        """(B, C, H, W), in the stored type."""
-        ...
+from nfbmr.features.table import FeatureTable
 
 
 class Standardise(nn.Module):
@@ -55,7 +39,7 @@ class Standardise(nn.Module):
 
     @torch.no_grad()
     def fit(
-        self, table: Table, rows: Sequence[int] | Tensor | None = None, *, batch: int = 64
+        self, table: FeatureTable, rows: Sequence[int] | Tensor | None = None, *, batch: int = 64
     ) -> Standardise:
         """Measure mean and standard deviation over images and positions, in one pass.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -20,18 +20,21 @@ from nfbmr.scoring.maps import PARTS
 REDUCTIONS = ("max", "mean", "topk")
 """How a map becomes one number: its maximum, its mean, or the mean of its highest share of positions."""
 
+SHRINKAGE = 10
+"""Images that the whole map's statistics count for beside a position's own."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Scorer:
     """How score parts become a map, a score and a decision.
 
-    ``map = sum_p weights[p] * parts[p] / scales[p]``, smoothed; ``score = reduction(map)``;
-    a part is rejected where ``score > threshold``.
+    ``map = sum_p weights[p] * (parts[p] - center[p]) / scale[p]``, smoothed; ``score = reduction(map)``;
+    an image is rejected where ``score > threshold``.
 
     Attributes:
         weights: Of source error, target error and ||z||^2.
-        scales: Each part's mean over good validation images, so that weights compare like with like; the
-            papers' own score has scales of one.
+        center_PHW: What good images show, for each part and position; (P, 1, 1) for the same everywhere.
+        scale_PHW: By how much they differ in it, likewise. The papers' own score has 0 and 1.
         reduction: One of :data:`REDUCTIONS`.
         topk: Share of the positions that ``topk`` averages.
         smooth: Sigma of the Gaussian smoothing, in feature positions.
@@ -39,7 +42,8 @@ class Scorer:
     """
 
     weights: tuple[float, float, float]
-    scales: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    center_PHW: Tensor = field(default_factory=lambda: torch.zeros(len(PARTS), 1, 1))
+    scale_PHW: Tensor = field(default_factory=lambda: torch.ones(len(PARTS), 1, 1))
     reduction: str = "max"
     topk: float = 0.02
     smooth: float = 0.0
@@ -52,9 +56,10 @@ class Scorer:
             >>> Scorer((0.5, 0.5, 0.0)).fuse(torch.ones(1, 3, 2, 2))[0, 0].tolist()
             [1.0, 1.0]
         """
-        coefficients_P = torch.tensor(self.weights) / torch.tensor(self.scales)
-        used = [p for p in range(len(PARTS)) if self.weights[p] != 0]
-        map_NHW = torch.einsum("p,nphw->nhw", coefficients_P[used], maps_NPHW[:, used].float())
+        # A part without weight may be anything, even not a number.
+        used = [p for p, weight in enumerate(self.weights) if weight != 0]
+        parts_NPHW = (maps_NPHW[:, used].float() - self.center_PHW[used]) / self.scale_PHW[used]
+        map_NHW = torch.einsum("p,nphw->nhw", torch.tensor(self.weights)[used], parts_NPHW)
         return smoothed(map_NHW, self.smooth)
 
     def reduce(self, map_NHW: Tensor) -> Tensor:
@@ -66,13 +71,15 @@ class Scorer:
         return self.reduce(self.fuse(maps_NPHW))
 
     def as_json(self) -> dict[str, Any]:
-        """For the model's folder."""
-        return asdict(self)
+        """For the model's folder; tensors as nested lists."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: v.tolist() if isinstance(v, Tensor) else v for name, v in values.items()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Scorer:
         """The inverse of :meth:`as_json`."""
-        return cls(**{**value, "weights": tuple(value["weights"]), "scales": tuple(value["scales"])})
+        tensors = {name: torch.tensor(value[name]) for name in ("center_PHW", "scale_PHW")}
+        return cls(**{**value, **tensors, "weights": tuple(value["weights"])})
 
 
 def smoothed(map_NHW: Tensor, sigma: float) -> Tensor:
@@ -140,30 +147,67 @@ def select_scorer(
         paper_weights: The method's own fusion.
         false_reject_rate: Share of good images that the threshold may reject.
     """
-    scales = part_scales(good_NPHW)
+    center_PHW, scale_PHW = normal_statistics(
+        good_NPHW, "none" if config.weights == "paper" else config.normalise
+    )
     options = []
     for weights in _weight_options(config, parts, paper_weights):
-        unscaled = config.weights == "paper"
-        base = Scorer(
-            weights, (1.0, 1.0, 1.0) if unscaled else scales, topk=config.topk, smooth=config.smooth
-        )
+        base = Scorer(weights, center_PHW, scale_PHW, smooth=config.smooth)
         good_NHW, defective_NHW = base.fuse(good_NPHW), base.fuse(defective_NPHW)
-        for reduction in REDUCTIONS if config.reduction == "auto" else (config.reduction,):
-            scorer = replace(base, reduction=reduction)
+        for reduction, share in _reduction_options(config):
+            scorer = replace(base, reduction=reduction, topk=share)
             options.append((auroc(scorer.reduce(good_NHW), scorer.reduce(defective_NHW)), scorer))
     # Python's sort is stable: among equals the earlier option stays first.
     options.sort(key=lambda option: -option[0])
     best_auroc, best = options[0]
     threshold = threshold_at(best.score(good_NPHW), false_reject_rate)
-    rows = tuple({"weights": list(s.weights), "reduction": s.reduction, "auroc": a} for a, s in options)
+    rows = tuple(
+        {"weights": list(s.weights), "reduction": reduction_name(s), "auroc": value} for value, s in options
+    )
     return Selection(replace(best, threshold=threshold), best_auroc, rows)
 
 
-def part_scales(good_NPHW: Tensor) -> tuple[float, float, float]:
-    """Each part's mean over good images; one where a method does not yield the part."""
-    means = good_NPHW.double().mean(dim=(0, 2, 3)).tolist()
-    source, target, norm = (mean if mean > 0 else 1.0 for mean in means)
-    return source, target, norm
+def normal_statistics(good_NPHW: Tensor, normalise: str) -> tuple[Tensor, Tensor]:
+    """Center and scale that make parts comparable: (P, H, W) or (P, 1, 1), from good images.
+
+    ``position`` takes mean and standard deviation of each position, since a part's edge varies more than its
+    middle. Both are shrunk towards those of the whole map, as if :data:`SHRINKAGE` images had been added, so
+    that few images do not make a position look certain. ``part`` divides by the part's mean.
+
+    Example:
+        >>> center, scale = normal_statistics(torch.rand(50, 3, 4, 4), "part")
+        >>> center.flatten().tolist(), scale.shape
+        ([0.0, 0.0, 0.0], torch.Size([3, 1, 1]))
+    """
+    maps = good_NPHW.double()
+    count = len(maps)
+    mean_P11 = maps.mean((0, 2, 3)).view(-1, 1, 1)
+    if normalise == "none" or not count:
+        return torch.zeros(len(PARTS), 1, 1), torch.ones(len(PARTS), 1, 1)
+    if normalise == "part":
+        return torch.zeros(len(PARTS), 1, 1), _positive(mean_P11)
+    keep = count / (count + SHRINKAGE)
+    center_PHW = keep * maps.mean(0) + (1 - keep) * mean_P11
+    own_PHW = (maps - center_PHW).square().mean(0).sqrt()
+    all_P11 = own_PHW.square().mean((1, 2), keepdim=True).sqrt()
+    # Shrunk as a ratio: a quiet position among loud ones stays quiet.
+    return center_PHW.float(), _positive(own_PHW**keep * all_P11 ** (1 - keep))
+
+
+def _positive(scale: Tensor) -> Tensor:
+    """A scale to divide by; one where there is nothing to measure."""
+    return torch.where(scale > 0, scale, 1.0).float()
+
+
+def reduction_name(scorer: Scorer) -> str:
+    """For people: ``max``, ``mean``, ``topk 7 %``."""
+    return f"topk {scorer.topk:.0%}" if scorer.reduction == "topk" else scorer.reduction
+
+
+def _reduction_options(config: ScoringConfig) -> list[tuple[str, float]]:
+    names = REDUCTIONS if config.reduction == "auto" else (config.reduction,)
+    plain = [(name, config.topk[0]) for name in names if name != "topk"]
+    return plain + ([("topk", share) for share in config.topk] if "topk" in names else [])
 
 
 def threshold_at(good_N: Tensor, false_reject_rate: float) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from nfbmr.flows.standardise import Table
+from nfbmr.features.table import FeatureTable
 
 MEMORY_BUDGET = 4 * 2**30
 """Bytes of tables that are copied into memory once; larger ones are read from disk batch by batch."""
@@ -31,16 +31,21 @@ class Batches:
         memory: Bytes that may be held in memory.
 
     Example:
-        >>> class Rows(list):
-        ...     shape = (1, 1, 1)
-        ...     def gather(self, rows): return torch.tensor([self[r] for r in rows]).view(-1, 1, 1, 1)
-        >>> batches = Batches((Rows([1.0, 2.0, 3.0]),), torch.tensor([[0], [1], [2]]), batch=2, seed=0)
+        >>> from nfbmr.features.table import TensorTable
+        >>> table = TensorTable(torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1, 1))
+        >>> batches = Batches((table,), torch.tensor([[0], [1], [2]]), batch=2, seed=0)
         >>> sorted(y for (y_B111,) in batches.epoch(0) for y in y_B111.flatten().tolist())
         [1.0, 2.0, 3.0]
     """
 
     def __init__(
-        self, tables: Sequence[Table], rows_NV: Tensor, batch: int, seed: int, *, memory: int = MEMORY_BUDGET
+        self,
+        tables: Sequence[FeatureTable],
+        rows_NV: Tensor,
+        batch: int,
+        seed: int,
+        *,
+        memory: int = MEMORY_BUDGET,
     ) -> None:
         if not len(rows_NV):
             raise ValueError("no images to make batches of")
@@ -92,7 +97,7 @@ class Batches:
         return self._held
 
 
-def _all_rows(table: Table, rows: Tensor, sample_1CHW: Tensor) -> Tensor:
+def _all_rows(table: FeatureTable, rows: Tensor, sample_1CHW: Tensor) -> Tensor:
     _, channels, height, width = sample_1CHW.shape
     out_NHWC = torch.empty((len(rows), height, width, channels), dtype=sample_1CHW.dtype)
     for start in range(0, len(rows), 64):

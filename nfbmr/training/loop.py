@@ -151,7 +151,10 @@ class _Training:
     ) -> None:
         self.stage, self.batches, self.config, self.train = stage, batches, config, train
         self.device, self.folder, self.identity, self.select = device, folder, identity, select
-        self.module = stage.module.to(device).to(memory_format=torch.channels_last)
+        self.module = stage.module.to(device)
+        if device.type == "cuda":
+            # On a CPU, oneDNN reorders weights anyway and fused Adam is twice as fast on contiguous ones.
+            self.module = self.module.to(memory_format=torch.channels_last)
         self.optimiser = Optimiser(self.module, config, steps=len(batches) * config.epochs)
         self.state = _State()
         self.best_weights: dict[str, Tensor] = {}

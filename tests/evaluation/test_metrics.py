@@ -15,11 +15,12 @@ from nfbmr.evaluation.intervals import bootstrap
 from nfbmr.evaluation.metrics import point
 
 # Few distinct scores, so that ties are common; both classes always present.
-tied = st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.integers(1, 3)), min_size=2, max_size=40).filter(
-    lambda rows: len({defective for _, defective, _ in rows}) == 2
-)
+tied = st.lists(
+    st.tuples(st.integers(0, 6), st.booleans(), st.integers(1, 3)), min_size=2, max_size=40
+).filter(lambda rows: len({defective for _, defective, _ in rows}) == 2)
 
 
+@settings(max_examples=30, deadline=None)
 @given(tied)
 def test_image_metrics_agree_with_sklearn_with_ties_and_weights(rows):
     score, defective, weight = (np.asarray(column) for column in zip(*rows, strict=True))
@@ -78,7 +79,9 @@ def exact_pixels(map_NHW, masks, limit):
     normal = np.sort(score[~truth])
     thresholds = np.unique(score)[::-1]
     fpr = 1 - np.searchsorted(normal, thresholds, side="left") / len(normal)
-    pro = np.mean([1 - np.searchsorted(np.sort(r), thresholds, side="left") / len(r) for r in regions], axis=0)
+    pro = np.mean(
+        [1 - np.searchsorted(np.sort(r), thresholds, side="left") / len(r) for r in regions], axis=0
+    )
     fpr, pro = np.r_[0, fpr], np.r_[0, pro]
     height = np.interp(limit, fpr, pro)
     inside = fpr < limit
@@ -118,7 +121,7 @@ def test_pixel_metrics_count_ties_as_half():
     assert point(found.aupro(0.3), 4) == pytest.approx(0.15)
 
 
-@pytest.mark.parametrize("factor, shift", [(1e-6, 0.0), (1e6, 0.0), (1.0, -50.0), (1.0, 1000.0)])
+@pytest.mark.parametrize(("factor", "shift"), [(1e-6, 0.0), (1e6, 0.0), (1.0, -50.0), (1.0, 1000.0)])
 def test_pixel_metrics_depend_on_the_order_of_scores_alone(factor, shift):
     map_NHW, masks = some_maps(1)
     defective = masks.any(axis=(1, 2))

@@ -90,6 +90,7 @@ def conclude(
     write_json(paths.history, context.history)
     metrics = {images.side: _measure(images, selection, context, detector) for images in (test, validation)}
     drawn = _draw(paths, detector, selection, validation, test, metrics["test"], context)
+    scores = scores_of(test, selection, grouped=bool(context.split["grouped"]))
     summary: dict[str, Any] = {
         "run_id": context.run_id,
         "run_dir": str(paths.root),
@@ -104,6 +105,8 @@ def conclude(
             side: {name: estimate.as_json() for name, estimate in estimates.items()}
             for side, estimates in metrics.items()
         },
+        "kinds": scores.counts(),
+        "notes": list(scores.notes()),
         "threshold": scorer.threshold,
         "selection": {
             "on": config.selection.on,

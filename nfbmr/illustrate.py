@@ -154,6 +154,7 @@ def draw_heatmaps(
             threshold=scene.threshold,
             scale="anomaly map: 0.9 quantile of good validation parts to 0.999 quantile of the test set",
             caption=scene.caption,
+            kinds=scene.scores.kinds,
         )
         drawn.append(Drawn(f"Heat maps: {sort}", path, said[sort]))
     return drawn

@@ -357,5 +357,4 @@ def _track(run: Run, tracker: Tracker, summary: dict[str, Any]) -> None:
     for path in (run.paths.summary, run.paths.scores, run.paths.history):
         tracker.artifact(path)
     if run.config.tracking.log_model:
-        for path in sorted(run.paths.model.iterdir()):
-            tracker.artifact(path, "model")
+        tracker.model(run.paths.model)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,7 +64,9 @@ class Batches:
     def plan(self, epoch: int) -> list[Tensor]:
         """The epoch's batches as flat indices into ``rows_NV``."""
         images, views = self.rows_NV.shape
-        generator = torch.Generator().manual_seed((self.seed << 32) + epoch)
+        # Mixed to 32 bits, the part of a seed that torch's generator reads.
+        mixed = np.random.SeedSequence([self.seed, epoch]).generate_state(1)
+        generator = torch.Generator().manual_seed(int(mixed[0]))
         order = torch.randperm(images, generator=generator)
         view = torch.randint(views, (images,), generator=generator)
         return list((order * views + view).tensor_split(self.steps))

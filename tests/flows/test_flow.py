@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-import subprocess
+import importlib
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,7 +67,7 @@ def test_the_log_determinant_is_that_of_the_jacobian(
 def test_gradients_are_those_of_finite_differences() -> None:
     flow = stirred((5, 2, 2), FlowConfig(blocks=2, hidden=3, activation="silu"))
     y = torch.randn(2, 5, 2, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda v: flow(v), (y,))
+    assert torch.autograd.gradcheck(flow, (y,))
 
 
 @pytest.mark.parametrize("channels", [2, 3, 7, 8])
@@ -93,7 +94,7 @@ def test_the_log_scale_never_leaves_the_clamp() -> None:
     for parameter in flow.parameters():
         nn.init.normal_(parameter, std=1e4)
     _, logdet = flow(torch.randn(8, 4, 2, 2))
-    assert float(logdet.abs().max()) <= 1.5 * 4 * 2 * 2
+    assert float(logdet.detach().abs().max()) <= 1.5 * 4 * 2 * 2
 
 
 def test_the_log_determinant_stays_exact_under_bfloat16_autocast() -> None:
@@ -151,24 +152,17 @@ def test_one_channel_cannot_be_split() -> None:
 
 def test_reflect_padding_needs_a_map_wider_than_it() -> None:
     Flow((4, 3, 3), FlowConfig(hidden=2, padding="reflect"), seed=0)(torch.randn(1, 4, 3, 3))
-    with pytest.raises(ConfigError, match="flow.padding"):
+    with pytest.raises(ConfigError, match=r"flow\.padding"):
         Flow((4, 2, 2), FlowConfig(hidden=2, padding="reflect"), seed=0)
 
 
-def test_importing_is_silent_even_where_freia_was_never_compiled(tmp_path: Any) -> None:
-    """FrEIA's docstrings warn when Python first compiles them; under -W error that would end the import."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-W",
-            "error",
-            "-X",
-            f"pycache_prefix={tmp_path}",
-            "-c",
-            "import nfbmr.flows.coupling",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+def test_importing_is_silent_even_where_freia_was_never_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FrEIA's docstrings warn when Python first compiles them; where warnings are errors that ends the import."""
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path))
+    for name in [name for name in sys.modules if name.split(".")[0] == "FrEIA"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "nfbmr.flows.coupling")
+    importlib.import_module("nfbmr.flows.coupling")
+    assert list(tmp_path.rglob("coupling_layers*.pyc")), "FrEIA was compiled anew"

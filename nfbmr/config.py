@@ -171,7 +171,7 @@ class ScoringConfig(Section):
         (0.02, 0.07, 0.2), min_length=1, description="shares of the positions that topk may average"
     )
     smooth: float = Field(
-        0.0, ge=0, le=20, description="Gaussian smoothing of the map, sigma in feature positions"
+        1.0, ge=0, le=20, description="Gaussian smoothing of the map, sigma in feature positions"
     )
 
 

@@ -121,7 +121,7 @@ def test_predict_gives_the_scores_of_the_evaluation(finished, textures):
     assert len(found) == len(rows)
     for prediction in found:
         row = rows[prediction.path.relative_to(category).as_posix()]
-        assert prediction.score == pytest.approx(row["score"], rel=1e-3)
+        assert prediction.score == pytest.approx(row["score"], rel=1e-3, abs=1e-3)
         assert prediction.rejected == row["rejected"]
 
 

@@ -58,7 +58,8 @@ class Detector:
         device = next(self.flow.parameters()).device
         y = y_BCHW.to(device, torch.float32)
         with autocast(self.config.train.precision, device):
-            z = self.flow(y)[0] if z_BCHW is None else z_BCHW.to(device, torch.float32)
+            # In the precision of stored latents, so that a score is the same with and without a store.
+            z = self.flow(y)[0].half().float() if z_BCHW is None else z_BCHW.to(device, torch.float32)
             standard = self.flow.standardise(y)
             y_hat, z_hat = (None, None) if self.mapping is None else self.mapping(standard, z)
         return part_maps(standard, z, y_hat, z_hat).cpu()

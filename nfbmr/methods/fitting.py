@@ -213,7 +213,7 @@ def choose_scorer(detector: Detector, good_NPHW: Tensor, defective_NPHW: Tensor)
 
 
 def _flow_validation(detector: Detector, data: TrainingData) -> dict[str, float]:
-    """How likely held-out good images are under the flow: what a density is for, whatever a defect looks like.
+    """How likely held-out good images are under the flow: what a density is for, whatever defects are like.
 
     On real tiles the AUROC against synthetic defects fell over epochs in which that against real ones rose
     (LOG.md), so it is recorded and does not choose.

@@ -137,9 +137,9 @@ def select_scorer(
 ) -> Selection:
     """Choose weights, reduction and threshold on validation data, by the rule of one standard error.
 
-    Synthetic defects rank fusions only roughly. So the candidate with the highest image AUROC is not taken for the
-    best: among all that are within one standard error of it (Hanley & McNeil 1982), the one that averages over most
-    evidence is chosen: most parts, then the largest share of positions. (Breiman et al. 1984 choose a tree so.)
+    Synthetic defects rank fusions only roughly, so the highest image AUROC is not taken for the best. Among all
+    candidates within one standard error of it (Hanley & McNeil 1982), the one that averages over most evidence
+    is chosen: most parts, then the largest share of positions. (Breiman et al. 1984 prune trees so.)
 
     Args:
         good_NPHW: Score parts of held-out good images.
@@ -249,7 +249,7 @@ def auroc_error(value: float, good: int, defective: int) -> float:
 
     Example:
         >>> round(auroc_error(0.9, 100, 100), 3)
-        0.022
+        0.023
     """
     q1, q2 = value / (2 - value), 2 * value**2 / (1 + value)
     variance = value * (1 - value) + (defective - 1) * (q1 - value**2) + (good - 1) * (q2 - value**2)

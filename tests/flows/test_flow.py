@@ -159,7 +159,8 @@ def test_reflect_padding_needs_a_map_wider_than_it() -> None:
 def test_importing_is_silent_even_where_freia_was_never_compiled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FrEIA's docstrings warn when Python first compiles them; where warnings are errors that ends the import."""
+    """FrEIA's docstrings warn when Python first compiles them, which would end the import here."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path))
     for name in [name for name in sys.modules if name.split(".")[0] == "FrEIA"]:
         monkeypatch.delitem(sys.modules, name)

@@ -154,7 +154,7 @@ from nfbmr.errors import Interrupted
 trial = parts.make(sys.argv[2], Path(sys.argv[3]), epochs=int(sys.argv[4]))
 def tell(epoch, metrics):
     print(epoch, flush=True)
-    time.sleep(0.05)
+    time.sleep(0.1)
 with parts.StopRequest() as stop:
     try:
             trial.run(stop=stop, on_epoch=tell)
@@ -165,7 +165,7 @@ with parts.StopRequest() as stop:
 
 
 def test_a_signal_to_a_real_process_writes_a_checkpoint_that_goes_on(trial: Any, tmp_path: Path) -> None:
-    epochs = 60
+    epochs = 25
     conftest = str(Path(__file__).with_name("conftest.py"))
     command = [sys.executable, "-c", PROGRAM, conftest, "flow", str(tmp_path / "signalled"), str(epochs)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

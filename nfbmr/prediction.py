@@ -5,25 +5,28 @@ from __future__ import annotations
 import csv
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from nfbmr.data.images import read_image
-from nfbmr.data.pictures import Picture, picture_of
+from nfbmr.data.pictures import picture_of, prepare
 from nfbmr.data.samples import Sample
 from nfbmr.errors import CheckpointError, DataError, ImageError
-from nfbmr.features.extraction import extract, weights_of
-from nfbmr.features.store import FeatureStore
-from nfbmr.features.table import join
+from nfbmr.features.backbone import load_backbone
+from nfbmr.features.engine import Engine
+from nfbmr.features.shards import to_stored
+from nfbmr.features.table import TensorTable, join
 from nfbmr.methods.detector import Detector
-from nfbmr.methods.fitting import maps_of
 from nfbmr.paths import RunPaths, atomic
+from nfbmr.scoring.fusion import Scorer
 from nfbmr.scoring.maps import PARTS
 from nfbmr.training.compute import device_of
 
@@ -75,9 +78,84 @@ def images_in(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+class Predictor:
+    """A trained model, loaded once, that scores batches of image files.
+
+    Args:
+        detector: With its scorer.
+        device: As in the configuration.
+
+    Raises:
+        CheckpointError: The model has no threshold yet, or the backbone's weights here are other ones.
+    """
+
+    def __init__(self, detector: Detector, device: str = "auto") -> None:
+        if detector.scorer is None:
+            raise CheckpointError("the model has no threshold yet", fix="finish the run first")
+        features = detector.config.features
+        backbone = load_backbone(features)
+        if backbone.weights_digest != detector.weights_digest:
+            raise CheckpointError(
+                f"the model was trained on other weights of {features.backbone}",
+                where=f"features.weights = {features.weights}",
+                fix="use the weights file that it was trained with",
+            )
+        # Nothing is left to be measured in a finished model's configuration; bf16 is for one made by hand.
+        compute = "bf16" if features.compute == "auto" else features.compute
+        self.detector, self.scorer, self.features = detector, detector.scorer, features
+        self._engine = Engine(backbone, compute=compute, size=features.size, device=str(device_of(device)))
+        self._dtype = torch.bfloat16 if features.dtype == "bfloat16" else torch.float16
+
+    def __call__(
+        self, files: Sequence[Path], *, threshold: float | None = None
+    ) -> Iterator[tuple[Prediction, Tensor | None]]:
+        """Each file's prediction and anomaly map (H, W), in order; None for a map where it cannot be read."""
+        limit = self.scorer.threshold if threshold is None else threshold
+        with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
+            for start in range(0, len(files), self.features.batch):
+                chunk = files[start : start + self.features.batch]
+                yield from self._batch(chunk, list(pool.map(self._prepared, chunk)), limit)
+
+    def _batch(
+        self, files: Sequence[Path], images: Sequence[Tensor | ImageError], limit: float
+    ) -> Iterator[tuple[Prediction, Tensor | None]]:
+        readable = [image for image in images if isinstance(image, Tensor)]
+        scored = iter(self._scored(torch.stack(readable)) if readable else ())
+        for file, image in zip(files, images, strict=True):
+            if isinstance(image, ImageError):
+                yield Prediction(file, None, limit, None, {}, image.what), None
+            else:
+                score, parts, map_HW = next(scored)
+                yield Prediction(file, score, limit, score > limit, parts), map_HW
+
+    def _scored(self, x_B3SS: Tensor) -> Iterator[tuple[float, dict[str, float], Tensor]]:
+        # Rounded as the store rounds, so that a score is the one that the evaluation gave.
+        tables = [TensorTable(to_stored(y, self._dtype).permute(0, 3, 1, 2)) for y in self._engine(x_B3SS)]
+        maps_BPHW = self.detector.parts(join(tables).gather(range(len(x_B3SS))))
+        map_BHW = self.scorer.fuse(maps_BPHW)
+        scores = self.scorer.reduce(map_BHW).tolist()
+        for score, part_P, map_HW in zip(scores, maps_BPHW.flatten(2).amax(2).tolist(), map_BHW, strict=True):
+            yield score, dict(zip(PARTS, part_P, strict=True)), map_HW
+
+    def _prepared(self, file: Path) -> Tensor | ImageError:
+        backbone = self._engine.backbone
+        try:
+            return torch.as_tensor(
+                prepare(
+                    picture_of(Sample(file, file.name)),
+                    size=self.features.size,
+                    photometric=self.features.photometric,
+                    mean=backbone.mean,
+                    std=backbone.std,
+                )
+            )
+        except ImageError as error:
+            return error
+
+
 def predict(
-    model: Path,
-    images: Sequence[Path],
+    model: Path | str,
+    images: Sequence[Path | str],
     *,
     threshold: float | None = None,
     heatmaps: Path | None = None,
@@ -89,67 +167,29 @@ def predict(
         model: A finished run's folder, or its model folder.
         images: Files or folders.
         threshold: Instead of the model's.
-        heatmaps: Folder to draw heat maps in; None for none.
+        heatmaps: Folder to draw heat maps in; None for none. All share one scale.
         device: As in the configuration.
 
     Returns:
         A prediction an image, in the order of :func:`images_in`.
     """
+    model = Path(model)
     folder = RunPaths(model).model if RunPaths(model).model.exists() else model
-    detector = Detector.load(folder, device_of(device))
-    if detector.scorer is None:
-        raise CheckpointError("the model has no threshold yet", where=folder, fix="finish the run first")
-    limit = detector.scorer.threshold if threshold is None else threshold
-    files = images_in(images)
-    read, maps_NPHW, errors = _maps(detector, files, device)
-    map_NHW = detector.scorer.fuse(maps_NPHW)
-    scores = detector.scorer.reduce(map_NHW).tolist()
-    part_NP = maps_NPHW.flatten(2).amax(2).tolist()
-    rows = {file: i for i, file in enumerate(read)}
-    high = max(2 * limit, float(np.quantile(map_NHW.numpy(), 0.999)) if len(read) else 0.0)
-    predictions = []
-    for index, file in enumerate(files):
-        if file in errors:
-            predictions.append(Prediction(file, None, limit, None, {}, errors[file]))
-            continue
-        i = rows[file]
-        drawn = None
-        if heatmaps is not None:
-            drawn = _draw(heatmaps, index, file, map_NHW[i].numpy(), high)
-        parts = dict(zip(PARTS, part_NP[i], strict=True))
-        predictions.append(Prediction(file, scores[i], limit, scores[i] > limit, parts, None, drawn))
-    return predictions
+    predictor = Predictor(Detector.load(folder, device_of(device)), device)
+    files = images_in([Path(image) for image in images])
+    found = []
+    progress = tqdm(total=len(files), desc="predict", unit="image", disable=None, leave=False)
+    with progress:
+        for index, (prediction, map_HW) in enumerate(predictor(files, threshold=threshold)):
+            drawn = None
+            if heatmaps is not None and map_HW is not None:
+                drawn = _draw(heatmaps, index, prediction.path, map_HW.numpy(), predictor.scorer)
+            found.append(replace(prediction, heatmap=drawn))
+            progress.update()
+    return found
 
 
-def _maps(
-    detector: Detector, files: Sequence[Path], device: str
-) -> tuple[list[Path], Tensor, dict[Path, str]]:
-    pictures: list[Picture] = []
-    read: list[Path] = []
-    errors: dict[Path, str] = {}
-    for file in files:
-        try:
-            pictures.append(picture_of(Sample(file, file.name)))
-            read.append(file)
-        except ImageError as error:
-            errors[file] = error.what
-    with tempfile.TemporaryDirectory(prefix="nfbmr-") as scratch:
-        # Images of the line do not belong in the store that trials share.
-        store = FeatureStore(Path(scratch))
-        features = detector.config.features
-        extraction = extract(pictures, features, store, device=str(device_of(device)), on_error="skip")
-        if weights_of(extraction) != detector.weights_digest:
-            raise CheckpointError(
-                f"the model was trained on other weights of {features.backbone}",
-                where=f"features.weights = {features.weights}",
-                fix="use the weights file that it was trained with",
-            )
-        maps_NPHW = maps_of(detector, join(extraction.tables))
-    errors |= {read[i]: error.what for i, error in extraction.failed.items()}
-    return [file for i, file in enumerate(read) if i not in extraction.failed], maps_NPHW, errors
-
-
-def _draw(folder: Path, index: int, file: Path, map_HW: NDArray[np.float32], high: float) -> Path:
+def _draw(folder: Path, index: int, file: Path, map_HW: NDArray[np.float32], scorer: Scorer) -> Path:
     from PIL import Image
 
     from nfbmr.evaluation.heatmaps import overlay
@@ -158,7 +198,7 @@ def _draw(folder: Path, index: int, file: Path, map_HW: NDArray[np.float32], hig
     stem = os.fsencode(file.stem).decode("utf-8", "backslashreplace").replace("\n", " ")[:80]
     path = folder / f"{index:05d}-{stem}.png"
     with atomic(path) as temporary:
-        Image.fromarray(overlay(read_image(file), map_HW, 0.0, high)).save(temporary, format="PNG")
+        Image.fromarray(overlay(read_image(file), map_HW, *scorer.colours)).save(temporary, format="PNG")
     return path
 
 

@@ -17,7 +17,7 @@ from nfbmr.results import read_sets
 from nfbmr.scoring.maps import PARTS
 
 
-def evaluate(run: Path, scoring: ScoringConfig | None = None) -> dict[str, Any]:
+def evaluate(run: Path | str, scoring: ScoringConfig | None = None) -> dict[str, Any]:
     """Fuse a run's kept score parts anew, choose the threshold on validation data, and measure.
 
     Args:
@@ -30,7 +30,7 @@ def evaluate(run: Path, scoring: ScoringConfig | None = None) -> dict[str, Any]:
     Raises:
         OutputError: The run is not finished or damaged.
     """
-    paths = finished(run)
+    paths = finished(Path(run))
     summary = read_json(paths.summary)
     detector = Detector.load(paths.model)
     config = detector.config.model_copy(update={"scoring": scoring or detector.config.scoring})

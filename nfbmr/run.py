@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -135,7 +135,9 @@ def _train(run: Run, tracker: Tracker, stop: StopRequest) -> dict[str, Any]:
     device = device_of(config.train.device)
     detector.flow.to(device)
 
-    def on_epoch(stage: str, epoch: int, metrics: Any) -> None:
+    def on_epoch(stage: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        if "objective" in metrics:
+            log.info("stage %s, epoch %d: %s", stage, epoch, told(metrics))
         tracker.metrics({f"{stage}/{k}": v for k, v in metrics.items() if k != "epoch"}, step=epoch)
 
     fitted = {}
@@ -305,6 +307,12 @@ class Clock:
             yield
         finally:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
+
+
+def told(metrics: Mapping[str, float]) -> str:
+    """An epoch's losses, for people."""
+    names = ("loss", "validation_loss", "validation_auroc")
+    return ", ".join(f"{name.replace('_', ' ')} {metrics[name]:.4f}" for name in names if name in metrics)
 
 
 def _describe(run: Run, dataset: Dataset, split: Split, tracker: Tracker) -> None:

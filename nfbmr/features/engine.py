@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nfbmr.config import FeatureConfig
 from nfbmr.errors import OutputError
 from nfbmr.features.backbone import Backbone
+from nfbmr.features.fused import fused
 from nfbmr.paths import read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -27,57 +28,66 @@ log = logging.getLogger(__name__)
 Compute = Literal["fp32", "bf16"]
 _DTYPES: dict[Compute, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _TRIAL_BATCH = 4
+_PIXELS_IN_CACHE = 4 * 384**2  # four pictures of 384 px were fastest: 2.1 times as fast as sixteen
+_ALL = 1 << 30
 
 
 class Engine:
-    """A backbone in one arithmetic on one device.
+    """A backbone in one arithmetic on one device, as fast as it goes there.
+
+    On the CPU convolutions are fused with their activations, and a batch is worked off a few pictures at a
+    time: their maps then stay in the cache.
 
     Args:
-        backbone: Left as it is; the engine works on a copy where it must change it.
+        backbone: Left as it is; the engine works on a copy.
         compute: fp32 or bf16.
+        size: Of the pictures, in pixels.
         device: Where it runs.
-        compiled: Try torch.compile with frozen weights; where that fails the pass runs as it is.
+        compiled: Try torch.compile with frozen weights; where that fails the pass runs without.
     """
 
     def __init__(
-        self, backbone: Backbone, *, compute: Compute, device: str = "cpu", compiled: bool = False
+        self, backbone: Backbone, *, compute: Compute, size: int, device: str = "cpu", compiled: bool = False
     ) -> None:
         self.backbone = backbone
         self.dtype = _DTYPES[compute]
         self.device = torch.device(device)
-        changed = compute != "fp32" or self.device.type != "cpu"
-        self.net: nn.Module = (copy.deepcopy(backbone) if changed else backbone).to(self.device, self.dtype)
+        on_cpu = self.device.type == "cpu"
+        self._chunk = max(1, round(_PIXELS_IN_CACHE / size**2)) if on_cpu else _ALL
+        self._net = copy.deepcopy(backbone).to(self.device, self.dtype)
         self._compiled: Any = None
-        self._batch = 0
         if compiled:
             import torch._inductor.config as inductor
 
             inductor.freezing = True
-            self._compiled = torch.compile(self.net, dynamic=False)
+            self._compiled = torch.compile(copy.copy(self._net), dynamic=False)
+        if on_cpu:
+            self._net.net = fused(self._net.net, size, self.dtype)
+        self._largest = 0
 
     def __call__(self, x_B3SS: Tensor) -> tuple[Tensor, ...]:
         """Features of every tap, on the CPU."""
         x = x_B3SS.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
-            y = self._run(x)
-        return tuple(tap.cpu() for tap in y)
+            parts = [self._run(part) for part in torch.split(x, self._chunk)]
+            return tuple(torch.cat(taps).cpu() for taps in zip(*parts, strict=True))
 
     def _run(self, x: Tensor) -> tuple[Tensor, ...]:
         if self._compiled is not None:
-            self._batch = max(self._batch, len(x))
-            padded = (
-                torch.cat([x, x[:1].expand(self._batch - len(x), -1, -1, -1)]) if len(x) < self._batch else x
-            )
             try:
-                return tuple(y[: len(x)] for y in self._compiled(padded))
-            except (
-                Exception
-            ) as error:  # no compiler, an operator it does not know: the plain pass always works
+                return self._run_compiled(x)
+            except Exception as error:  # no compiler, an operator it does not know: the pass goes without
                 log.warning(
                     "cannot be compiled here (%s); going on without", str(error).splitlines()[0][:160]
                 )
                 self._compiled = None
-        return cast(tuple[Tensor, ...], self.net(x))
+        return cast(tuple[Tensor, ...], self._net(x))
+
+    def _run_compiled(self, x: Tensor) -> tuple[Tensor, ...]:
+        self._largest = max(self._largest, len(x))
+        lacking = self._largest - len(x)  # filled up: another batch size would be compiled anew
+        full = torch.cat([x, x[:1].expand(lacking, -1, -1, -1)]) if lacking else x
+        return tuple(y[: len(x)] for y in self._compiled(full))
 
 
 def choose_compute(backbone: Backbone, config: FeatureConfig, root: Path, device: str = "cpu") -> Compute:
@@ -108,7 +118,7 @@ def _remembered(path: Path) -> dict[str, Any]:
 
 
 def _seconds(backbone: Backbone, compute: Compute, config: FeatureConfig, device: str) -> float:
-    engine = Engine(backbone, compute=compute, device=device)
+    engine = Engine(backbone, compute=compute, size=config.size, device=device)
     x = torch.randn(min(config.batch, _TRIAL_BATCH), 3, config.size, config.size)
     engine(x)
     best = float("inf")

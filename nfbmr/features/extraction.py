@@ -136,7 +136,9 @@ def extract(
                 locks.enter_context(space.lock(stop))
             wanted = _missing(spaces, distinct)
             if wanted:
-                engine = Engine(backbone, compute=compute, device=device, compiled=config.compile)
+                engine = Engine(
+                    backbone, compute=compute, size=config.size, device=device, compiled=config.compile
+                )
                 todo = {key: distinct[key] for key in wanted}
                 computed, errors = _fill(spaces, todo, engine, config, stop)
     failed = {i: errors[picture.key] for i, picture in enumerate(pictures) if picture.key in errors}

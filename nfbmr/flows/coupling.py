@@ -16,8 +16,8 @@ from nfbmr.config import FlowConfig
 
 with warnings.catch_warnings():
     # FrEIA 0.2 has docstrings with invalid escapes, which the first import on a machine warns about.
-    warnings.simplefilter("default", DeprecationWarning)
-    warnings.simplefilter("default", SyntaxWarning)
+    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore", SyntaxWarning)
     from FrEIA.modules import InvertibleModule
 
 ATAN_SCALE = 0.636  # about 2 / pi, as in FrEIA: the clamped log scale stays within +-clamp

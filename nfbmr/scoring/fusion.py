@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +40,8 @@ class Scorer:
         topk: Share of the positions that ``topk`` averages.
         smooth: Sigma of the Gaussian smoothing, in feature positions.
         threshold: Scores above it are rejected; NaN until it is chosen.
+        colours: Map values where a heat map's colours begin and end: what nine tenths of good positions stay
+            below, and what synthetic defects reach.
     """
 
     weights: tuple[float, float, float]
@@ -48,6 +51,7 @@ class Scorer:
     topk: float = 0.02
     smooth: float = 0.0
     threshold: float = math.nan
+    colours: tuple[float, float] = (0.0, 1.0)
 
     def fuse(self, maps_NPHW: Tensor) -> Tensor:
         """The fused anomaly map, (N, H, W) float32.
@@ -79,7 +83,8 @@ class Scorer:
     def from_json(cls, value: Mapping[str, Any]) -> Scorer:
         """The inverse of :meth:`as_json`."""
         tensors = {name: torch.tensor(value[name]) for name in ("center_PHW", "scale_PHW")}
-        return cls(**{**value, **tensors, "weights": tuple(value["weights"])})
+        pairs = {name: tuple(value[name]) for name in ("weights", "colours")}
+        return cls(**{**value, **tensors, **pairs})
 
 
 def smoothed(map_NHW: Tensor, sigma: float) -> Tensor:
@@ -137,9 +142,9 @@ def select_scorer(
 ) -> Selection:
     """Choose weights, reduction and threshold on validation data, by the rule of one standard error.
 
-    Synthetic defects rank fusions only roughly, so the highest image AUROC is not taken for the best. Among all
-    candidates within one standard error of it (Hanley & McNeil 1982), the one that averages over most evidence
-    is chosen: most parts, then the largest share of positions. (Breiman et al. 1984 prune trees so.)
+    Synthetic defects rank fusions only roughly, so the highest image AUROC is not taken for the best. Among
+    all candidates within one standard error of it (Hanley & McNeil 1982), the one that averages over most
+    evidence is chosen: most parts, then the largest share of positions. (Breiman et al. 1984 prune trees so.)
 
     Args:
         good_NPHW: Score parts of held-out good images.
@@ -165,10 +170,13 @@ def select_scorer(
     near = highest - auroc_error(highest, len(good_NPHW), len(defective_NPHW))
     best_auroc, best = max((o for o in options if o[0] >= near), key=lambda option: _evidence(option[1]))
     threshold = threshold_at(best.score(good_NPHW), false_reject_rate)
+    low = float(np.quantile(best.fuse(good_NPHW).numpy(), 0.9))
+    high = float(np.quantile(best.fuse(defective_NPHW).numpy(), 0.999))
     rows = tuple(
         {"weights": list(s.weights), "reduction": reduction_name(s), "auroc": value} for value, s in options
     )
-    return Selection(replace(best, threshold=threshold), best_auroc, rows)
+    chosen = replace(best, threshold=threshold, colours=(low, max(high, low + 1e-6)))
+    return Selection(chosen, best_auroc, rows)
 
 
 def normal_statistics(good_NPHW: Tensor, normalise: str) -> tuple[Tensor, Tensor]:

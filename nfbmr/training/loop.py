@@ -104,7 +104,8 @@ def train_stage(
         folder: Of this stage's checkpoints.
         identity: What else the weights depend on; a checkpoint of another identity is refused.
         on_epoch: Told of each epoch, from 1, with its metrics.
-        validate: Gives metrics; ``objective`` is the one that chooses the epoch, the higher the better.
+        validate: Gives metrics; ``tolerance``, if there, is what an objective may lack and still be as good.
+            ``objective`` is the one that chooses the epoch, the higher the better.
             Called every ``train.validate_every`` epochs and after the last, in evaluation mode and without
             gradients.
         stop: Looked at after each step.
@@ -231,8 +232,10 @@ class _Training:
             with torch.no_grad():
                 metrics |= validate()
             objective = metrics["objective"]
-            if state.best is None or objective >= state.best[1]:  # of equals, the one trained longest
-                state.best = (state.epoch, objective)
+            highest = objective if state.best is None else max(objective, state.best[1])
+            # Of epochs that validation cannot tell apart, the one trained longest.
+            if state.best is None or objective >= highest - metrics.get("tolerance", 0.0):
+                state.best = (state.epoch, highest)
                 self.best_weights = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
         state.history.append(metrics)
         state.epoch, state.step, state.seconds = done, 0, 0.0

@@ -15,6 +15,7 @@ from nfbmr.methods.table import METHODS
 from nfbmr.scoring.fusion import (
     Scorer,
     auroc,
+    auroc_error,
     normal_statistics,
     reduced,
     select_scorer,
@@ -104,12 +105,30 @@ def _maps(*, telling: str) -> tuple[torch.Tensor, torch.Tensor]:
 def test_selection_finds_the_part_and_reduction_that_tell(part):
     good, defective = _maps(telling=part)
     selection = select_scorer(
-        good, defective, ScoringConfig(), parts=PARTS, paper_weights=(0.5, 0.5, 0.0), false_reject_rate=0.1
+        good,
+        defective,
+        ScoringConfig(smooth=0.0),
+        parts=PARTS,
+        paper_weights=(0.5, 0.5, 0.0),
+        false_reject_rate=0.1,
     )
     assert selection.auroc == 1.0
     assert selection.scorer.weights[PARTS.index(part)] > 0
     assert selection.scorer.reduction != "mean"
     assert len(selection.candidates) == 7 * 5  # subsets of the parts, by max, mean and three shares
+
+
+def test_within_one_standard_error_the_candidate_with_most_evidence_wins():
+    """A defect that every part and many positions show: no reason to look at one part or one position."""
+    generator = torch.Generator().manual_seed(2)
+    good, defective = torch.rand(2, 40, 3, 6, 6, generator=generator)
+    defective[:, :, :4, :4] += 1.5
+    chosen = select_scorer(
+        good, defective, ScoringConfig(), parts=PARTS, paper_weights=(0.5, 0.5, 0.0), false_reject_rate=0.1
+    )
+    assert all(chosen.scorer.weights)
+    assert chosen.scorer.reduction == "mean"
+    assert chosen.auroc >= chosen.candidates[0]["auroc"] - auroc_error(chosen.candidates[0]["auroc"], 40, 40)
 
 
 def test_selection_keeps_to_what_is_fixed_and_to_the_parts_that_exist():
@@ -151,7 +170,7 @@ def test_normalising_by_position_finds_what_is_odd_for_its_place():
     defective[:, :, 3, 3] += 0.5
 
     def found(normalise):
-        config = ScoringConfig(normalise=normalise, weights=(0.0, 0.0, 1.0), reduction="max")
+        config = ScoringConfig(normalise=normalise, weights=(0.0, 0.0, 1.0), reduction="max", smooth=0.0)
         return select_scorer(
             good, defective, config, parts=PARTS, paper_weights=(0.5, 0.5, 0.0), false_reject_rate=0.1
         ).auroc

@@ -1,0 +1,163 @@
+"""Features once, flows once: a run against the usual way, the same images, model and epochs.
+
+Run ``python -m benchmarks.reuse`` (``--quick`` for a look). The usual way runs the backbone again in every epoch, on
+images decoded and in memory already, eager under bf16 autocast, as published code does. Ours is `nfbmr.train`, whole:
+decoding, extraction, both stages, selection, test, pictures and report; the first run on an empty store, a second that
+differs in its mapping only, and a third that differs in nothing. Goal: the second and later ones cost a tenth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import nfbmr
+from nfbmr.config import Config
+from nfbmr.data.pictures import prepare
+from nfbmr.data.synthesize import CLASSES, synthesize
+from nfbmr.features.backbone import load_backbone
+from nfbmr.methods.detector import build
+from nfbmr.run import read_data, validation_pictures
+from nfbmr.training.compute import autocast
+from nfbmr.training.optimiser import Optimiser
+from nfbmr.training.stages import FlowStage, MappingStage, Stage
+
+
+def measure(*, images: int, epochs: tuple[int, int], size: int = 384) -> dict[str, Any]:
+    """Seconds of each way.
+
+    Args:
+        images: Good training images; a fifth of them validates.
+        epochs: Of the two stages.
+        size: Pixels.
+    """
+    with tempfile.TemporaryDirectory(prefix="nfbmr-bench-") as folder:
+        root = Path(folder)
+        data = synthesize(root / "data", classes=CLASSES[:1], train=images, test_good=8, test_defective=8)
+        config = nfbmr.configure(
+            settings={
+                "data.path": str(data),
+                "output": str(root / "runs"),
+                "store": str(root / "store"),
+                "features.size": size,
+                "features.compute": "bf16",
+                "flow.hidden": 64,
+                "flow.kernels": [3],
+                "mapping.latent": 64,
+                "train.precision": "bf16",
+                "train.flow.epochs": epochs[0],
+                "train.mapping.epochs": epochs[1],
+                "evaluation.bootstrap": 100,
+                "evaluation.heatmaps": 1,
+            }
+        )
+        usual = usual_way(config)
+        first = seconds_of(config)
+        other = config.model_copy(
+            update={"mapping": config.mapping.model_copy(update={"residual_blocks": 1})}
+        )
+        second, third = seconds_of(other), seconds_of(config)
+    ours = {"first": first, "another mapping": second, "the same again": third}
+    return {
+        "images": images,
+        "epochs": list(epochs),
+        "size": size,
+        "threads": torch.get_num_threads(),
+        "usual_way_seconds": usual,
+        "ours_seconds": ours,
+        "ratio": {name: seconds / usual for name, seconds in ours.items()},
+        "goal": 0.1,
+    }
+
+
+def seconds_of(config: Config) -> float:
+    """Of a whole run."""
+    started = time.perf_counter()
+    nfbmr.train(config)
+    return time.perf_counter() - started
+
+
+def usual_way(config: Config) -> float:
+    """Seconds of both stages with the backbone in the loop, and of its validation images; nothing else counted."""
+    _, split = read_data(config)
+    good, defective = validation_pictures(config, split)
+    backbone = load_backbone(config.features)
+    size, mean, std = config.features.size, backbone.mean, backbone.std
+    train = [
+        prepare(picture, size=size, photometric="none", mean=mean, std=std)
+        for picture in (nfbmr_picture for nfbmr_picture in _pictures(split.train))
+    ]
+    x_N3SS = torch.stack([torch.as_tensor(x) for x in train]).contiguous(memory_format=torch.channels_last)
+    detector = build(config, backbone.shapes(size)[backbone.taps[0]], backbone.weights_digest)
+    started = time.perf_counter()
+    for stage in (FlowStage(detector.flow), MappingStage(detector.mapping, detector.flow.standardise)):
+        _train(stage, backbone, detector.flow, x_N3SS, config)
+    for start in range(0, len(good) + len(defective), 16):
+        _features(backbone, x_N3SS[: min(16, len(good) + len(defective) - start)])
+    return time.perf_counter() - started
+
+
+def _train(stage: Stage, backbone: Any, flow: Any, x_N3SS: torch.Tensor, config: Config) -> None:
+    section = getattr(config.train, stage.name)
+    steps = len(x_N3SS) // section.batch
+    optimiser = Optimiser(stage.module, section, steps=steps * section.epochs)
+    for epoch in range(section.epochs):
+        for step, x in enumerate(x_N3SS.split(section.batch)[:steps]):
+            y = _features(backbone, x)
+            with autocast("bf16", "cpu"):
+                if stage.name == "flow":
+                    loss = stage.loss(y)
+                else:
+                    with torch.no_grad():
+                        z, _ = flow(y)
+                    loss = stage.loss(y, z)
+            loss.backward()
+            optimiser.step(epoch * steps + step)
+
+
+@torch.no_grad()
+def _features(backbone: Any, x: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        (y,) = backbone.forward(x)
+    return y.float()
+
+
+def _pictures(samples: Any) -> list[Any]:
+    from nfbmr.data.pictures import picture_of
+
+    return [picture_of(sample) for sample in samples]
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result for people."""
+    lines = [
+        f"| {result['images']} images, {result['size']} px, epochs {result['epochs']} | seconds | of the usual way |",
+        "|---|---|---|",
+        f"| the usual way: the backbone in every epoch | {result['usual_way_seconds']:.0f} | 1.00 |",
+    ]
+    lines += [
+        f"| nfbmr, {name} | {seconds:.0f} | {result['ratio'][name]:.2f} |"
+        for name, seconds in result["ours_seconds"].items()
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print a table to standard error and JSON to standard output."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few images")
+    quick = parser.parse_args().quick
+    result = measure(images=40, epochs=(4, 2)) if quick else measure(images=200, epochs=(20, 10))
+    print(table(result), file=sys.stderr)
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -132,7 +132,7 @@ class StageConfig(Section):
 
     epochs: int = Field(20, ge=1)
     batch: PositiveInt = 8
-    lr: float = Field(1e-3, gt=0, description="peak of the schedule (paper: 2e-4 and 3e-4, over 300 epochs)")
+    lr: float = Field(2e-4, gt=0, description="peak of the schedule")
     weight_decay: float = Field(1e-5, ge=0)
     clip: float | None = Field(1.0, gt=0, description="gradient norm limit (open in the paper; CS-Flow: 1)")
     schedule: Literal["constant", "cosine"] = Field(
@@ -144,7 +144,7 @@ class TrainConfig(Section):
     """Both stages, and the machine they run on."""
 
     flow: StageConfig = StageConfig()
-    mapping: StageConfig = StageConfig(epochs=10)
+    mapping: StageConfig = StageConfig(epochs=10, lr=3e-4)
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="autocast; auto = bf16 where it is faster"
     )

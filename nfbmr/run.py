@@ -39,7 +39,7 @@ from nfbmr.paths import RunPaths, read_json, write_json, write_text
 from nfbmr.resolve import dump_yaml, flat, load_config
 from nfbmr.results import ScoredImages, side_counts, synthetic_sample
 from nfbmr.tracking import FolderTracker, Status, Tracker
-from nfbmr.training.compute import device_of
+from nfbmr.training.compute import device_of, limit_threads
 from nfbmr.training.stopping import StopRequest
 
 log = logging.getLogger(__name__)
@@ -98,6 +98,7 @@ def train(
         NfbmrError: What was wrong, where, and what to do; finished work is kept.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint is written.
     """
+    limit_threads()
     run = open_run(config, resume)
     if run.paths.summary.exists():
         log.info("run %s is finished already", run.run_id)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nfbmr.config import Config
     from nfbmr.data.pictures import Picture
     from nfbmr.errors import ImageError
-    from nfbmr.features.store import SpaceInfo
+    from nfbmr.features.upkeep import SpaceInfo
     from nfbmr.resolve import Resolved
 
 DEFAULT_STORE = Path(".nfbmr/store")
@@ -106,7 +106,7 @@ def _pictures(config: Config) -> tuple[list[Picture], dict[Path, ImageError]]:
 @json_option
 def list_(store: Path, as_json: bool) -> None:
     """List what the store holds, the most recently used first."""
-    from nfbmr.features.store import list_spaces
+    from nfbmr.features.upkeep import list_spaces
 
     infos = list_spaces(store)
     total = sum(info.size for info in infos)
@@ -130,7 +130,8 @@ def verify(store: Path, repair: bool, as_json: bool) -> None:
     """
     from nfbmr.errors import CorruptShardError
     from nfbmr.features.shards import MEND
-    from nfbmr.features.store import list_spaces, verify_space
+    from nfbmr.features.store import verify_space
+    from nfbmr.features.upkeep import list_spaces
 
     infos = list_spaces(store)
     found = [verify_space(info.folder, repair=repair) for info in infos]
@@ -163,7 +164,7 @@ def prune(
     as_json: bool,
 ) -> None:
     """Remove stored spaces. One that a running process has open is never removed."""
-    from nfbmr.features.store import prune as prune_store
+    from nfbmr.features.upkeep import prune as prune_store
 
     if older_than is None and keep is None and not spaces:
         raise click.UsageError("say what to remove: --older-than, --keep or --space")

@@ -216,8 +216,8 @@ def choose_scorer(detector: Detector, good_NPHW: Tensor, defective_NPHW: Tensor)
 def _flow_validation(detector: Detector, data: TrainingData) -> dict[str, float]:
     """How well the flow alone tells held-out good images from synthetic defects; and its likelihood.
 
-    The likelihood of held-out images is recorded and does not choose: on few distinct parts it turns within two
-    epochs, long before detection does (LOG.md).
+    The likelihood of held-out images is recorded and does not choose: on few distinct parts it turns within
+    two epochs, long before detection does (LOG.md).
     """
     flow, device = detector.flow, device_of(detector.config.train.device)
     total = 0.0

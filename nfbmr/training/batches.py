@@ -61,26 +61,27 @@ class Batches:
         """Batches in an epoch."""
         return self.steps
 
-    def plan(self, epoch: int) -> list[Tensor]:
-        """The epoch's batches as flat indices into ``rows_NV``."""
+    def plan(self, epoch: int) -> Tensor:
+        """The epoch's order: for each image one flat index into ``rows_NV``."""
         images, views = self.rows_NV.shape
         # Mixed to 32 bits, the part of a seed that torch's generator reads.
         mixed = np.random.SeedSequence([self.seed, epoch]).generate_state(1)
         generator = torch.Generator().manual_seed(int(mixed[0]))
         order = torch.randperm(images, generator=generator)
         view = torch.randint(views, (images,), generator=generator)
-        return list((order * views + view).tensor_split(self.steps))
+        return order * views + view
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
         """The epoch's batches from number ``start`` on: a (B, C, H, W) a table, channels_last, as stored."""
         held = self.hold()
-        for indices in self.plan(epoch)[start:]:
+        # The whole plan goes to the device at once, so that no step waits for a copy.
+        plan = self.plan(epoch) if held is None else self.plan(epoch).to(held[0].device)
+        for indices in plan.tensor_split(self.steps)[start:]:
             if held is None:
                 rows = self.rows_NV.flatten()[indices]
                 yield tuple(table.gather(rows) for table in self.tables)
             else:
-                chosen = indices.to(held[0].device)
-                yield tuple(rows_NHWC.index_select(0, chosen).permute(0, 3, 1, 2) for rows_NHWC in held)
+                yield tuple(rows_NHWC.index_select(0, indices).permute(0, 3, 1, 2) for rows_NHWC in held)
 
     def hold(self, device: torch.device | str = "cpu") -> tuple[Tensor, ...] | None:
         """Copy all rows to a device's memory, once, if they fit: no step then reads from disk."""

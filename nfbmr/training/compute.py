@@ -44,8 +44,8 @@ def device_of(name: str) -> torch.device:
 def autocast_dtype(precision: Precision, device: torch.device | str) -> torch.dtype | None:
     """The type that matrix products are computed in: bfloat16, or None for float32 throughout.
 
-    ``auto`` is bfloat16 on a GPU or a CPU that has instructions for it, where it is two to five times as fast.
-    The processor decides, not a stopwatch: a command must give the same numbers on a busy machine.
+    ``auto`` is bfloat16 on a GPU or a CPU that has instructions for it, where it is two to five times as
+    fast. The processor decides, not a stopwatch: a command must give the same numbers on a busy machine.
     """
     if precision == "fp32":
         return None

@@ -19,7 +19,9 @@ class Page(HTMLParser):
 
     def __init__(self, source):
         super().__init__()
-        self.tags, self.texts, self.open = [], [], []
+        self.tags: list = []
+        self.texts: list = []
+        self.open: list = []
         self.feed(source)
         self.close()
         assert not self.open

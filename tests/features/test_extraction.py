@@ -20,7 +20,8 @@ from nfbmr.data.samples import Sample
 from nfbmr.errors import ImageError, Interrupted, OutputError
 from nfbmr.features.backbone import load_backbone
 from nfbmr.features.extraction import extract, weights_of
-from nfbmr.features.store import FeatureStore, list_spaces, shard_paths
+from nfbmr.features.store import FeatureStore, shard_paths
+from nfbmr.features.upkeep import list_spaces
 
 CONFIG = FeatureConfig(
     backbone="test_efficientnet", weights="random", taps=(1, "blocks.2"), size=64, compute="fp32", batch=4

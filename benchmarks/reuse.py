@@ -25,7 +25,7 @@ from nfbmr.data.pictures import picture_of, prepare
 from nfbmr.data.synthesize import CLASSES, synthesize
 from nfbmr.features.backbone import load_backbone
 from nfbmr.methods.detector import build
-from nfbmr.run import read_data, validation_pictures
+from nfbmr.preparation import read_data, validation_of
 from nfbmr.training.compute import autocast
 from nfbmr.training.optimiser import Optimiser
 from nfbmr.training.stages import FlowStage, MappingStage, Stage
@@ -88,7 +88,8 @@ def seconds_of(config: Config) -> float:
 def usual_way(config: Config) -> float:
     """Seconds of both stages with the backbone in the loop, and of the validation images once."""
     _, split = read_data(config)
-    good, defective = validation_pictures(config, split)
+    validation = validation_of(config, split)
+    watched = len(validation.good) + len(validation.defective)
     backbone = load_backbone(config.features)
     size, mean, std = config.features.size, backbone.mean, backbone.std
     pictures = [picture_of(sample) for sample in split.train]
@@ -104,8 +105,8 @@ def usual_way(config: Config) -> float:
     started = time.perf_counter()
     for stage in stages:
         _train(stage, backbone, detector.flow, x_N3SS, config)
-    for start in range(0, len(good) + len(defective), 16):
-        _features(backbone, x_N3SS[: min(16, len(good) + len(defective) - start)])
+    for start in range(0, watched, 16):
+        _features(backbone, x_N3SS[: min(16, watched - start)])
     return time.perf_counter() - started
 
 

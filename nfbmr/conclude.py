@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nfbmr.data.images import read_mask
-from nfbmr.data.samples import Dataset, Split, digest_of
+from nfbmr.data.images import file_digest, read_mask
+from nfbmr.data.samples import Dataset, Sample, Split, digest_of
 from nfbmr.environment import environment
 from nfbmr.errors import ImageError
 from nfbmr.evaluation.evaluation import Scores, evaluate
@@ -52,14 +52,26 @@ class Context:
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
-def dataset_facts(dataset: Dataset, split: Split) -> dict[str, Any]:
+def content_digest(dataset: Dataset) -> str:
+    """A fingerprint of every image's name and bytes: an edited image is another data set."""
+
+    def one(sample: Sample) -> str:
+        try:
+            return f"{sample.name}:{sample.defect}:{file_digest(sample.path)}"
+        except ImageError as error:
+            return f"{sample.name}:{sample.defect}:{error.what}"
+
+    return digest_of(map(one, dataset.samples))
+
+
+def dataset_facts(dataset: Dataset, split: Split, digest: str) -> dict[str, Any]:
     """What a summary says of a data set."""
     sides = {"train": split.train, "validation": split.validation, "test": split.test}
     return {
         "name": dataset.name,
         "layout": dataset.layout,
         "source": str(dataset.root),
-        "digest": digest_of(sample.name for sample in dataset.samples),
+        "digest": digest,
         "counts": {side: side_counts(samples) for side, samples in sides.items()},
     }
 
@@ -174,7 +186,7 @@ def _draw(
     return draw_curves(scene, paths.pictures) + draw_heatmaps(
         scene,
         scorer.fuse(test.maps_NPHW).numpy(),
-        scorer.fuse(validation.good_NPHW).numpy(),
+        scorer.fuse(validation.good.maps_NPHW).numpy(),
         [sample.path for sample in test.samples],
         Masks(test),
         paths.pictures,

@@ -161,8 +161,8 @@ class ScoringConfig(Section):
         "auto", description="of source error, target error and ||z||^2; paper = eq. 14, parts as they are"
     )
     normalise: Literal["position", "part", "none"] = Field(
-        "position",
-        description="of each part, by good validation images: mean and deviation a position, mean, nothing",
+        "part",
+        description="of each part, by good validation images: its mean; mean and deviation by position; none",
     )
     reduction: Literal["auto", "max", "mean", "topk"] = Field(
         "auto", description="of a map to the image score"

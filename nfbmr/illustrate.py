@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfbmr.data.images import read_image
+from nfbmr.errors import ImageError
 from nfbmr.evaluation import figures, heatmaps
 from nfbmr.evaluation.evaluation import Scores
 from nfbmr.evaluation.figures import StageCurve
 from nfbmr.evaluation.intervals import UNDEFINED, Estimate
 from nfbmr.evaluation.metrics import MaskOf
+
+log = logging.getLogger(__name__)
 
 
 class Drawn(NamedTuple):
@@ -84,7 +88,11 @@ def draw_curves(scene: Scene, folder: Path) -> list[Drawn]:
     if curves:
         path = figures.losses(curves, folder / "losses.png", caption=scene.caption)
         drawn.append(
-            Drawn("Training", path, "The marked epoch was kept: it told validation images apart best.")
+            Drawn(
+                "Training",
+                path,
+                "The marked epoch was kept: the latest within one standard error of the best on validation.",
+            )
         )
     if scene.embeddings:
         path = figures.tsne(
@@ -142,7 +150,8 @@ def draw_heatmaps(
     }
     drawn = []
     for sort, numbers in heatmaps.telling(scene.scores, scene.threshold, count).items():
-        shown = [_shown(scene.scores, i, maps_NHW[i], paths[i], mask_of(i)) for i in numbers]
+        each = (_shown(scene.scores, i, maps_NHW[i], paths[i], mask_of(i)) for i in numbers)
+        shown = [one for one in each if one is not None]
         if not shown:
             continue
         path = heatmaps.heatmap_grid(
@@ -162,12 +171,17 @@ def draw_heatmaps(
 
 def _shown(
     scores: Scores, i: int, map_HW: NDArray[np.float32], path: Path, mask: NDArray[np.bool_] | None
-) -> heatmaps.Shown:
+) -> heatmaps.Shown | None:
+    try:
+        pixels = read_image(path)
+    except ImageError as error:
+        log.warning("left out of the heat maps: %s", error.what)
+        return None
     return heatmaps.Shown(
         name=scores.names[i],
         defect=scores.defects[i],
         score=float(scores.score[i]),
-        pixels=read_image(path),
+        pixels=pixels,
         map_HW=map_HW,
         mask=mask,
     )

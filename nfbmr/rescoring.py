@@ -37,7 +37,7 @@ def evaluate(run: Path | str, scoring: ScoringConfig | None = None) -> dict[str,
     detector = replace(detector, config=config)
     sets = {images.side: images for images in read_sets(paths.scores, paths.maps)}
     validation, test = sets["validation"], sets["test"]
-    selection = choose_scorer(detector, validation.good_NPHW, validation.defective_NPHW)
+    selection = choose_scorer(detector, validation.good, validation.defective)
     split = read_json(paths.split)
     context = Context(
         run_id=summary["run_id"],

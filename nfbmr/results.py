@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfbmr.data.samples import GOOD, Sample
-from nfbmr.errors import OutputError
+from nfbmr.data.samples import GOOD, Sample, units_of
+from nfbmr.errors import CheckpointError, OutputError
 from nfbmr.paths import atomic
-from nfbmr.scoring.fusion import REDUCTIONS, Scorer, reduced
+from nfbmr.scoring.fusion import REDUCTIONS, Scorer, UnitMaps, reduced
 from nfbmr.scoring.maps import PARTS
+from nfbmr.tensors import read_tensors, write_tensors
 
 SYNTHETIC = "synthetic"
 """Kind of defect of the defects that were pasted on good validation images."""
@@ -49,22 +50,19 @@ class ScoredImages:
         return torch.tensor([not s.is_good for s in self.samples], dtype=torch.bool)
 
     @property
-    def good_NPHW(self) -> Tensor:
-        """Maps of the good images."""
-        return self.maps_NPHW[~self.defective_N]
+    def good(self) -> UnitMaps:
+        """Maps and units of the good images."""
+        return UnitMaps(self.maps_NPHW[~self.defective_N], units_of(s for s in self.samples if s.is_good))
 
     @property
-    def defective_NPHW(self) -> Tensor:
-        """Maps of the defective images."""
-        return self.maps_NPHW[self.defective_N]
+    def defective(self) -> UnitMaps:
+        """Maps and units of the defective images."""
+        return UnitMaps(self.maps_NPHW[self.defective_N], units_of(s for s in self.samples if not s.is_good))
 
 
 def write_maps(path: Path, sets: Sequence[ScoredImages]) -> None:
     """Keep the maps, so that another fusion needs no retraining."""
-    from safetensors.torch import save_file
-
-    with atomic(path) as temporary:
-        save_file({name: tensor.contiguous() for s in sets for name, tensor in _tensors(s)}, temporary)
+    write_tensors(path, {name: tensor for images in sets for name, tensor in _tensors(images)})
 
 
 def write_scores(path: Path, sets: Sequence[ScoredImages], scorer: Scorer) -> None:
@@ -108,12 +106,11 @@ def read_sets(scores: Path, maps: Path) -> tuple[ScoredImages, ...]:
         OutputError: One of the files is missing or damaged.
     """
     import pyarrow.parquet as pq
-    from safetensors.torch import load_file
 
     try:
         rows = pq.read_table(scores).to_pylist()
-        tensors = load_file(maps)
-    except Exception as error:  # safetensors and pyarrow each raise their own
+        tensors = read_tensors(maps)
+    except (OSError, ValueError, CheckpointError) as error:
         raise OutputError(
             f"the run's scores cannot be read ({error})", where=scores.parent, fix="is the run finished?"
         ) from error

@@ -11,7 +11,7 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -92,6 +92,14 @@ def exit_code_of(call: Callable[[], Any], *, as_json: bool, debug: Callable[[], 
             emit({"error": ending.as_json()}, as_json=True)
         return ending.code
     return result if isinstance(result, int) else DONE
+
+
+def emit_despite(error: NfbmrError, summary: Mapping[str, Any], *, as_json: bool, text: str) -> int:
+    """Print what was done although something was wrong: one document, the error in it. The exit code."""
+    ending = _ending(error)
+    emit({**summary, "error": ending.as_json()}, as_json=as_json, text=text)
+    click.echo(ending.text, err=True)
+    return ending.code
 
 
 def _ending(error: BaseException) -> Ending:

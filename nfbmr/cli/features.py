@@ -47,7 +47,10 @@ def build(resolved: Resolved, as_json: bool) -> None:
     """
     from nfbmr.features.extraction import extract, unusable
     from nfbmr.features.store import FeatureStore
+    from nfbmr.training.compute import device_of, limit_threads
     from nfbmr.training.stopping import StopRequest
+
+    limit_threads()
 
     config = resolved.config
     pictures, failed = _pictures(config)
@@ -56,7 +59,7 @@ def build(resolved: Resolved, as_json: bool) -> None:
             pictures,
             config.features,
             FeatureStore(config.store),
-            device=config.train.device,
+            device=str(device_of(config.train.device)),
             on_error="skip",
             stop=lambda: stop.requested,
         )
@@ -83,7 +86,7 @@ def _pictures(config: Config) -> tuple[list[Picture], dict[Path, ImageError]]:
     """Every picture that a run looks at, and the files that are none."""
     from nfbmr.data.pictures import ViewOp, picture_of
     from nfbmr.errors import ImageError
-    from nfbmr.run import read_data, validation_pictures
+    from nfbmr.preparation import read_data, validation_of
 
     _, split = read_data(config)
     pictures: list[Picture] = []
@@ -97,8 +100,8 @@ def _pictures(config: Config) -> tuple[list[Picture], dict[Path, ImageError]]:
             continue
         views = config.features.views if sample in training else ()
         pictures += [picture, *(picture.then(ViewOp(view)) for view in views)]
-    good, defective = validation_pictures(config, split)
-    return [*pictures, *good, *defective], failed
+    validation = validation_of(config, split)
+    return [*pictures, *validation.good, *validation.defective], failed
 
 
 @features.command("list")

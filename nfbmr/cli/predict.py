@@ -40,13 +40,17 @@ def predict(
     threshold: float | None,
     device: str,
     as_json: bool,
-) -> None:
+) -> int:
     """Score IMAGES (files or folders) with a MODEL (a finished run, or its model folder).
 
     An image that cannot be read is reported, and the others are scored; the exit code is then 2.
     """
     from nfbmr import prediction
+    from nfbmr.cli.ending import emit_despite
     from nfbmr.errors import ImageError
+    from nfbmr.training.compute import limit_threads
+
+    limit_threads()
 
     found = prediction.predict(
         model, images, threshold=threshold, heatmaps=out / "heatmaps" if heatmaps else None, device=device
@@ -65,7 +69,10 @@ def predict(
         "table": table,
         "predictions": found,
     }
-    emit(summary, as_json=as_json, text="\n".join(lines))
+    text = "\n".join(lines)
     if broken:
         listed = "".join(f"\n     {p.path}: {p.error}" for p in broken)
-        raise ImageError(f"{len(broken)} images could not be read{listed}", fix="repair or remove them")
+        error = ImageError(f"{len(broken)} images could not be read{listed}", fix="repair or remove them")
+        return emit_despite(error, summary, as_json=as_json, text=text)
+    emit(summary, as_json=as_json, text=text)
+    return 0

@@ -48,20 +48,17 @@ def headline(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def refuse_unreadable(summary: Mapping[str, Any]) -> None:
-    """End with an error that names the test images that could not be read; everything else is done.
-
-    Raises:
-        ImageError: There are some.
-    """
+def unreadable_images(summary: Mapping[str, Any]) -> ImageError | None:
+    """The error that names the test images that could not be read; None where all could."""
     unreadable = summary.get("unreadable") or {}
-    if unreadable:
-        listed = "".join(f"\n     {name}: {what}" for name, what in unreadable.items())
-        raise ImageError(
-            f"{len(unreadable)} test images could not be read; the others were scored{listed}",
-            where=summary["dataset"]["source"],
-            fix="repair or remove them, then run again: stored features are used again",
-        )
+    if not unreadable:
+        return None
+    listed = "".join(f"\n     {name}: {what}" for name, what in unreadable.items())
+    return ImageError(
+        f"{len(unreadable)} test images could not be read; the others were scored{listed}",
+        where=summary["dataset"]["source"],
+        fix="repair or remove them, then run again: stored features are used again",
+    )
 
 
 def _interval(estimate: Mapping[str, float | None]) -> str:

@@ -19,14 +19,15 @@ from nfbmr.cli.options import config_options, emit, json_option
     help="Folder of an interrupted run to go on with; other options then do not count.",
 )
 @json_option
-def train(resolved: Any, resume: Path | None, as_json: bool) -> None:
+def train(resolved: Any, resume: Path | None, as_json: bool) -> int:
     """Train a model on good images, and evaluate it.
 
     Features and flows that the store holds are used again. The test set is read once, after every choice.
     """
     import nfbmr
     from nfbmr import run
-    from nfbmr.cli.results import headline, refuse_unreadable
+    from nfbmr.cli.ending import emit_despite
+    from nfbmr.cli.results import headline, unreadable_images
     from nfbmr.cli.tracking_choice import choose, where_to_look
 
     summary = run.train(
@@ -36,5 +37,9 @@ def train(resolved: Any, resume: Path | None, as_json: bool) -> None:
     )
     text = headline(summary)
     hint = where_to_look(nfbmr.Config.model_validate(summary["config"]).tracking)
-    emit(summary, as_json=as_json, text=text if hint is None else f"{text}\n  MLflow    {hint}")
-    refuse_unreadable(summary)
+    text = text if hint is None else f"{text}\n  MLflow    {hint}"
+    error = unreadable_images(summary)
+    if error is not None:
+        return emit_despite(error, summary, as_json=as_json, text=text)
+    emit(summary, as_json=as_json, text=text)
+    return 0

@@ -90,6 +90,11 @@ class Split:
         return {"name": self.name, "seed": self.seed, "grouped": self.grouped, "digest": self.digest, **sides}
 
 
+def units_of(samples: Iterable[Sample]) -> tuple[str, ...]:
+    """What each image shows: its group, or where groups are unknown the image itself."""
+    return tuple(sample.group or sample.name for sample in samples)
+
+
 def digest_of(parts: Iterable[str]) -> str:
     """SHA-256 over strings, order mattering, as 16 hexadecimal digits.
 

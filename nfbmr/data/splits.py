@@ -85,7 +85,7 @@ def make_split(dataset: Dataset, config: DataConfig) -> Split:
     return Split(
         name,
         config.seed,
-        grouped,
+        by_group,
         train=_sorted(train),
         validation=_sorted(validation),
         test=_sorted(test),

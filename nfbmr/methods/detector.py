@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from nfbmr.config import Config
-from nfbmr.errors import CheckpointError
+from nfbmr.errors import CheckpointError, NfbmrError
 from nfbmr.flows.flow import Flow
 from nfbmr.mapping.bmr import BMR
 from nfbmr.methods.table import method_named
-from nfbmr.paths import atomic, read_json, write_json
+from nfbmr.paths import read_json, write_json
 from nfbmr.scoring.fusion import Scorer
 from nfbmr.scoring.maps import part_maps
+from nfbmr.tensors import read_tensors, write_tensors
 from nfbmr.training.compute import autocast
 
 Shape = tuple[int, int, int]
@@ -83,11 +84,8 @@ class Detector:
 
     def save(self, folder: Path) -> None:
         """Write the networks as safetensors, then ``model.json``: a model is whole or absent."""
-        from safetensors.torch import save_file
-
         for name, module in self._modules().items():
-            with atomic(folder / f"{name}.safetensors") as temporary:
-                save_file({k: v.contiguous() for k, v in module.state_dict().items()}, temporary)
+            write_tensors(folder / f"{name}.safetensors", module.state_dict())
         write_json(
             folder / "model.json",
             {
@@ -106,8 +104,6 @@ class Detector:
         Raises:
             CheckpointError: It is damaged, or its tensors do not fit its configuration.
         """
-        from safetensors.torch import load_file
-
         if not (folder / "model.json").exists():
             raise CheckpointError(
                 "no model here", where=folder, fix="give a finished run or its model folder"
@@ -118,10 +114,10 @@ class Detector:
             channels, height, width = meta["shape"]
             detector = build(config, (channels, height, width), meta["weights_digest"])
             for name, module in detector._modules().items():
-                module.load_state_dict(load_file(folder / f"{name}.safetensors"))
+                module.load_state_dict(read_tensors(folder / f"{name}.safetensors"))
                 module.eval().to(device)
             scorer = None if meta["scorer"] is None else Scorer.from_json(meta["scorer"])
-        except Exception as error:  # safetensors, torch and pydantic each raise their own
+        except (NfbmrError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise CheckpointError(
                 f"the model cannot be loaded ({error})",
                 where=folder,

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,15 +20,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfbmr.config import Config
-from nfbmr.data.samples import digest_of
+from nfbmr.config import Config, ScoringConfig
+from nfbmr.data.samples import Sample, digest_of, units_of
+from nfbmr.errors import Interrupted, NfbmrError
 from nfbmr.features.store import FeatureStore, SpaceSpec
 from nfbmr.features.table import FeatureTable
 from nfbmr.flows.flow import Flow
 from nfbmr.methods.detector import Detector
 from nfbmr.methods.table import method_named
-from nfbmr.paths import atomic, read_json, write_json
-from nfbmr.scoring.fusion import Selection, auroc_error, select_scorer
+from nfbmr.paths import read_json, write_json
+from nfbmr.scoring.fusion import Selection, UnitMaps, auroc_error, select_scorer
+from nfbmr.tensors import read_tensors, write_tensors
 from nfbmr.training.batches import Batches
 from nfbmr.training.compute import autocast, device_of
 from nfbmr.training.loop import train_stage
@@ -35,6 +38,9 @@ from nfbmr.training.stages import FlowStage, MappingStage
 from nfbmr.training.stopping import StopRequest
 
 log = logging.getLogger(__name__)
+
+SELECTION_VERSION = 2
+"""Raised when another epoch would be chosen from the same validation set: old flows are then not found."""
 
 OnEpoch = Callable[[str, int, Mapping[str, float]], None]
 """Told of each epoch: the stage, the epoch (from 1) and its metrics."""
@@ -49,12 +55,16 @@ class TrainingData:
         rows_NV: Rows of `train`, an image a line, a view a column; the first column is the image as it is.
         good: Features of the good validation images.
         defective: Features of their synthetic defects.
+        good_samples: The images of `good`, row by row.
+        defective_samples: The images of `defective`.
     """
 
     train: FeatureTable
     rows_NV: Tensor
     good: FeatureTable
     defective: FeatureTable
+    good_samples: tuple[Sample, ...]
+    defective_samples: tuple[Sample, ...]
 
 
 @dataclass(frozen=True)
@@ -83,11 +93,10 @@ def fit_flow(
     identity = flow_identity(config, data)
     key = digest_of([json.dumps(identity, sort_keys=True)])
     folder = store.root / "flows" / key
-    with _only_one(folder):
-        if (folder / "flow.json").exists():
+    with _only_one(folder, stop):
+        meta = _load(flow, folder)
+        if meta is not None:
             log.info("stage one: flow %s is in the store; nothing to train", key)
-            _load(flow, folder)
-            meta = read_json(folder / "flow.json")
             return key, Fitted(tuple(meta["history"]), meta["epoch"], reused=True)
         flow.standardise.fit(data.train, data.rows_NV[:, 0])
         result = train_stage(
@@ -166,9 +175,17 @@ def flow_identity(config: Config, data: TrainingData) -> dict[str, Any]:
     }
     if config.selection.epoch == "best":
         # Validation images pick the epoch, by the scores that the scoring section allows.
-        identity["validation"] = digest_of([*data.good.keys, "|", *data.defective.keys])
-        identity["scoring"] = config.scoring.model_dump(mode="json", exclude={"weights"})
+        units = (*units_of(data.good_samples), *units_of(data.defective_samples))
+        identity["validation"] = digest_of([*data.good.keys, "|", *data.defective.keys, "|", *units])
+        identity["validate_every"] = config.train.validate_every
+        identity["scoring"] = _flow_scoring(config).model_dump(mode="json")
+        identity["selection"] = SELECTION_VERSION
     return identity
+
+
+def _flow_scoring(config: Config) -> ScoringConfig:
+    """How the flow alone is judged: weights of parts that it does not have would say nothing."""
+    return config.scoring.model_copy(update={"weights": "auto"})
 
 
 def latents(detector: Detector, table: FeatureTable, flow_key: str, store: FeatureStore) -> FeatureTable:
@@ -208,9 +225,9 @@ def embeddings_of(detector: Detector, y: FeatureTable, z: FeatureTable, batch: i
     return {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 
-def choose_scorer(detector: Detector, good_NPHW: Tensor, defective_NPHW: Tensor) -> Selection:
+def choose_scorer(detector: Detector, good: UnitMaps, defective: UnitMaps) -> Selection:
     """Weights, reduction and threshold, by the method's own parts and the run's configuration."""
-    return _selected(detector, detector.config.method, good_NPHW, defective_NPHW)
+    return _selected(detector, detector.config.method, good, defective)
 
 
 def _flow_validation(detector: Detector, data: TrainingData) -> dict[str, float]:
@@ -225,8 +242,9 @@ def _flow_validation(detector: Detector, data: TrainingData) -> dict[str, float]
         with torch.inference_mode(), autocast(detector.config.train.precision, device):
             z_BCHW, logdet_B = flow(y_BCHW.to(device, torch.float32))
         total += float(0.5 * z_BCHW.float().square().sum() - logdet_B.float().sum())
-    alone = replace(detector, mapping=None)
-    found = _judged(alone, "nf", maps_of(alone, data.good), maps_of(alone, data.defective))
+    config = detector.config.model_copy(update={"scoring": _flow_scoring(detector.config)})
+    alone = replace(detector, config=config, mapping=None)
+    found = _judged(alone, "nf", data, maps_of(alone, data.good), maps_of(alone, data.defective))
     return {**found, "validation_loss": total / (len(data.good) * math.prod(data.good.shape))}
 
 
@@ -235,21 +253,25 @@ def _mapping_validation(
 ) -> dict[str, float]:
     """How well the best fusion tells held-out good images from their synthetic defects."""
     good, defective = maps_of(detector, data.good, z_good), maps_of(detector, data.defective, z_defective)
-    return _judged(detector, detector.config.method, good, defective)
+    return _judged(detector, detector.config.method, data, good, defective)
 
 
-def _judged(detector: Detector, method: str, good_NPHW: Tensor, defective_NPHW: Tensor) -> dict[str, float]:
+def _judged(
+    detector: Detector, method: str, data: TrainingData, good_NPHW: Tensor, defective_NPHW: Tensor
+) -> dict[str, float]:
     """The AUROC as the epoch's objective, and its standard error as what two epochs may differ by."""
-    auroc = _selected(detector, method, good_NPHW, defective_NPHW).auroc
+    good = UnitMaps(good_NPHW, units_of(data.good_samples))
+    defective = UnitMaps(defective_NPHW, units_of(data.defective_samples))
+    auroc = _selected(detector, method, good, defective).auroc
     error = auroc_error(auroc, len(good_NPHW), len(defective_NPHW))
     return {"objective": auroc, "tolerance": error, "validation_auroc": auroc}
 
 
-def _selected(detector: Detector, method: str, good_NPHW: Tensor, defective_NPHW: Tensor) -> Selection:
+def _selected(detector: Detector, method: str, good: UnitMaps, defective: UnitMaps) -> Selection:
     config, its = detector.config, method_named(method)
     return select_scorer(
-        good_NPHW,
-        defective_NPHW,
+        good,
+        defective,
         config.scoring,
         parts=its.parts,
         paper_weights=its.paper_weights,
@@ -270,43 +292,45 @@ def _named(on_epoch: OnEpoch | None, stage: str) -> Callable[[int, Mapping[str, 
 
 
 def _save(flow: Flow, folder: Path, meta: Mapping[str, Any]) -> None:
-    from safetensors.torch import save_file
-
-    with atomic(folder / "flow.safetensors") as temporary:
-        save_file({k: v.contiguous() for k, v in flow.state_dict().items()}, temporary)
+    write_tensors(folder / "flow.safetensors", flow.state_dict())
     # Written last: a flow is in the store once its description is.
     write_json(folder / "flow.json", meta)
 
 
-def _load(flow: Flow, folder: Path) -> None:
-    from safetensors.torch import load_file
-
-    flow.load_state_dict(load_file(folder / "flow.safetensors"))
+def _load(flow: Flow, folder: Path) -> Mapping[str, Any] | None:
+    """Take a stored flow; None where there is none, or where it is damaged and has to be trained again."""
+    if not (folder / "flow.json").exists():
+        return None
+    try:
+        meta: Mapping[str, Any] = read_json(folder / "flow.json")
+        flow.load_state_dict(read_tensors(folder / "flow.safetensors"))
+    except (NfbmrError, RuntimeError) as error:
+        log.warning("a stored flow is damaged and is trained again: %s", error)
+        return None
+    return meta
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
+def _only_one(folder: Path, stop: StopRequest | None) -> Iterator[None]:
     """Hold the folder's lock; the kernel lets go of it when the process dies."""
     import fcntl
 
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("stage one: another process trains this flow; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        told = False
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    log.info("stage one: another process trains this flow; waiting for it")
+                    told = True
+            if stop is not None and stop.requested:
+                raise Interrupted(
+                    "stopped while waiting for a flow that another process trains",
+                    where=folder,
+                    fix="run the same command again",
+                )
+            time.sleep(0.5)
         yield
-
-
-__all__: Sequence[str] = (
-    "Fitted",
-    "TrainingData",
-    "choose_scorer",
-    "embeddings_of",
-    "fit_flow",
-    "fit_mapping",
-    "flow_identity",
-    "latents",
-    "maps_of",
-)

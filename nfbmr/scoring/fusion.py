@@ -9,17 +9,21 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nfbmr.config import ScoringConfig
+from nfbmr.errors import ConfigError
 from nfbmr.scoring.maps import PARTS
 
 REDUCTIONS = ("max", "mean", "topk")
 """How a map becomes one number: its maximum, its mean, or the mean of its highest share of positions."""
+
+FOLDS = 10
+"""Into how many folds validation units are dealt, each judged by the others."""
 
 SHRINKAGE = 10
 """Images that the whole map's statistics count for beside a position's own."""
@@ -131,9 +135,16 @@ class Selection:
     candidates: tuple[Mapping[str, Any], ...]
 
 
+class UnitMaps(NamedTuple):
+    """Score parts of images, and the unit (the part photographed) that each shows."""
+
+    maps_NPHW: Tensor
+    units: tuple[str, ...]
+
+
 def select_scorer(
-    good_NPHW: Tensor,
-    defective_NPHW: Tensor,
+    good: UnitMaps,
+    defective: UnitMaps,
     config: ScoringConfig,
     *,
     parts: Sequence[str],
@@ -146,37 +157,62 @@ def select_scorer(
     all candidates within one standard error of it (Hanley & McNeil 1982), the one that averages over most
     evidence is chosen: most parts, then the largest share of positions. (Breiman et al. 1984 prune trees so.)
 
+    A unit is judged by statistics of the other units (:func:`cross_normalised`). Judged by its own as well it
+    would look more normal than any new one, and the threshold would reject more good parts than it states.
+
     Args:
-        good_NPHW: Score parts of held-out good images.
-        defective_NPHW: Score parts of their synthetic defects.
+        good: Held-out good images.
+        defective: Their synthetic defects.
         config: Fixes what is not ``auto``.
         parts: The parts that the method yields.
         paper_weights: The method's own fusion.
         false_reject_rate: Share of good images that the threshold may reject.
     """
-    center_PHW, scale_PHW = normal_statistics(
-        good_NPHW, "none" if config.weights == "paper" else config.normalise
-    )
+    normalise = "none" if config.weights == "paper" else config.normalise
+    good_NPHW, defective_MPHW = (cross_normalised(images, good, normalise) for images in (good, defective))
     options = []
     for weights in _weight_options(config, parts, paper_weights):
-        base = Scorer(weights, center_PHW, scale_PHW, smooth=config.smooth)
-        good_NHW, defective_NHW = base.fuse(good_NPHW), base.fuse(defective_NPHW)
+        base = Scorer(weights, smooth=config.smooth)
+        good_NHW, defective_MHW = base.fuse(good_NPHW), base.fuse(defective_MPHW)
         for reduction, share in _reduction_options(config):
             scorer = replace(base, reduction=reduction, topk=share)
-            options.append((auroc(scorer.reduce(good_NHW), scorer.reduce(defective_NHW)), scorer))
+            options.append((auroc(scorer.reduce(good_NHW), scorer.reduce(defective_MHW)), scorer))
     # Python's sort is stable: among equals the earlier option stays first.
     options.sort(key=lambda option: -option[0])
     highest = options[0][0]
-    near = highest - auroc_error(highest, len(good_NPHW), len(defective_NPHW))
+    near = highest - auroc_error(highest, len(good_NPHW), len(defective_MPHW))
     best_auroc, best = max((o for o in options if o[0] >= near), key=lambda option: _evidence(option[1]))
-    threshold = threshold_at(best.score(good_NPHW), false_reject_rate)
-    low = float(np.quantile(best.fuse(good_NPHW).numpy(), 0.9))
-    high = float(np.quantile(best.fuse(defective_NPHW).numpy(), 0.999))
+    good_NHW, defective_MHW = best.fuse(good_NPHW), best.fuse(defective_MPHW)
+    low, high = float(np.quantile(good_NHW.numpy(), 0.9)), float(np.quantile(defective_MHW.numpy(), 0.999))
+    center_PHW, scale_PHW = normal_statistics(good.maps_NPHW, normalise)
+    chosen = replace(
+        best,
+        center_PHW=center_PHW,
+        scale_PHW=scale_PHW,
+        threshold=threshold_at(best.reduce(good_NHW), false_reject_rate),
+        colours=(low, max(high, low + 1e-6)),
+    )
     rows = tuple(
         {"weights": list(s.weights), "reduction": reduction_name(s), "auroc": value} for value, s in options
     )
-    chosen = replace(best, threshold=threshold, colours=(low, max(high, low + 1e-6)))
     return Selection(chosen, best_auroc, rows)
+
+
+def cross_normalised(images: UnitMaps, good: UnitMaps, normalise: str) -> Tensor:
+    """``(maps - center) / scale``, each unit by the statistics of good images of other units.
+
+    Units are dealt into :data:`FOLDS` folds, and a fold is judged by all the others.
+    """
+    number = {unit: i % FOLDS for i, unit in enumerate(sorted(set(good.units)))}
+    fold_N = torch.tensor([number.get(unit, FOLDS) for unit in images.units])
+    good_fold_N = torch.tensor([number[unit] for unit in good.units])
+    normalised_NPHW = torch.empty_like(images.maps_NPHW, dtype=torch.float32)
+    for fold in sorted(set(fold_N.tolist())):
+        others = good.maps_NPHW[good_fold_N != fold]
+        center_PHW, scale_PHW = normal_statistics(others if len(others) else good.maps_NPHW, normalise)
+        rows = fold_N == fold
+        normalised_NPHW[rows] = (images.maps_NPHW[rows].float() - center_PHW) / scale_PHW
+    return normalised_NPHW
 
 
 def normal_statistics(good_NPHW: Tensor, normalise: str) -> tuple[Tensor, Tensor]:
@@ -276,6 +312,12 @@ def _weight_options(
     if config.weights == "paper":
         return [paper_weights]
     if config.weights != "auto":
+        if not any(w for w, part in zip(config.weights, PARTS, strict=True) if part in parts):
+            raise ConfigError(
+                "all weight lies on score parts that the method does not have",
+                where=f"scoring.weights = {config.weights}",
+                fix=f"give weight to {', '.join(parts)}",
+            )
         return [config.weights]
     present = [part in parts for part in PARTS]
     total = sum(paper_weights)

@@ -13,9 +13,12 @@ from sklearn.metrics import roc_auc_score
 from nfbmr.config import ScoringConfig
 from nfbmr.methods.table import METHODS
 from nfbmr.scoring.fusion import (
+    FOLDS,
     Scorer,
+    UnitMaps,
     auroc,
     auroc_error,
+    cross_normalised,
     normal_statistics,
     reduced,
     select_scorer,
@@ -94,6 +97,11 @@ def test_scorer_survives_json():
     assert again.threshold == scorer.threshold
 
 
+def _each(maps: torch.Tensor) -> UnitMaps:
+    """Images of a part each; a good image and a defective one with the same number show the same part."""
+    return UnitMaps(maps, tuple(f"part {i:03d}" for i in range(len(maps))))
+
+
 def _maps(*, telling: str) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     good, defective = torch.rand(2, 40, 3, 6, 6, generator=generator)
@@ -105,8 +113,8 @@ def _maps(*, telling: str) -> tuple[torch.Tensor, torch.Tensor]:
 def test_selection_finds_the_part_and_reduction_that_tell(part):
     good, defective = _maps(telling=part)
     selection = select_scorer(
-        good,
-        defective,
+        _each(good),
+        _each(defective),
         ScoringConfig(smooth=0.0),
         parts=PARTS,
         paper_weights=(0.5, 0.5, 0.0),
@@ -124,7 +132,12 @@ def test_within_one_standard_error_the_candidate_with_most_evidence_wins():
     good, defective = torch.rand(2, 40, 3, 6, 6, generator=generator)
     defective[:, :, :4, :4] += 1.5
     chosen = select_scorer(
-        good, defective, ScoringConfig(), parts=PARTS, paper_weights=(0.5, 0.5, 0.0), false_reject_rate=0.1
+        _each(good),
+        _each(defective),
+        ScoringConfig(),
+        parts=PARTS,
+        paper_weights=(0.5, 0.5, 0.0),
+        false_reject_rate=0.1,
     )
     assert all(chosen.scorer.weights)
     assert chosen.scorer.reduction == "mean"
@@ -135,13 +148,18 @@ def test_selection_keeps_to_what_is_fixed_and_to_the_parts_that_exist():
     good, defective = _maps(telling="norm")
     fixed = ScoringConfig(reduction="mean", weights=(1.0, 0.0, 0.0))
     chosen = select_scorer(
-        good, defective, fixed, parts=PARTS, paper_weights=(0.5, 0.5, 0.0), false_reject_rate=0.1
+        _each(good),
+        _each(defective),
+        fixed,
+        parts=PARTS,
+        paper_weights=(0.5, 0.5, 0.0),
+        false_reject_rate=0.1,
     )
     assert chosen.scorer.weights == (1.0, 0.0, 0.0)
     assert chosen.scorer.reduction == "mean"
     alone = select_scorer(
-        good,
-        defective,
+        _each(good),
+        _each(defective),
         ScoringConfig(),
         parts=("norm",),
         paper_weights=(0.0, 0.0, 0.5),
@@ -172,7 +190,12 @@ def test_normalising_by_position_finds_what_is_odd_for_its_place():
     def found(normalise):
         config = ScoringConfig(normalise=normalise, weights=(0.0, 0.0, 1.0), reduction="max", smooth=0.0)
         return select_scorer(
-            good, defective, config, parts=PARTS, paper_weights=(0.5, 0.5, 0.0), false_reject_rate=0.1
+            _each(good),
+            _each(defective),
+            config,
+            parts=PARTS,
+            paper_weights=(0.5, 0.5, 0.0),
+            false_reject_rate=0.1,
         ).auroc
 
     assert found("position") > 0.99 > 0.7 > found("part")
@@ -181,3 +204,31 @@ def test_normalising_by_position_finds_what_is_odd_for_its_place():
 def test_parts_that_do_not_vary_are_left_finite():
     center, scale = normal_statistics(torch.zeros(5, 3, 2, 2), "position")
     assert torch.isfinite(Scorer((1.0, 1.0, 1.0), center, scale).fuse(torch.ones(1, 3, 2, 2))).all()
+
+
+def test_threshold_holds_for_new_parts_when_few_images_set_it():
+    """Judged by statistics of its own images a part looks too normal, and more so with five of them."""
+    generator = torch.Generator().manual_seed(0)
+    rejected = []
+    for _ in range(30):
+        parts = torch.randn(24, 1, 3, 8, 8, generator=generator)
+        maps = (parts + 0.1 * torch.randn(24, 5, 3, 8, 8, generator=generator)).flatten(0, 1) + 5
+        good = UnitMaps(maps, tuple(f"part {i // 5}" for i in range(120)))
+        config = ScoringConfig(reduction="topk", topk=(0.2,), weights=(1.0, 1.0, 1.0), smooth=0.0)
+        chosen = select_scorer(
+            good, good, config, parts=PARTS, paper_weights=(0.5, 0.5, 0.0), false_reject_rate=0.1
+        ).scorer
+        new = torch.randn(200, 3, 8, 8, generator=generator) + 5
+        rejected.append((chosen.score(new) > chosen.threshold).double().mean())
+    assert torch.stack(rejected).mean() <= 0.13
+
+
+def test_a_unit_is_judged_by_other_units_only():
+    maps = torch.rand(3 * FOLDS, 3, 2, 2)
+    good = UnitMaps(maps, tuple(f"part {i:02d}" for i in range(3 * FOLDS)))
+    before = cross_normalised(good, good, "position")
+    maps[0] += 100
+    after = cross_normalised(good, good, "position")
+    same_fold = [0, FOLDS, 2 * FOLDS]
+    torch.testing.assert_close(after[same_fold[1:]], before[same_fold[1:]])
+    assert not torch.allclose(after[1], before[1])

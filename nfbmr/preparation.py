@@ -1,0 +1,132 @@
+"""From a configuration to stored features of what may be learned from."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nfbmr.config import Config, FeatureConfig
+from nfbmr.data.defects import synthetic_defects
+from nfbmr.data.pictures import Picture, ViewOp, picture_of
+from nfbmr.data.samples import Dataset, Sample, Split
+from nfbmr.errors import DataError, ImageError
+from nfbmr.features.extraction import extract, unusable, weights_of
+from nfbmr.features.store import FeatureStore
+from nfbmr.features.table import join
+from nfbmr.methods.fitting import TrainingData
+from nfbmr.results import synthetic_sample
+from nfbmr.training.compute import device_of
+from nfbmr.training.stopping import StopRequest
+
+log = logging.getLogger(__name__)
+
+
+def read_data(config: Config) -> tuple[Dataset, Split]:
+    """The data set and its split; without a path, the synthetic demonstration set is made first."""
+    from nfbmr.data.layouts import load_dataset
+    from nfbmr.data.splits import make_split
+
+    path, category = config.data.path, config.data.category
+    if path is None:
+        from nfbmr.data.synthesize import CLASSES, synthesize
+
+        category = category or CLASSES[0]
+        path = config.store.parent / "synthetic" / category
+        log.info("no --data given: the synthetic demonstration set, %s", path)
+        # Enough held-out good images (a fifth of 120) for a threshold at 5 %.
+        synthesize(path, classes=(category,), train=120, test_good=50, test_defective=70)
+    dataset = load_dataset(path, layout=config.data.layout, category=category, group_by=config.data.group_by)
+    return dataset, make_split(dataset, config.data)
+
+
+def training_data(
+    config: Config, split: Split, store: FeatureStore, stop: StopRequest
+) -> tuple[TrainingData, FeatureConfig, str]:
+    """Extract what may be learned from: training images, their views, validation images, their defects.
+
+    Returns:
+        The stored features; how they were made, with nothing left to be measured, so that prediction does the
+        same; the digest of the backbone's weights.
+
+    Raises:
+        ImageError: Images cannot be read; all of them are named, and the features of the others are kept.
+    """
+    device = str(device_of(config.train.device))
+    _refuse_unreadable(config, split, store, device, stop)
+    bases = [picture_of(sample) for sample in split.train]
+    views = [[base, *(base.then(ViewOp(view)) for view in config.features.views)] for base in bases]
+    train = [picture for pictures in views for picture in pictures]
+    validation = validation_of(config, split)
+    everything = [*train, *validation.good, *validation.defective]
+    extraction = extract(everything, config.features, store, device=device, stop=lambda: stop.requested)
+    log.info("features: %d computed, %d from the store", extraction.computed, extraction.reused)
+    table = join(extraction.tables)
+    rows = torch.arange(len(train)).view(len(bases), -1)
+    first, second = len(train), len(train) + len(validation.good)
+    return (
+        TrainingData(
+            train=table.part(range(first)),
+            rows_NV=rows,
+            good=table.part(range(first, second)),
+            defective=table.part(range(second, len(everything))),
+            good_samples=validation.good_samples,
+            defective_samples=validation.defective_samples,
+        ),
+        config.features.model_copy(update={"compute": extraction.compute}),
+        weights_of(extraction),
+    )
+
+
+def _refuse_unreadable(
+    config: Config, split: Split, store: FeatureStore, device: str, stop: StopRequest
+) -> None:
+    """Name files that cannot be opened together with those that cannot be decoded; store the others."""
+    failed: dict[Path, ImageError] = {}
+    pictures = []
+    for sample in (*split.train, *split.validation):
+        try:
+            pictures.append(picture_of(sample))
+        except ImageError as error:
+            failed[sample.path] = error
+    if failed:
+        extraction = extract(
+            pictures, config.features, store, device=device, on_error="skip", stop=lambda: stop.requested
+        )
+        failed |= {pictures[i].path: error for i, error in extraction.failed.items()}
+        raise unusable(failed, len(pictures) + len(failed))
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What choices are made on: images, and how to get their pictures."""
+
+    good: tuple[Picture, ...]
+    defective: tuple[Picture, ...]
+    good_samples: tuple[Sample, ...]
+    defective_samples: tuple[Sample, ...]
+
+
+def validation_of(config: Config, split: Split) -> Validation:
+    """Held-out good images and synthetic defects on them; test images only where `selection.on` says so."""
+    if config.selection.on == "test":
+        log.warning("selection.on = test: results are marked test-peeked and say nothing of new parts")
+        good = tuple(sample for sample in split.test if sample.is_good)
+        defective = tuple(sample for sample in split.test if not sample.is_good)
+        if not good or not defective:
+            raise DataError(
+                "the test set has no images of one class, so nothing can be selected on it",
+                where="selection.on = test",
+                fix="set selection.on=validation",
+            )
+        return Validation(tuple(map(picture_of, good)), tuple(map(picture_of, defective)), good, defective)
+    selection = config.selection
+    good = split.validation
+    defects = synthetic_defects(
+        good, kinds=selection.defects, per_image=selection.per_image, seed=config.seed
+    )
+    # All images once, in their order, then all again.
+    defective = tuple(synthetic_sample(sample) for _ in range(selection.per_image) for sample in good)
+    return Validation(tuple(map(picture_of, good)), defects, good, defective)

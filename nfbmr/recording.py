@@ -1,0 +1,87 @@
+"""What a tracker is told of a run, and when."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nfbmr.config import Config
+from nfbmr.data.samples import Dataset, Split
+from nfbmr.paths import RunPaths
+from nfbmr.resolve import flat
+from nfbmr.results import side_counts
+from nfbmr.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Tells a tracker of a run: how it begins, each epoch, how it ends."""
+
+    paths: RunPaths
+    config: Config
+    tracker: Tracker
+
+    def begin(self, dataset: Dataset, split: Split, digest: str) -> None:
+        """Settings, labels, the data set and who is on which side of its split."""
+        sides = {"train": split.train, "validation": split.validation, "test": split.test}
+        counts = {side: side_counts(samples) for side, samples in sides.items()}
+        told = "; ".join(f"{side} {_counted(kinds)}" for side, kinds in counts.items())
+        log.info("%s, split %s, seed %d: %s", dataset.name, split.name, split.seed, told)
+        shared = {s.group for s in (*split.train, *split.validation)} & {s.group for s in split.test} - {None}
+        if shared:
+            log.warning(
+                "the split leaks: %d groups stand on both sides; split=group keeps them apart", len(shared)
+            )
+        self.tracker.params(flat(self.config))
+        self.tracker.tags(
+            {
+                "nfbmr.method": self.config.method,
+                "nfbmr.split": split.name,
+                "nfbmr.split_digest": split.digest,
+                "nfbmr.test_peeked": str(self.config.selection.on == "test").lower(),
+            }
+        )
+        flat_counts = {
+            f"{side}_{kind}": n for side, kinds in counts.items() for kind, n in kinds.items() if n
+        }
+        self.tracker.dataset(dataset.name, digest, split.name, str(dataset.root), flat_counts)
+        for path in (self.paths.config, self.paths.split, self.paths.environment):
+            self.tracker.artifact(path)
+
+    def epoch(self, stage: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        """An epoch's metrics, with the epoch as their step; those that were validated are logged as well."""
+        names = ("loss", "validation_loss", "validation_auroc")
+        if "validation_auroc" in metrics:
+            told = [f"{name.replace('_', ' ')} {metrics[name]:.4f}" for name in names if name in metrics]
+            log.info("stage %s, epoch %d: %s", stage, epoch, ", ".join(told))
+        values = {f"{stage}/{name}": value for name, value in metrics.items() if name != "epoch"}
+        self.tracker.metrics(values, step=epoch)
+
+    def end(self, summary: Mapping[str, Any]) -> None:
+        """Results, report, pictures and the model; losses went out as they were made."""
+        self.tracker.metrics(dict(_numbers(summary)))
+        for path in (self.paths.report, self.paths.summary, self.paths.scores, self.paths.history):
+            self.tracker.artifact(path)
+        for picture in sorted(self.paths.pictures.glob("*.png")):
+            self.tracker.artifact(picture, "pictures")
+        if self.config.tracking.log_model:
+            self.tracker.model(self.paths.model)
+
+
+def _numbers(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """``test/image_auroc``, ``test/image_auroc_low``, ..., ``seconds/flow``; undefined ones left out."""
+    for side, metrics in summary["metrics"].items():
+        for name, estimate in metrics.items():
+            for end, value in estimate.items():
+                if value is not None:
+                    yield f"{side}/{name}" + ("" if end == "value" else f"_{end}"), value
+    for phase, seconds in summary["timings"].items():
+        yield f"seconds/{phase}", seconds
+
+
+def _counted(kinds: Mapping[str, int]) -> str:
+    return " and ".join(f"{count} {kind}" for kind, count in kinds.items() if count) or "none"

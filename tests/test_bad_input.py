@@ -111,8 +111,6 @@ def test_unusable_training_images_are_all_named_and_the_others_are_kept(train, p
 def test_unusable_test_images_are_named_after_the_others_are_scored(train, parts, tmp_path):
     broken = sorted((parts / "test" / "good").glob("*.png"))[0]
     broken.write_bytes(b"")
-    code = main(["data", "inspect", str(parts), "--json"])
-    assert code in (0, 2)
     (tmp_path / "runs").mkdir()
     pairs = [part for setting in TINY for part in ("--set", setting)]
     code = main(
@@ -161,7 +159,7 @@ def test_backbone_that_does_not_exist(train, parts):
     assert "tf_efficientnet_lite0" in json.dumps(answer)
 
 
-def test_shard_corrupted_on_disk(train, parts, tmp_path):
+def test_shard_corrupted_on_disk(train, parts, tmp_path, capsys):
     assert train("--data", parts)[0] == 0
     shard = max((tmp_path / "store").rglob("*.arrow"), key=lambda path: path.stat().st_size)
     raw = bytearray(shard.read_bytes())
@@ -170,7 +168,8 @@ def test_shard_corrupted_on_disk(train, parts, tmp_path):
     code, answer = train("--data", parts, settings=["mapping.latent=4"])
     assert code == 2
     assert "verify" in answer["error"]["fix"]
-    assert main(["features", "verify", "--repair", "--store", str(tmp_path / "store")]) in (0, 2)
+    assert main(["features", "verify", "--repair", "--store", str(tmp_path / "store")]) == 0
+    capsys.readouterr()
     assert train("--data", parts, settings=["mapping.latent=4"])[0] == 0
 
 
@@ -212,7 +211,7 @@ def test_file_names_with_spaces_quotes_newlines_and_other_scripts(train, parts):
         for path, name in zip(files, names, strict=False):
             path.rename(path.with_name(name))
     code, answer = train("--data", parts)
-    assert code == 0
+    assert code == 0, answer
     run = Path(answer["run_dir"])
     assert (run / "report.html").exists()
     assert main(["predict", str(run), str(parts / "test" / "good"), "--out", str(run / "out")]) == 0

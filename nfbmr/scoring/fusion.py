@@ -155,7 +155,7 @@ def select_scorer(
 
     Synthetic defects rank fusions only roughly, so the highest image AUROC is not taken for the best. Among
     all candidates within one standard error of it (Hanley & McNeil 1982), the one that averages over most
-    evidence is chosen: most parts, then the largest share of positions. (Breiman et al. 1984 prune trees so.)
+    evidence is chosen: the largest share of positions, then most parts. (Breiman et al. 1984 prune trees so.)
 
     A unit is judged by statistics of the other units (:func:`cross_normalised`). Judged by its own as well it
     would look more normal than any new one, and the threshold would reject more good parts than it states.
@@ -300,10 +300,10 @@ def auroc_error(value: float, good: int, defective: int) -> float:
     return math.sqrt(max(0.0, variance) / (good * defective))
 
 
-def _evidence(scorer: Scorer) -> tuple[int, float]:
-    """How much a score averages over: parts, then the share of positions."""
+def _evidence(scorer: Scorer) -> tuple[float, int]:
+    """How much a score averages over: the share of positions, then parts."""
     share = {"max": 0.0, "mean": 1.0}.get(scorer.reduction, scorer.topk)
-    return sum(weight != 0 for weight in scorer.weights), share
+    return share, sum(weight != 0 for weight in scorer.weights)
 
 
 def _weight_options(

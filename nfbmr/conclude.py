@@ -98,7 +98,8 @@ def conclude(
     """
     config, scorer = detector.config, selection.scorer
     write_maps(paths.maps, (validation, test))
-    write_scores(paths.scores, (validation, test), scorer)
+    peeked = config.selection.on == "test"
+    write_scores(paths.scores, (validation, test), scorer, test_peeked=peeked)
     write_json(paths.history, context.history)
     metrics = {images.side: _measure(images, selection, context, detector) for images in (test, validation)}
     drawn = _draw(paths, detector, selection, validation, test, metrics["test"], context)
@@ -111,7 +112,7 @@ def conclude(
         "split": context.split["name"],
         "split_digest": context.split["digest"],
         "seed": config.seed,
-        "test_peeked": config.selection.on == "test",
+        "test_peeked": peeked,
         "leak": context.leak,
         "metrics": {
             side: {name: estimate.as_json() for name, estimate in estimates.items()}

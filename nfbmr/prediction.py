@@ -43,6 +43,7 @@ class Prediction:
         threshold: The model's.
         rejected: Whether the part is taken for defective.
         parts: Each score part's maximum over the map.
+        test_peeked: Whether the model's threshold was chosen on its test set.
         error: What was wrong with the image; None where it was scored.
         heatmap: The picture that was drawn, if any.
     """
@@ -52,6 +53,7 @@ class Prediction:
     threshold: float
     rejected: bool | None
     parts: dict[str, float]
+    test_peeked: bool
     error: str | None = None
     heatmap: Path | None = None
 
@@ -119,14 +121,15 @@ class Predictor:
     def _batch(
         self, files: Sequence[Path], images: Sequence[Tensor | ImageError], limit: float
     ) -> Iterator[tuple[Prediction, Tensor | None]]:
+        peeked = self.detector.config.selection.on == "test"
         readable = [image for image in images if isinstance(image, Tensor)]
         scored = iter(self._scored(torch.stack(readable)) if readable else ())
         for file, image in zip(files, images, strict=True):
             if isinstance(image, ImageError):
-                yield Prediction(file, None, limit, None, {}, image.what), None
+                yield Prediction(file, None, limit, None, {}, peeked, image.what), None
             else:
                 score, parts, map_HW = next(scored)
-                yield Prediction(file, score, limit, score > limit, parts), map_HW
+                yield Prediction(file, score, limit, score > limit, parts, peeked), map_HW
 
     def _scored(self, x_B3SS: Tensor) -> Iterator[tuple[float, dict[str, float], Tensor]]:
         # Rounded as the store rounds, so that a score is the one that the evaluation gave.

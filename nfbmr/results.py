@@ -65,12 +65,13 @@ def write_maps(path: Path, sets: Sequence[ScoredImages]) -> None:
     write_tensors(path, {name: tensor for images in sets for name, tensor in _tensors(images)})
 
 
-def write_scores(path: Path, sets: Sequence[ScoredImages], scorer: Scorer) -> None:
+def write_scores(path: Path, sets: Sequence[ScoredImages], scorer: Scorer, *, test_peeked: bool) -> None:
     """A row an image, as Parquet: who it is, its score and decision, each part by each reduction."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pylist([row for images in sets for row in _rows(images, scorer)])
+    rows = [{**row, "test_peeked": test_peeked} for images in sets for row in _rows(images, scorer)]
+    table = pa.Table.from_pylist(rows)
     with atomic(path) as temporary:
         pq.write_table(table, temporary)
 

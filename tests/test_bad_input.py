@@ -173,6 +173,31 @@ def test_shard_corrupted_on_disk(train, parts, tmp_path, capsys):
     assert train("--data", parts, settings=["mapping.latent=4"])[0] == 0
 
 
+def test_checkpoint_of_another_configuration_names_what_differs(train, parts):
+    code, answer = train("--data", parts)
+    assert code == 0
+    run = Path(answer["run_dir"])
+    (run / "summary.json").unlink()
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("latent: 8", "latent: 4"))
+    code, answer = train("--resume", run)
+    assert code == 2
+    assert "latent" in json.dumps(answer)
+
+
+def test_selecting_on_a_test_set_without_defects(train, parts):
+    for folder in (parts / "test").iterdir():
+        if folder.name != "good":
+            shutil.rmtree(folder)
+    assert train("--data", parts, settings=["selection.on=test"])[0] == 2
+    assert train("--data", parts)[0] == 0
+
+
+def test_weight_on_a_part_that_the_method_does_not_have(train, parts):
+    code, answer = train("--data", parts, "--method", "nf", settings=["scoring.weights=[1,0,0]"])
+    assert code == 2
+    assert "norm" in answer["error"]["fix"]
+
+
 def test_weights_of_another_model(train, parts, tmp_path):
     torch.save({"layer.weight": torch.zeros(3, 3)}, tmp_path / "other.pth")
     code, answer = train("--data", parts, settings=[f"features.weights={tmp_path / 'other.pth'}"])

@@ -132,12 +132,15 @@ def test_flow_alone_is_a_method(finished):
     assert summary["selection"]["weights"] == [0.0, 0.0, 1.0]
 
 
-def test_selecting_on_the_test_set_is_marked_everywhere(tiny):
+def test_selecting_on_the_test_set_is_marked_everywhere(tiny, textures):
     summary = nfbmr.train(tiny(selection__on="test"))
     assert summary["test_peeked"] is True
     paths = RunPaths(Path(summary["run_dir"]))
     assert "test-peeked" in paths.report.read_text().lower()
     assert read_record(paths.journal).tags["nfbmr.test_peeked"] == "true"
+    assert set(pq.read_table(paths.scores)["test_peeked"].to_pylist()) == {True}
+    (prediction,) = nfbmr.predict(paths.root, [next(textures.glob("*/test/good/*.png"))])
+    assert prediction.test_peeked
 
 
 def test_test_images_are_not_read_before_every_choice_is_made(tiny, textures, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,7 +120,7 @@ def conclude(
             for side, estimates in metrics.items()
         },
         "kinds": scores.counts(),
-        "notes": list(scores.notes()),
+        "notes": [*scores.notes(), *_notes_on_threshold(validation, config.selection.false_reject_rate)],
         "threshold": scorer.threshold,
         "selection": {
             "on": config.selection.on,
@@ -142,6 +143,18 @@ def conclude(
     write_report(summary, drawn, paths.report)
     write_json(paths.summary, summary)
     return summary
+
+
+def _notes_on_threshold(validation: ScoredImages, rate: float) -> list[str]:
+    """A word where too few good images set the threshold."""
+    good = int((~validation.defective_N).sum())
+    needed = math.ceil(1 / rate) - 1
+    if good >= needed:
+        return []
+    return [
+        f"The threshold comes from {good} good validation images; a false-reject rate of {rate:.0%} needs "
+        f"{needed} at least. It is their highest score, and says little of new parts."
+    ]
 
 
 def _measure(

@@ -51,7 +51,7 @@ class DataConfig(Section):
         0.1, description="share of the training images (or groups) held out"
     )
     limit_train: PositiveInt | None = Field(None, description="train on this many images at most (few-shot)")
-    seed: int = Field(0, ge=0, description="seed of the split")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of the split")
 
     @field_validator("group_by")
     @classmethod
@@ -233,7 +233,7 @@ class Config(Section):
     """
 
     method: str = Field("nf-bmr", description="a name in the table of methods (nfbmr config --methods)")
-    seed: int = Field(0, ge=0, description="of weights, batches and synthetic defects")
+    seed: int = Field(0, ge=0, lt=2**31, description="of weights, batches and synthetic defects")
     output: Path = Field(Path("runs"), description="run folders are made here")
     store: Path = Field(Path(".nfbmr/store"), description="features, latents and flows shared by all runs")
     data: DataConfig = DataConfig()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -112,11 +113,19 @@ def atomic(path: Path) -> Iterator[Path]:
         raise OutputError(
             f"cannot write ({error.strerror or error})",
             where=path,
-            fix="free some space or choose another folder, then run the same command again: it goes on",
+            fix=_mend(error),
         ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _mend(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free some space, then run the same command again: what is finished is used again"
+    if error.errno is None:  # a library that gives no reason but its own words
+        return "free some space or choose another folder, then run the same command again"
+    return "choose a folder that can be made and written (--output, --store, --out)"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from nfbmr.data.images import read_image
 from nfbmr.data.pictures import picture_of, prepare
 from nfbmr.data.samples import Sample
-from nfbmr.errors import CheckpointError, DataError, ImageError
+from nfbmr.errors import CheckpointError, ConfigError, DataError, ImageError
 from nfbmr.features.backbone import load_backbone
 from nfbmr.features.engine import Engine
 from nfbmr.features.shards import to_stored
@@ -113,6 +114,8 @@ class Predictor:
     ) -> Iterator[tuple[Prediction, Tensor | None]]:
         """Each file's prediction and anomaly map (H, W), in order; None for a map where it cannot be read."""
         limit = self.scorer.threshold if threshold is None else threshold
+        if not math.isfinite(limit):
+            raise ConfigError("the threshold is not a finite number", where=str(limit), fix="give a number")
         with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
             for start in range(0, len(files), self.features.batch):
                 chunk = files[start : start + self.features.batch]

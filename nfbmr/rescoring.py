@@ -78,17 +78,25 @@ def parse_fusion(text: str) -> tuple[float, float, float]:
         (1.0, 0.0, 0.5)
     """
     weights = dict.fromkeys(PARTS, 0.0)
-    for item in text.split(","):
-        name, _, value = item.strip().partition("=")
+    given = [item.strip().partition("=") for item in text.split(",")]
+    if len({name for name, _, _ in given}) < len(given):
+        raise ConfigError("a score part is named twice", where=f"--fuse {text}", fix="name each part once")
+    for name, equals, value in given:
+        if not equals:
+            raise ConfigError(
+                "not PART=WEIGHT", where=f"--fuse {text}", fix="for example --fuse source=1,target=1,norm=0.5"
+            )
         if name not in weights:
             raise ConfigError(
                 "no such score part", where=f"--fuse {text}", fix=f"parts are {', '.join(PARTS)}"
             )
         try:
             weights[name] = float(value)
+            if not 0 <= weights[name] <= 1e6:
+                raise ValueError
         except ValueError:
             raise ConfigError(
-                "a weight is no number",
+                "a weight is no number from 0 to 1e6",
                 where=f"--fuse {text}",
                 fix="for example --fuse source=1,target=1,norm=0.5",
             ) from None

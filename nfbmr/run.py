@@ -113,7 +113,7 @@ def train(
     except (Interrupted, KeyboardInterrupt) as stopped:
         status = "killed"
         raise Interrupted(
-            "stopped; what is done is kept",
+            "what is done is kept",
             where=run.paths.root,
             fix=f"go on with: nfbmr train --resume {run.paths.root}",
         ) from stopped

@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import nfbmr
-from nfbmr.errors import ImageError
+from nfbmr.errors import ConfigError, ImageError
 from nfbmr.paths import RunPaths
 from nfbmr.records import read_record
+from nfbmr.rescoring import parse_fusion
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +100,6 @@ def test_fresh_store_gives_the_same_numbers(finished, tmp_path):
 
 def test_rescoring_needs_neither_images_nor_store(finished, tmp_path):
     _, summary = finished
-    from nfbmr.rescoring import parse_fusion
-
     moved = tmp_path / "run"
     shutil.copytree(summary["run_dir"], moved)
     same = nfbmr.evaluate(moved)
@@ -179,3 +178,22 @@ def test_unreadable_training_images_are_all_named_at_once(tiny, textures, tmp_pa
         nfbmr.train(tiny(data__path=str(data)))
     assert first.name in str(caught.value)
     assert second.name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["x", "", "source=1,source=2", "source=-1", "source=1e308", "source=nan", "depth=1"]
+)
+def test_fusions_that_make_no_sense_are_refused(text):
+    with pytest.raises(ConfigError):
+        parse_fusion(text)
+
+
+def test_a_threshold_that_is_no_number_is_refused(finished, textures):
+    _, summary = finished
+    with pytest.raises(ConfigError):
+        nfbmr.predict(summary["run_dir"], [textures], threshold=float("nan"))
+
+
+def test_few_validation_images_are_said_to_be_few(finished):
+    _, summary = finished
+    assert any("threshold comes from" in note for note in summary["notes"])

@@ -35,6 +35,7 @@ def headline(summary: Mapping[str, Any]) -> str:
     if len(kinds) > 1:
         lines += ["", "  image_auroc by kind of defect"]
         lines += [f"    {kind:<14}{_interval(value)}" for kind, value in sorted(kinds.items())]
+    lines += [f"  NOTE      {note}" for note in summary.get("notes", ())]
     if summary.get("leak"):
         lines += ["", f"  LEAK      {summary['leak']}"]
     seconds = summary["timings"]

@@ -48,7 +48,7 @@ class DataConfig(Section):
         0.2, description="share of the good images (or groups) kept for the test set"
     )
     validation_fraction: Fraction = Field(
-        0.1, description="share of the training images (or groups) held out"
+        0.2, description="share of the training images (or groups) held out"
     )
     limit_train: PositiveInt | None = Field(None, description="train on this many images at most (few-shot)")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the split")
@@ -130,7 +130,7 @@ class MappingConfig(Section):
 class StageConfig(Section):
     """How one stage is trained."""
 
-    epochs: int = Field(24, ge=1)
+    epochs: int = Field(20, ge=1)
     batch: PositiveInt = 8
     lr: float = Field(2e-4, gt=0, description="peak of the schedule")
     weight_decay: float = Field(1e-5, ge=0)
@@ -162,7 +162,7 @@ class ScoringConfig(Section):
     )
     normalise: Literal["position", "part", "none"] = Field(
         "part",
-        description="of each part, by good validation images: its mean; mean and deviation by position; none",
+        description="by mean and deviation on good validation images: a part's, a position's, or not",
     )
     reduction: Literal["auto", "max", "mean", "topk"] = Field(
         "auto", description="of a map to the image score"

@@ -39,7 +39,7 @@ from nfbmr.training.stopping import StopRequest
 
 log = logging.getLogger(__name__)
 
-SELECTION_VERSION = 2
+SELECTION_VERSION = 3
 """Raised when another epoch would be chosen from the same validation set: old flows are then not found."""
 
 OnEpoch = Callable[[str, int, Mapping[str, float]], None]

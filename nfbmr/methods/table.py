@@ -76,7 +76,6 @@ NAMED: dict[str, Mapping[str, Any]] = {
     },
     # The main job in minutes: `make demo`.
     "demo": {
-        "data": {"validation_fraction": 0.2},
         "features": {"size": 256, "taps": ["blocks.4"]},
         "flow": {"blocks": 4, "hidden": 64, "kernels": [3]},
         "mapping": {"residual_blocks": 1, "latent": 64},

@@ -216,16 +216,17 @@ def cross_normalised(images: UnitMaps, good: UnitMaps, normalise: str) -> Tensor
 
 
 def normal_statistics(good_NPHW: Tensor, normalise: str) -> tuple[Tensor, Tensor]:
-    """Center and scale that make parts comparable: (P, H, W) or (P, 1, 1), from good images.
+    """Center and scale that make score parts comparable: (P, H, W) or (P, 1, 1), from good images.
 
-    ``position`` takes mean and standard deviation of each position, since a part's edge varies more than its
-    middle. Both are shrunk towards those of the whole map, as if :data:`SHRINKAGE` images had been added, so
-    that few images do not make a position look certain. ``part`` divides by the part's mean.
+    ``part`` takes each score part's mean and standard deviation over images and positions: a part that varies
+    on good images counts for less. ``position`` takes them at each position, since an edge may vary more than
+    the middle; both are then shrunk towards those of the whole map, as if :data:`SHRINKAGE` images had been
+    added, so that few images do not make a position look certain. ``none`` is 0 and 1.
 
     Example:
         >>> center, scale = normal_statistics(torch.rand(50, 3, 4, 4), "part")
-        >>> center.flatten().tolist(), scale.shape
-        ([0.0, 0.0, 0.0], torch.Size([3, 1, 1]))
+        >>> center.shape, scale.shape
+        (torch.Size([3, 1, 1]), torch.Size([3, 1, 1]))
     """
     maps = good_NPHW.double()
     count = len(maps)
@@ -233,7 +234,8 @@ def normal_statistics(good_NPHW: Tensor, normalise: str) -> tuple[Tensor, Tensor
     if normalise == "none" or not count:
         return torch.zeros(len(PARTS), 1, 1), torch.ones(len(PARTS), 1, 1)
     if normalise == "part":
-        return torch.zeros(len(PARTS), 1, 1), _positive(mean_P11)
+        deviation_P = (maps - mean_P11).square().mean((0, 2, 3)).sqrt()
+        return mean_P11.float(), _positive(deviation_P.view(-1, 1, 1))
     keep = count / (count + SHRINKAGE)
     center_PHW = keep * maps.mean(0) + (1 - keep) * mean_P11
     own_PHW = (maps - center_PHW).square().mean(0).sqrt()

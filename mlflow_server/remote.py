@@ -26,7 +26,9 @@ RUN_ID = "nfbmr.run_id"
 PARENT_ID = "nfbmr.parent_id"
 REVISION = "nfbmr.revision"
 PARENT_LINK = "mlflow.parentRunId"
-STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
+STATE = "nfbmr.state"
+# MLflow knows no pruned runs: they are finished there, and the tag nfbmr.state tells them apart.
+STATUS = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
 # What sending again will not mend. Anything else (no connection, no permission, a full server) may pass.
 HOPELESS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST"}
@@ -284,6 +286,7 @@ class RemoteRun:
             WaitingError: The server cannot be used now.
         """
         with self._sending():
+            self._client.set_tag(self.mlflow_run_id, STATE, status)
             self._client.set_terminated(self.mlflow_run_id, STATUS.get(status, "FAILED"), end_time=time)
             self._status = STATUS.get(status, "FAILED")
 

@@ -40,6 +40,7 @@ class Context:
         history: Metrics by stage, an epoch a row.
         epochs: The epoch kept, by stage.
         reused: Whether the flow came from the store.
+        saved: Seconds of training that were not needed for that, by stage.
         unreadable: What was wrong with test images that could not be scored, by name.
     """
 
@@ -50,6 +51,7 @@ class Context:
     history: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     epochs: Mapping[str, int] = field(default_factory=dict)
     reused: Mapping[str, bool] = field(default_factory=dict)
+    saved: Mapping[str, float] = field(default_factory=dict)
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -82,6 +84,49 @@ def split_facts(split: Split) -> dict[str, Any]:
     return {"name": split.name, "seed": split.seed, "digest": split.digest, "grouped": split.grouped}
 
 
+def summarise(
+    paths: RunPaths,
+    detector: Detector,
+    selection: Selection,
+    validation: ScoredImages,
+    context: Context,
+    timings: Mapping[str, float],
+) -> dict[str, Any]:
+    """What there is to say of a run before its test set is read."""
+    config, scorer = detector.config, selection.scorer
+    write_json(paths.history, context.history)
+    estimates = _measure(validation, selection, context, detector)
+    return {
+        "run_id": context.run_id,
+        "run_dir": str(paths.root),
+        "method": config.method,
+        "dataset": dict(context.dataset),
+        "split": context.split["name"],
+        "split_digest": context.split["digest"],
+        "seed": config.seed,
+        "test_peeked": config.selection.on == "test",
+        "metrics": {"validation": {name: estimate.as_json() for name, estimate in estimates.items()}},
+        "notes": _notes_on_threshold(validation, config.selection.false_reject_rate),
+        "threshold": scorer.threshold,
+        "selection": {
+            "on": config.selection.on,
+            "auroc": selection.auroc,
+            "weights": list(scorer.weights),
+            "normalise": "none" if config.scoring.weights == "paper" else config.scoring.normalise,
+            "reduction": reduction_name(scorer),
+            "false_reject_rate": config.selection.false_reject_rate,
+            "epochs": dict(context.epochs),
+            "candidates": [dict(candidate) for candidate in selection.candidates[:8]],
+        },
+        "reused": dict(context.reused),
+        "saved_seconds": dict(context.saved),
+        "parameters": detector.parameters(),
+        "timings": {phase: round(seconds, 3) for phase, seconds in timings.items()},
+        "config": config.model_dump(mode="json"),
+        "environment": environment(),
+    }
+
+
 def conclude(
     paths: RunPaths,
     detector: Detector,
@@ -97,48 +142,22 @@ def conclude(
     Returns:
         The summary, as ``--json`` prints it.
     """
-    config, scorer = detector.config, selection.scorer
+    scorer = selection.scorer
+    known = summarise(paths, detector, selection, validation, context, timings)
     write_maps(paths.maps, (validation, test))
-    peeked = config.selection.on == "test"
-    write_scores(paths.scores, (validation, test), scorer, test_peeked=peeked)
-    write_json(paths.history, context.history)
-    metrics = {images.side: _measure(images, selection, context, detector) for images in (test, validation)}
-    drawn = _draw(paths, detector, selection, validation, test, metrics["test"], context)
+    write_scores(paths.scores, (validation, test), scorer, test_peeked=known["test_peeked"])
+    estimates = _measure(test, selection, context, detector)
+    drawn = _draw(paths, detector, selection, validation, test, estimates, context)
     scores = scores_of(test, selection, grouped=bool(context.split["grouped"]))
-    summary: dict[str, Any] = {
-        "run_id": context.run_id,
-        "run_dir": str(paths.root),
-        "method": config.method,
-        "dataset": dict(context.dataset),
-        "split": context.split["name"],
-        "split_digest": context.split["digest"],
-        "seed": config.seed,
-        "test_peeked": peeked,
+    metrics = {"test": {name: estimate.as_json() for name, estimate in estimates.items()}}
+    summary = known | {
         "leak": context.leak,
-        "metrics": {
-            side: {name: estimate.as_json() for name, estimate in estimates.items()}
-            for side, estimates in metrics.items()
-        },
+        "metrics": metrics | known["metrics"],
         "kinds": scores.counts(),
-        "notes": [*scores.notes(), *_notes_on_threshold(validation, config.selection.false_reject_rate)],
-        "threshold": scorer.threshold,
-        "selection": {
-            "on": config.selection.on,
-            "auroc": selection.auroc,
-            "weights": list(scorer.weights),
-            "normalise": "none" if config.scoring.weights == "paper" else config.scoring.normalise,
-            "reduction": reduction_name(scorer),
-            "false_reject_rate": config.selection.false_reject_rate,
-            "epochs": dict(context.epochs),
-            "candidates": [dict(candidate) for candidate in selection.candidates[:8]],
-        },
-        "reused": dict(context.reused),
+        "notes": [*scores.notes(), *known["notes"]],
         "unreadable": dict(context.unreadable),
-        "timings": {phase: round(seconds, 3) for phase, seconds in timings.items()},
         "report": str(paths.report),
         "pictures": str(paths.pictures),
-        "config": config.model_dump(mode="json"),
-        "environment": environment(),
     }
     write_report(summary, drawn, paths.report)
     write_json(paths.summary, summary)

@@ -15,6 +15,7 @@
     ├── OutputError                 a full disk, a folder that cannot be written
     ├── TrackingError               a tracker that cannot be used at all
     └── MissingPackageError         an optional package that is not installed
+    Pruned                          a trial that a sweep ends early, because others do better
     Interrupted                     Ctrl-C or SIGTERM after a checkpoint; the command line exits with 130
 """
 
@@ -93,6 +94,10 @@ class TrackingError(NfbmrError):
 
 class MissingPackageError(NfbmrError):
     """An optional package is not installed."""
+
+
+class Pruned(NfbmrError):
+    """A trial is ended early: its epochs so far do worse than those of other trials. Not a mistake."""
 
 
 class Interrupted(NfbmrError):

@@ -47,6 +47,11 @@ class RunPaths:
         return self.root / "summary.json"
 
     @property
+    def fitted(self) -> Path:
+        """The summary of a run that ends before the test set is read, as a sweep's trials do."""
+        return self.root / "fitted.json"
+
+    @property
     def scores(self) -> Path:
         """A row per image: score, decision and score parts (Parquet)."""
         return self.root / "scores.parquet"

@@ -64,8 +64,10 @@ class Recorder:
     def end(self, summary: Mapping[str, Any]) -> None:
         """Results, report, pictures and the model; losses went out as they were made."""
         self.tracker.metrics(dict(_numbers(summary)))
-        for path in (self.paths.report, self.paths.summary, self.paths.scores, self.paths.history):
-            self.tracker.artifact(path)
+        paths = self.paths
+        for path in (paths.report, paths.summary, paths.fitted, paths.scores, paths.history):
+            if path.exists():  # a run that ends before the test set has no report
+                self.tracker.artifact(path)
         for picture in sorted(self.paths.pictures.glob("*.png")):
             self.tracker.artifact(picture, "pictures")
         if self.config.tracking.log_model:

@@ -5,27 +5,28 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nfbmr.conclude import Context, conclude, content_digest, dataset_facts, split_facts
+from nfbmr.conclude import Context, conclude, content_digest, dataset_facts, split_facts, summarise
 from nfbmr.config import Config
 from nfbmr.data.audit import audit_split
 from nfbmr.data.pictures import Picture, picture_of
 from nfbmr.data.samples import Sample, Split
 from nfbmr.environment import environment
-from nfbmr.errors import ConfigError, ImageError, Interrupted
+from nfbmr.errors import ConfigError, ImageError, Interrupted, Pruned
 from nfbmr.features.extraction import extract
 from nfbmr.features.store import FeatureStore
 from nfbmr.features.table import FeatureTable, join
 from nfbmr.methods.detector import Detector, build
 from nfbmr.methods.fitting import (
+    OnEpoch,
     TrainingData,
     choose_scorer,
     embeddings_of,
@@ -39,6 +40,7 @@ from nfbmr.preparation import read_data, training_data
 from nfbmr.recording import Recorder
 from nfbmr.resolve import dump_yaml, load_config
 from nfbmr.results import ScoredImages
+from nfbmr.scoring.fusion import Selection
 from nfbmr.tracking import FolderTracker, Status, Tracker
 from nfbmr.training.compute import device_of, limit_threads
 from nfbmr.training.stopping import StopRequest
@@ -60,24 +62,33 @@ def journal_only(run: Run) -> Tracker:
     return FolderTracker(run.paths.journal, run_id=run.run_id)
 
 
-def open_run(config: Config, resume: Path | None = None) -> Run:
-    """Make a new run's folder, or open one that was interrupted.
+def new_run(config: Config, *, run_id: str | None = None, folder: Path | None = None) -> Run:
+    """Make a run's folder, and write down what is to be run.
 
-    Raises:
-        ConfigError: `resume` is no run's folder.
+    Args:
+        config: What to run.
+        run_id: The run's name; by default the time, the method and four random letters.
+        folder: The run's own; by default ``<output>/<run_id>``.
     """
-    if resume is not None:
-        paths = RunPaths(resume)
-        if not paths.config.exists():
-            raise ConfigError(
-                "not the folder of a run", where=resume, fix="give a folder that holds config.yaml"
-            )
-        return Run(read_json(paths.identity)["run_id"], paths, load_config(paths.config))
-    run_id = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{config.method}-{uuid.uuid4().hex[:4]}"
-    paths = RunPaths(config.output / run_id)
+    if run_id is None:
+        run_id = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{config.method}-{uuid.uuid4().hex[:4]}"
+    paths = RunPaths(folder or config.output / run_id)
     write_json(paths.identity, {"run_id": run_id})
+    # Written last: a folder with a configuration is a run.
     write_text(paths.config, dump_yaml(config))
     return Run(run_id, paths, config)
+
+
+def open_run(folder: Path) -> Run:
+    """Open the folder of a run, finished or not.
+
+    Raises:
+        ConfigError: `folder` is no run's.
+    """
+    paths = RunPaths(folder)
+    if not paths.config.exists():
+        raise ConfigError("not the folder of a run", where=folder, fix="give a folder that holds config.yaml")
+    return Run(read_json(paths.identity)["run_id"], paths, load_config(paths.config))
 
 
 def train(
@@ -99,17 +110,48 @@ def train(
         NfbmrError: What was wrong, where, and what to do; finished work is kept.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint is written.
     """
+    run = new_run(config) if resume is None else open_run(resume)
+    with StopRequest() as stop:
+        return carry_out(run, tracking, stop)
+
+
+def carry_out(
+    run: Run,
+    tracking: Callable[[Run], Tracker],
+    stop: StopRequest,
+    *,
+    test: bool = True,
+    on_epoch: OnEpoch | None = None,
+) -> dict[str, Any]:
+    """Do a run, or what is left of it.
+
+    Args:
+        run: Which; a finished one is only read.
+        tracking: Makes the run's tracker.
+        stop: Asks it to checkpoint and stop.
+        test: False ends before the test set is read, as a sweep's trials do; the run can be gone on with.
+        on_epoch: Told of each epoch of both stages, also of a flow that the store had. :class:`Pruned` ends
+            the run early.
+
+    Returns:
+        The run's summary; without `test` it has validation metrics alone.
+    """
     limit_threads()
-    run = open_run(config, resume)
-    if run.paths.summary.exists():
-        log.info("run %s is finished already", run.run_id)
-        return dict(read_json(run.paths.summary))
+    for finished in (run.paths.summary, *(() if test else (run.paths.fitted,))):
+        if finished.exists():
+            log.info("run %s is finished already", run.run_id)
+            return dict(read_json(finished))
     tracker = tracking(run)
     status: Status = "failed"
     try:
-        with StopRequest() as stop:
-            summary = _train(run, tracker, stop)
+        recorder, clock = Recorder(run.paths, run.config, tracker), Clock()
+        trained = fit(run, recorder, clock, stop, on_epoch)
+        summary = evaluate_on_test(run, trained, clock, stop) if test else fitted_summary(run, trained, clock)
+        recorder.end(summary)
         status = "finished"
+    except Pruned:
+        status = "pruned"
+        raise
     except (Interrupted, KeyboardInterrupt) as stopped:
         status = "killed"
         raise Interrupted(
@@ -122,14 +164,34 @@ def train(
     return summary
 
 
-def _train(run: Run, tracker: Tracker, stop: StopRequest) -> dict[str, Any]:
-    config, clock = run.config, Clock()
+@dataclass(frozen=True)
+class Trained:
+    """A run after every choice is made, and before the test set is read."""
+
+    detector: Detector
+    selection: Selection
+    validation: ScoredImages
+    split: Split
+    flow_key: str
+    store: FeatureStore
+    context: Context
+
+
+def fit(
+    run: Run, recorder: Recorder, clock: Clock, stop: StopRequest, on_epoch: OnEpoch | None = None
+) -> Trained:
+    """Features, both stages, and every choice; the test set is not read."""
+    config = run.config
     dataset, split = read_data(config)
     write_json(run.paths.split, split.as_json())
     write_json(run.paths.environment, environment())
-    recorder = Recorder(run.paths, config, tracker)
     digest = content_digest(dataset)
     recorder.begin(dataset, split, digest)
+
+    def told(stage: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        recorder.epoch(stage, epoch, metrics)
+        if on_epoch is not None:
+            on_epoch(stage, epoch, metrics)
 
     store = FeatureStore(config.store)
     with clock("features"):
@@ -141,42 +203,59 @@ def _train(run: Run, tracker: Tracker, stop: StopRequest) -> dict[str, Any]:
 
     fitted = {}
     with clock("flow"):
-        flow_key, fitted["flow"] = fit_flow(detector, data, store, stop=stop, on_epoch=recorder.epoch)
+        flow_key, fitted["flow"] = fit_flow(detector, data, store, stop=stop, on_epoch=told)
     if detector.mapping is not None:
         detector.mapping.to(device)
         with clock("mapping"):
             folder = run.paths.checkpoints("mapping")
-            fitted["mapping"] = fit_mapping(
-                detector, data, flow_key, store, folder, stop=stop, on_epoch=recorder.epoch
-            )
+            fitted["mapping"] = fit_mapping(detector, data, flow_key, store, folder, stop=stop, on_epoch=told)
 
     with clock("selection"):
         validation = score_validation(detector, data, flow_key, store)
         selection = choose_scorer(detector, validation.good, validation.defective)
         detector = detector.with_scorer(selection.scorer)
         detector.save(run.paths.model)
-    with clock("test"):
-        test, unreadable = score_test(detector, split, flow_key, store, stop)
+    context = Context(
+        run_id=run.run_id,
+        dataset=dataset_facts(dataset, split, digest),
+        split=split_facts(split),
+        history={stage: list(fit.history) for stage, fit in fitted.items()},
+        epochs={stage: fit.epoch for stage, fit in fitted.items()},
+        reused={"flow": fitted["flow"].reused},
+        saved={"flow": fitted["flow"].seconds if fitted["flow"].reused else 0.0},
+    )
+    return Trained(detector, selection, validation, split, flow_key, store, context)
 
+
+def fitted_summary(run: Run, trained: Trained, clock: Clock) -> dict[str, Any]:
+    """The summary of a run that stops before the test set."""
+    summary = summarise(
+        run.paths, trained.detector, trained.selection, trained.validation, trained.context, clock.seconds
+    )
+    write_json(run.paths.fitted, summary)
+    return summary
+
+
+def evaluate_on_test(run: Run, trained: Trained, clock: Clock, stop: StopRequest) -> dict[str, Any]:
+    """Score the test set, once; measure, draw and report."""
+    detector, split = trained.detector, trained.split
+    with clock("test"):
+        test, unreadable = score_test(detector, split, trained.flow_key, trained.store, stop)
     with clock("audit"):
         leak = audit_split(split).finding
         if leak is not None:
             log.warning("%s", leak)
-
+    context = replace(trained.context, leak=leak, unreadable=unreadable)
     with clock("report"):
-        context = Context(
-            run_id=run.run_id,
-            dataset=dataset_facts(dataset, split, digest),
-            split=split_facts(split),
-            leak=leak,
-            history={stage: list(fit.history) for stage, fit in fitted.items()},
-            epochs={stage: fit.epoch for stage, fit in fitted.items()},
-            reused={"flow": fitted["flow"].reused},
-            unreadable=unreadable,
+        return conclude(
+            run.paths,
+            detector,
+            trained.selection,
+            trained.validation,
+            test,
+            context,
+            timings=clock.seconds,
         )
-        summary = conclude(run.paths, detector, selection, validation, test, context, timings=clock.seconds)
-    recorder.end(summary)
-    return summary
 
 
 def score_validation(

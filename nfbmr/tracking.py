@@ -31,7 +31,7 @@ from nfbmr.errors import OutputError, TrackingError
 from nfbmr.journal import Journal
 from nfbmr.monitoring import SystemMetrics
 
-Status = Literal["finished", "failed", "killed"]
+Status = Literal["finished", "pruned", "failed", "killed"]
 
 
 @runtime_checkable
@@ -68,7 +68,10 @@ class Tracker(Protocol):
         """Record the folder of the finished model under `name`."""
 
     def finish(self, status: Status = "finished") -> None:
-        """Close the record. A run that was stopped to go on later is ``killed``; opening it again goes on."""
+        """Close the record. A run that was stopped to go on later is ``killed``; opening it again goes on.
+
+        ``pruned`` is a sweep's trial that was ended early on purpose.
+        """
 
 
 class NoTracker:

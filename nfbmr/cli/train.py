@@ -25,10 +25,10 @@ def train(resolved: Any, resume: Path | None, as_json: bool) -> int:
     Features and flows that the store holds are used again. The test set is read once, after every choice.
     """
     import nfbmr
+    from mlflow_server.choice import choose, where_to_look
     from nfbmr import run
     from nfbmr.cli.ending import emit_despite
     from nfbmr.cli.results import headline, unreadable_images
-    from nfbmr.cli.tracking_choice import choose, where_to_look
 
     summary = run.train(
         resolved.config,

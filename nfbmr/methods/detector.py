@@ -78,6 +78,11 @@ class Detector:
         spaces["NF"] = z_BCHW.to(device, torch.float32)
         return {name: features.float().mean((2, 3)).cpu() for name, features in spaces.items()}
 
+    def parameters(self) -> dict[str, int]:
+        """Trained numbers by stage; the block that both mapping networks share counts once."""
+        modules = self._modules().items()
+        return {name: sum(p.numel() for p in module.parameters()) for name, module in modules}
+
     def with_scorer(self, scorer: Scorer) -> Detector:
         """The same networks with another scorer."""
         return replace(self, scorer=scorer)

@@ -75,6 +75,11 @@ class Fitted:
     epoch: int
     reused: bool
 
+    @property
+    def seconds(self) -> float:
+        """What its epochs took, whenever that was."""
+        return sum(metrics.get("seconds", 0.0) for metrics in self.history)
+
 
 def fit_flow(
     detector: Detector,
@@ -97,6 +102,9 @@ def fit_flow(
         meta = _load(flow, folder)
         if meta is not None:
             log.info("stage one: flow %s is in the store; nothing to train", key)
+            if on_epoch is not None:
+                for metrics in meta["history"]:
+                    on_epoch("flow", int(metrics["epoch"]), metrics)
             return key, Fitted(tuple(meta["history"]), meta["epoch"], reused=True)
         flow.standardise.fit(data.train, data.rows_NV[:, 0])
         result = train_stage(

@@ -1,4 +1,4 @@
-"""From ``tracking.kind`` to a tracker; here, because only the command line may look outside the core."""
+"""From ``tracking.kind`` to a tracker: the one place that knows them all. MLflow is imported when it is used."""
 
 from __future__ import annotations
 

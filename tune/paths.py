@@ -1,0 +1,100 @@
+"""Every path of a sweep and of an ablation, in one place; nobody else joins strings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class PlanPaths:
+    """What the folders of sweeps and ablations have in common.
+
+    Attributes:
+        root: ``<output>/<name>``; the name is the ``run_id`` of the parent run.
+    """
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """Of the sweep or the ablation."""
+        return self.root.name
+
+    @property
+    def journal(self) -> Path:
+        """Journal of the parent run."""
+        return self.root / "tracking"
+
+    @property
+    def ray(self) -> Path:
+        """Ray Tune's own files; nothing in them is needed again."""
+        return self.root / "ray"
+
+    @property
+    def stop(self) -> Path:
+        """A file whose presence asks running trials to checkpoint and stop."""
+        return self.root / "stop"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one process that drives."""
+        return self.root / "lock"
+
+    @property
+    def summary(self) -> Path:
+        """What ``--json`` prints; written last."""
+        return self.root / "summary.json"
+
+    @property
+    def pictures(self) -> Path:
+        """Folder of pictures."""
+        return self.root / "pictures"
+
+    def table(self, kind: str) -> Path:
+        """The table of results: ``md``, ``csv`` or ``tex``."""
+        return self.root / f"table.{kind}"
+
+
+@dataclass(frozen=True)
+class SweepPaths(PlanPaths):
+    """The folder of a sweep.
+
+    Example:
+        >>> SweepPaths(Path("runs/tiles")).trial(7).as_posix()
+        'runs/tiles/trials/0007'
+    """
+
+    @property
+    def plan(self) -> Path:
+        """What was asked."""
+        return self.root / "sweep.yaml"
+
+    @property
+    def study(self) -> Path:
+        """Optuna's journal."""
+        return self.root / "study.journal"
+
+    def trial(self, number: int) -> Path:
+        """A trial's run folder."""
+        return self.root / "trials" / f"{number:04d}"
+
+
+@dataclass(frozen=True)
+class AblationPaths(PlanPaths):
+    """The folder of an ablation.
+
+    Example:
+        >>> AblationPaths(Path("runs/table5")).cell("n=2", "bottle", 0).as_posix()
+        'runs/table5/cells/n=2/bottle/seed-0'
+    """
+
+    @property
+    def plan(self) -> Path:
+        """What was asked."""
+        return self.root / "ablation.yaml"
+
+    def cell(self, row: str, category: str | None, seed: int) -> Path:
+        """A cell's run folder."""
+        folder = self.root / "cells" / row
+        return (folder if category is None else folder / category) / f"seed-{seed}"

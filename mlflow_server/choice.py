@@ -1,4 +1,4 @@
-"""From ``tracking.kind`` to a tracker: the one place that knows them all. MLflow is imported when it is used."""
+"""From ``tracking.kind`` to a tracker: the one place that knows them all. Imports MLflow lazily."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """What is to be run and how it went: the seam between those who plan trials and those who execute them.
 
 A planner (a study, an ablation) is a :class:`Tasks`: it hands out :class:`Task`, hears of their epochs and of
-their :class:`Outcome`. :func:`tune.execution.execute` runs them, on Ray or in this process; neither knows the other.
+their :class:`Outcome`. :func:`tune.execution.execute` runs them, on Ray or in this process. Neither
+knows the other.
 """
 
 from __future__ import annotations

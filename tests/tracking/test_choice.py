@@ -13,10 +13,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlflow_server.choice import choose
 from mlflow_server.destination import Destination, ui_hint, without_password
 from mlflow_server.sync import find_journals, status
 from nfbmr.cli.main import cli, main
-from mlflow_server.choice import choose
 from nfbmr.config import TrackingConfig
 from nfbmr.environment import code_revision, environment
 from nfbmr.errors import TrackingError

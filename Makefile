@@ -1,5 +1,5 @@
 # make install   what everything else needs, in .venv; quick when nothing has changed
-# make demo      the main job on the synthetic data set, in minutes
+# make demo      the main job, a small sweep, on the synthetic data set, in minutes
 # make test      all checks and all tests, as continuous integration runs them
 # make check     the checks alone: format, lint, types, layers, the core without its neighbours
 # make bench     benchmarks/: JSON and a table
@@ -28,7 +28,7 @@ install: .venv/.installed
 	@touch $@
 
 demo: install
-	@$(BIN)/nfbmr train --config demo
+	@$(BIN)/nfbmr sweep --config demo --space demo --trials 8
 
 test: check
 	@$(BIN)/pytest

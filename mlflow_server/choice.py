@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from nfbmr.config import TrackingConfig
@@ -19,6 +20,7 @@ def choose(
     *,
     parent_id: str | None = None,
     tags: Mapping[str, Any] | None = None,
+    patience: float = 10.0,
 ) -> Tracker:
     """Open the record of a run, or go on with it.
 
@@ -28,6 +30,8 @@ def choose(
         run_id: What the run is known by.
         parent_id: `run_id` of the sweep or ablation that the run belongs to.
         tags: The first labels, so that a run can be found from its first second on.
+        patience: Seconds without progress for which the end of a run waits for the server. Little will do
+            where somebody else looks after the journal, as the driver of a sweep does.
 
     Raises:
         MissingPackageError: MLflow was asked for and is not installed.
@@ -52,6 +56,7 @@ def choose(
         run_name=config.run_name,
         parent_id=parent_id,
         tags=tags,
+        patience=patience,
     )
 
 
@@ -70,10 +75,25 @@ def kind_of(config: TrackingConfig) -> str:
     return "mlflow" if importlib.util.find_spec("mlflow") else "folder"
 
 
-def where_to_look(config: TrackingConfig) -> str | None:
-    """How to see the recorded runs in MLflow; None where they are not sent there."""
+def where_to_look(config: TrackingConfig, journal: Path | None = None) -> str | None:
+    """How to see the recorded runs in MLflow; None where they are not sent there.
+
+    Args:
+        config: Of the runs.
+        journal: Folder of a run's journal: that run's page is named, once the server knows it.
+    """
     if kind_of(config) != "mlflow":
         return None
-    from mlflow_server.destination import ui_hint
+    from mlflow_server.cursor import Cursor
+    from mlflow_server.destination import LOCAL, Destination, page, ui_hint
 
-    return ui_hint(config.uri)
+    hint = ui_hint(config.uri)
+    if journal is None:
+        return hint
+    destination = Destination.resolve(config.uri, config.experiment)
+    cursor = Cursor.load(journal, destination)
+    if not cursor.mlflow_run_id:
+        return hint
+    if destination.remote:
+        return page(hint, cursor.experiment_id, cursor.mlflow_run_id)
+    return f"{hint}\n            then open {page(LOCAL, cursor.experiment_id, cursor.mlflow_run_id)}"

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit, urlunsplit
 from nfbmr.errors import TrackingError
 
 VARIABLE = "MLFLOW_TRACKING_URI"
+LOCAL = "http://127.0.0.1:5000"
+"""Where the command of :func:`ui_hint` serves its pages."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,20 @@ def ui_hint(uri: str | None = None) -> str:
     mlflow = "mlflow" if shutil.which("mlflow") else f"{shlex.quote(sys.executable)} -m mlflow"
     store = shlex.quote(without_password(where))
     return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {mlflow} ui --workers 1 --backend-store-uri {store}"
+
+
+def page(address: str, experiment_id: str, mlflow_run_id: str) -> str:
+    """The page of a run, on the side of MLflow's pages that is for model training.
+
+    MLflow 3.17 goes by the address alone: without the parameter it shows its pages for language models,
+    whatever the experiment's tags say.
+
+    Example:
+        >>> page("http://localhost:5000", "1", "abc")
+        'http://localhost:5000/#/experiments/1/runs/abc?workflowType=machine_learning'
+    """
+    base = address.rstrip("/")
+    return f"{base}/#/experiments/{experiment_id}/runs/{mlflow_run_id}?workflowType=machine_learning"
 
 
 def _sqlite_file(uri: str) -> Path | None:

@@ -51,6 +51,29 @@ def value_text(value: Any, limit: int = PARAM_LENGTH) -> str:
     return text[: max(0, limit - len(note) - 2)] + note
 
 
+def note_text(text: str, limit: int = TAG_LENGTH) -> str:
+    r"""A text of many lines as MLflow takes it for a description: whole lines, and how many more there are.
+
+    Example:
+        >>> print(note_text("| a |\n|---|\n" + "| 1 |\n" * 40, limit=60))
+        | a |
+        |---|
+        | 1 |
+        | 1 |
+        <BLANKLINE>
+        38 more lines are in the artifacts.
+    """
+    if len(text) <= limit:
+        return text
+    lines = text.rstrip("\n").splitlines(keepends=True)
+    room = limit - len(f"\n{len(lines)} more lines are in the artifacts.")
+    kept = 0
+    while kept < len(lines) and len(lines[kept]) <= room:
+        room -= len(lines[kept])
+        kept += 1
+    return f"{''.join(lines[:kept])}\n{len(lines) - kept} more lines are in the artifacts."
+
+
 def chunks(items: Iterable[tuple[str, Any]], count: int) -> Iterator[list[tuple[str, Any]]]:
     """Items by the request: at most `count` of them, and not too many bytes."""
     chunk: list[tuple[str, Any]] = []

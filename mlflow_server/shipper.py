@@ -141,8 +141,7 @@ class Shipper:
                 remote.begin(fields)
             case "artifact":
                 path = run / fields["path"]
-                name = path.name if path.is_dir() else ""
-                remote.artifact(path, "/".join(part for part in (fields["folder"], name) if part))
+                remote.artifact(path, artifact_folder(path, fields["folder"]))
             case "model":
                 remote.artifact(run / fields["path"], fields["name"])
             case "dataset":
@@ -265,6 +264,11 @@ class ShippingThread(threading.Thread):
                 problem,
             )
         self.problem = str(problem) or type(problem).__name__
+
+
+def artifact_folder(path: Path, folder: str) -> str:
+    """Where an artifact goes: a file into `folder`, a folder under its own name into it."""
+    return "/".join(part for part in (folder, path.name if path.is_dir() else "") if part)
 
 
 def _opening(folder: Path) -> Opening:

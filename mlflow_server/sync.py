@@ -83,6 +83,11 @@ def find_journals(paths: Iterable[Path]) -> list[Path]:
     return sorted(found, key=lambda folder: _Header.read(folder).parent_id is not None)
 
 
+def destination_of(folder: Path, uri: str | None = None) -> Destination | None:
+    """Where a journal is to be sent: to `uri`, else where its run was recorded for; None: nowhere."""
+    return _Header.read(folder).destination(uri)
+
+
 def status(folder: Path, uri: str | None = None) -> Sent:
     """Look at a journal, without asking the server.
 

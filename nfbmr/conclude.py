@@ -24,6 +24,8 @@ from nfbmr.methods.detector import Detector
 from nfbmr.paths import RunPaths, write_json
 from nfbmr.results import ScoredImages, side_counts, write_maps, write_scores
 from nfbmr.scoring.fusion import Selection, reduction_name
+from nfbmr.training.compute import device_of, gpu_memory
+from nfbmr.wording import count
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +124,7 @@ def summarise(
         "saved_seconds": dict(context.saved),
         "parameters": detector.parameters(),
         "timings": {phase: round(seconds, 3) for phase, seconds in timings.items()},
+        "gpu_memory": gpu_memory(device_of(config.train.device)),
         "config": config.model_dump(mode="json"),
         "environment": environment(),
     }
@@ -171,8 +174,8 @@ def _notes_on_threshold(validation: ScoredImages, rate: float) -> list[str]:
     if good >= needed:
         return []
     return [
-        f"The threshold comes from {good} good validation images; a false-reject rate of {rate:.0%} needs "
-        f"{needed} at least. It is their highest score, and says little of new parts."
+        f"The threshold comes from {count(good, 'good validation image')}; a false-reject rate of {rate:.0%} "
+        f"needs {needed} at least. It is their highest score, and says little of new parts."
     ]
 
 

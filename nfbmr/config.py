@@ -11,7 +11,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from nfbmr.addresses import store_address
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -87,11 +89,11 @@ class FeatureConfig(Section):
     compile: bool = Field(False, description="torch.compile with frozen weights; slow to start, faster after")
     batch: PositiveInt = Field(16, description="images a forward pass")
 
-    @field_validator("views")
+    @field_validator("views", "taps")
     @classmethod
-    def _distinct(cls, value: tuple[View, ...]) -> tuple[View, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("names a view twice")
+    def _distinct(cls, value: tuple[int | str, ...], field: ValidationInfo) -> tuple[int | str, ...]:
+        if len(set(map(str, value))) != len(value):
+            raise ValueError(f"names a {str(field.field_name).removesuffix('s')} twice")
         return value
 
 
@@ -119,12 +121,15 @@ class FlowConfig(Section):
 
 
 class MappingConfig(Section):
-    """The BMR: two mapping networks sharing their middle residual block."""
+    """Two mapping networks sharing their middle: the BMR's, or B-PFM's. The method says which."""
 
     residual_blocks: int = Field(
         2, ge=1, le=16, description="residual blocks n on each side of the shared one"
     )
     latent: PositiveInt = Field(256, description="channels C_latent inside (paper: 1024)")
+    pfm_latent: PositiveInt = Field(
+        400, description="latent width l of B-PFM's networks, for nf-b-pfm alone (published: 200, 400, 900)"
+    )
 
 
 class StageConfig(Section):
@@ -235,7 +240,10 @@ class Config(Section):
     method: str = Field("nf-bmr", description="a name in the table of methods (nfbmr config --methods)")
     seed: int = Field(0, ge=0, lt=2**31, description="of weights, batches and synthetic defects")
     output: Path = Field(Path("runs"), description="run folders are made here")
-    store: Path = Field(Path(".nfbmr/store"), description="features, latents and flows shared by all runs")
+    store: Path = Field(
+        Path(".nfbmr/store"),
+        description="features, latents and flows shared by all runs: a folder, or s3://bucket/prefix",
+    )
     data: DataConfig = DataConfig()
     features: FeatureConfig = FeatureConfig()
     flow: FlowConfig = FlowConfig()
@@ -245,6 +253,11 @@ class Config(Section):
     selection: SelectionConfig = SelectionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @field_validator("store")
+    @classmethod
+    def _address(cls, value: Path) -> Path:
+        return store_address(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:

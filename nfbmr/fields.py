@@ -159,7 +159,7 @@ def nearest(word: str, known: Iterable[str], limit: int = 3) -> tuple[str, ...]:
     """Names that `word` may have meant, best first.
 
     A key missing its beginning comes first, then a spelling close to a whole name, then one close to its
-    last part.
+    last part. Whether letters are small or large does not matter.
 
     Example:
         >>> nearest("flow.block", keys())
@@ -167,21 +167,19 @@ def nearest(word: str, known: Iterable[str], limit: int = 3) -> tuple[str, ...]:
         >>> nearest("epochs", keys())
         ('train.flow.epochs', 'train.mapping.epochs')
     """
-    names = list(known)
-    wanted = set(word.lower().split("."))
-    exact = [name for name in names if wanted <= set(name.split("."))]
-    if exact:
-        return tuple(exact[:limit])
-    close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.75)
-    if not close:
+    names = {name.lower(): name for name in known}
+    word = word.lower()
+    wanted = set(word.split("."))
+    found = [name for name in names if wanted <= set(name.split("."))]
+    if not found:
+        found = difflib.get_close_matches(word, names, n=1, cutoff=0.75)
+    if not found:
         tails: dict[str, list[str]] = {}
         for name in names:
             tails.setdefault(name.rpartition(".")[2], []).append(name)
-        last = word.lower().rpartition(".")[2]
-        close = [
-            name for tail in difflib.get_close_matches(last, tails, n=1, cutoff=0.7) for name in tails[tail]
-        ]
-    return tuple(close[:limit])
+        last = difflib.get_close_matches(word.rpartition(".")[2], tails, n=1, cutoff=0.7)
+        found = [name for tail in last for name in tails[tail]]
+    return tuple(names[name] for name in found[:limit])
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -191,5 +189,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         >>> did_you_mean("grup", ["legacy", "group"])
         '; did you mean group?'
     """
+    question = suggestion(word, known)
+    return f"; {question}" if question else ""
+
+
+def suggestion(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """The same as a sentence of its own; where no name is near, what is said otherwise.
+
+    Example:
+        >>> suggestion("zebra", ["legacy", "group"], "splits are legacy and group")
+        'splits are legacy and group'
+    """
     names = nearest(word, known)
-    return f"; did you mean {' or '.join(names)}?" if names else ""
+    return f"did you mean {' or '.join(names)}?" if names else otherwise

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nfbmr.data.images import read_image
 from nfbmr.errors import ImageError
-from nfbmr.evaluation import figures, heatmaps
+from nfbmr.evaluation import embedding, figures, heatmaps
 from nfbmr.evaluation.evaluation import Scores
 from nfbmr.evaluation.figures import StageCurve
 from nfbmr.evaluation.intervals import UNDEFINED, Estimate
@@ -95,7 +95,7 @@ def draw_curves(scene: Scene, folder: Path) -> list[Drawn]:
             )
         )
     if scene.embeddings:
-        path = figures.tsne(
+        path = embedding.tsne(
             scene.embeddings,
             scene.scores.defects,
             folder / "tsne.png",

@@ -91,6 +91,16 @@ class RunPaths:
         """Folder of the tracking journal."""
         return self.root / "tracking"
 
+    @property
+    def lock(self) -> Path:
+        """Held by the one process that works on the run, where several might: trials that are tried again."""
+        return self.root / "lock"
+
+    @property
+    def ray(self) -> Path:
+        """Ray Train's own files; nothing in them is needed again."""
+        return self.root / "ray"
+
     def checkpoints(self, stage: str) -> Path:
         """Folder of a stage's checkpoints."""
         return self.root / "checkpoints" / stage

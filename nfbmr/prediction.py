@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from nfbmr.data.files import IMAGE_SUFFIXES, images_below
 from nfbmr.data.images import read_image
 from nfbmr.data.pictures import picture_of, prepare
 from nfbmr.data.samples import Sample
@@ -30,8 +30,7 @@ from nfbmr.paths import RunPaths, atomic
 from nfbmr.scoring.fusion import Scorer
 from nfbmr.scoring.maps import PARTS
 from nfbmr.training.compute import device_of
-
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+from nfbmr.wording import as_text, visible
 
 
 @dataclass(frozen=True)
@@ -68,15 +67,14 @@ def images_in(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = (p for p in path.rglob("*") if p.is_file())
-            found += sorted(p for p in inside if p.suffix.lower() in IMAGE_ENDINGS)
+            found += sorted(images_below(path))
         elif path.exists():
             found.append(path)
         else:
             raise DataError("no such file or folder", where=path, fix="check the path")
     if not found:
         raise DataError(
-            "no images", where=", ".join(map(str, paths)), fix=f"endings: {' '.join(IMAGE_ENDINGS)}"
+            "no images", where=", ".join(map(str, paths)), fix=f"endings: {' '.join(sorted(IMAGE_SUFFIXES))}"
         )
     return list(dict.fromkeys(found))
 
@@ -201,7 +199,7 @@ def _draw(folder: Path, index: int, file: Path, map_HW: NDArray[np.float32], sco
     from nfbmr.evaluation.heatmaps import overlay
 
     # Numbered, since images from several folders may share a name.
-    stem = os.fsencode(file.stem).decode("utf-8", "backslashreplace").replace("\n", " ")[:80]
+    stem = visible(file.stem)[:80]
     path = folder / f"{index:05d}-{stem}.png"
     with atomic(path) as temporary:
         Image.fromarray(overlay(read_image(file), map_HW, *scorer.colours)).save(temporary, format="PNG")
@@ -236,6 +234,6 @@ def _rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, object]]:
     for prediction in predictions:
         row = asdict(prediction)
         parts = row.pop("parts")
-        row["path"] = os.fsencode(prediction.path).decode("utf-8", "backslashreplace")
+        row["path"] = as_text(prediction.path)
         row["heatmap"] = None if prediction.heatmap is None else str(prediction.heatmap)
         yield {**row, **{f"{part}_max": parts.get(part) for part in PARTS}}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from nfbmr.addresses import folder_here
 from nfbmr.config import Config, FeatureConfig
 from nfbmr.data.defects import synthetic_defects
 from nfbmr.data.pictures import Picture, ViewOp, picture_of
@@ -20,6 +21,7 @@ from nfbmr.methods.fitting import TrainingData
 from nfbmr.results import synthetic_sample
 from nfbmr.training.compute import device_of
 from nfbmr.training.stopping import StopRequest
+from nfbmr.training.workers import ALONE, Workers
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ def read_data(config: Config) -> tuple[Dataset, Split]:
         from nfbmr.data.synthesize import CLASSES, synthesize
 
         category = category or CLASSES[0]
-        path = config.store.parent / "synthetic" / category
+        path = folder_here(config.store).parent / "synthetic" / category
         log.info("no --data given: the synthetic demonstration set, %s", path)
         # Enough held-out good images (a fifth of 120) for a threshold at 5 %.
         synthesize(path, classes=(category,), train=120, test_good=50, test_defective=70)
@@ -43,9 +45,11 @@ def read_data(config: Config) -> tuple[Dataset, Split]:
 
 
 def training_data(
-    config: Config, split: Split, store: FeatureStore, stop: StopRequest
+    config: Config, split: Split, store: FeatureStore, stop: StopRequest, workers: Workers = ALONE
 ) -> tuple[TrainingData, FeatureConfig, str]:
     """Extract what may be learned from: training images, their views, validation images, their defects.
+
+    Every worker extracts its share, and gets all.
 
     Returns:
         The stored features; how they were made, with nothing left to be measured, so that prediction does the
@@ -55,13 +59,15 @@ def training_data(
         ImageError: Images cannot be read; all of them are named, and the features of the others are kept.
     """
     device = str(device_of(config.train.device))
-    _refuse_unreadable(config, split, store, device, stop)
+    _refuse_unreadable(config, split, store, device, stop, workers)
     bases = [picture_of(sample) for sample in split.train]
     views = [[base, *(base.then(ViewOp(view)) for view in config.features.views)] for base in bases]
     train = [picture for pictures in views for picture in pictures]
     validation = validation_of(config, split)
     everything = [*train, *validation.good, *validation.defective]
-    extraction = extract(everything, config.features, store, device=device, stop=lambda: stop.requested)
+    extraction = extract(
+        everything, config.features, store, device=device, stop=lambda: stop.requested, workers=workers
+    )
     log.info("features: %d computed, %d from the store", extraction.computed, extraction.reused)
     table = join(extraction.tables)
     rows = torch.arange(len(train)).view(len(bases), -1)
@@ -81,7 +87,7 @@ def training_data(
 
 
 def _refuse_unreadable(
-    config: Config, split: Split, store: FeatureStore, device: str, stop: StopRequest
+    config: Config, split: Split, store: FeatureStore, device: str, stop: StopRequest, workers: Workers
 ) -> None:
     """Name files that cannot be opened together with those that cannot be decoded; store the others."""
     failed: dict[Path, ImageError] = {}
@@ -93,7 +99,13 @@ def _refuse_unreadable(
             failed[sample.path] = error
     if failed:
         extraction = extract(
-            pictures, config.features, store, device=device, on_error="skip", stop=lambda: stop.requested
+            pictures,
+            config.features,
+            store,
+            device=device,
+            on_error="skip",
+            stop=lambda: stop.requested,
+            workers=workers,
         )
         failed |= {pictures[i].path: error for i, error in extraction.failed.items()}
         raise unusable(failed, len(pictures) + len(failed))

@@ -14,7 +14,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,8 @@ from nfbmr.config import Config
 from nfbmr.errors import ConfigError
 from nfbmr.fields import Key, alternatives, choices, did_you_mean, fields_of, keys, sections
 from nfbmr.layers import Layer, config_layers, file_layer, named_layer, option_layer, set_layer
+from nfbmr.nesting import nested
+from nfbmr.wording import count
 
 __all__ = [
     "Key",
@@ -137,10 +138,7 @@ def _settings(
 
 
 def _suggestion(key: str, value: Any) -> str:
-    if isinstance(value, Mapping):
-        close = get_close_matches(key, sections(), n=1, cutoff=0.6)
-        return f"; did you mean {close[0]}?" if close else ""
-    return did_you_mean(key, keys())
+    return did_you_mean(key, sections() if isinstance(value, Mapping) else keys())
 
 
 def _validated(settings: Mapping[str, _Setting], problems: list[str]) -> Config | None:
@@ -191,27 +189,10 @@ def _as_error(problems: Sequence[str]) -> ConfigError:
     if len(problems) == 1:
         return ConfigError(problems[0], fix=_HELP)
     lines = "".join(f"\n  - {problem}" for problem in problems)
-    return ConfigError(f"the configuration has {len(problems)} problems:{lines}", fix=_HELP)
+    return ConfigError(f"the configuration has {count(len(problems), 'problem')}:{lines}", fix=_HELP)
 
 
 # --------------------------------------------------------------------------------------- in and out again
-
-
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys to nested dictionaries.
-
-    Example:
-        >>> nested({"flow.blocks": 8, "flow.hidden": 64, "seed": 1})
-        {'flow': {'blocks': 8, 'hidden': 64}, 'seed': 1}
-    """
-    tree: dict[str, Any] = {}
-    for key, value in values.items():
-        *path, last = key.split(".")
-        branch = tree
-        for part in path:
-            branch = branch.setdefault(part, {})
-        branch[last] = value
-    return tree
 
 
 def _plain(config: Config) -> dict[str, Any]:

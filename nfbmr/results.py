@@ -20,6 +20,7 @@ from nfbmr.paths import atomic
 from nfbmr.scoring.fusion import REDUCTIONS, Scorer, UnitMaps, reduced
 from nfbmr.scoring.maps import PARTS
 from nfbmr.tensors import read_tensors, write_tensors
+from nfbmr.wording import as_text
 
 SYNTHETIC = "synthetic"
 """Kind of defect of the defects that were pasted on good validation images."""
@@ -86,7 +87,7 @@ def _rows(images: ScoredImages, scorer: Scorer) -> list[dict[str, Any]]:
     return [
         {
             "side": images.side,
-            "name": _printable(sample.name),
+            "name": as_text(sample.name),
             # Bytes, since Arrow's strings are UTF-8 and a file name need not be.
             "path": os.fsencode(sample.path),
             "mask": None if sample.mask is None else os.fsencode(sample.mask),
@@ -151,8 +152,3 @@ def side_counts(samples: Sequence[Sample]) -> dict[str, int]:
     """Good and defective images among `samples`."""
     good = sum(s.defect == GOOD for s in samples)
     return {"good": good, "defective": len(samples) - good}
-
-
-def _printable(name: str) -> str:
-    """A file name as UTF-8 text; bytes that are none are shown as escapes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -18,11 +18,11 @@ from nfbmr.conclude import Context, conclude, content_digest, dataset_facts, spl
 from nfbmr.config import Config
 from nfbmr.data.audit import audit_split
 from nfbmr.data.pictures import Picture, picture_of
-from nfbmr.data.samples import Sample, Split
+from nfbmr.data.samples import Dataset, Sample, Split
 from nfbmr.environment import environment
-from nfbmr.errors import ConfigError, ImageError, Interrupted, Pruned
+from nfbmr.errors import ConfigError, ImageError, Interrupted, NfbmrError, Pruned
 from nfbmr.features.extraction import extract
-from nfbmr.features.store import FeatureStore
+from nfbmr.features.store import FeatureStore, open_store
 from nfbmr.features.table import FeatureTable, join
 from nfbmr.methods.detector import Detector, build
 from nfbmr.methods.fitting import (
@@ -41,9 +41,10 @@ from nfbmr.recording import Recorder
 from nfbmr.resolve import dump_yaml, load_config
 from nfbmr.results import ScoredImages
 from nfbmr.scoring.fusion import Selection
-from nfbmr.tracking import FolderTracker, Status, Tracker
+from nfbmr.tracking import FolderTracker, NoTracker, Status, Tracker
 from nfbmr.training.compute import device_of, limit_threads
 from nfbmr.training.stopping import StopRequest
+from nfbmr.training.workers import ALONE, Workers
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,7 @@ def carry_out(
     *,
     test: bool = True,
     on_epoch: OnEpoch | None = None,
+    workers: Workers = ALONE,
 ) -> dict[str, Any]:
     """Do a run, or what is left of it.
 
@@ -132,21 +134,49 @@ def carry_out(
         test: False ends before the test set is read, as a sweep's trials do; the run can be gone on with.
         on_epoch: Told of each epoch of both stages, also of a flow that the store had. :class:`Pruned` ends
             the run early.
+        workers: The processes that share the work, all of which call this. Rank 0 alone writes the run's
+            folder and opens a tracker; of several checkpoints, flows and features nothing says how many
+            workers made them.
 
     Returns:
         The run's summary; without `test` it has validation metrics alone.
     """
     limit_threads()
-    for finished in (run.paths.summary, *(() if test else (run.paths.fitted,))):
-        if finished.exists():
+    with workers.together():
+        summary = workers.from_first(lambda: finished(run, test))
+        if summary is not None:
             log.info("run %s is finished already", run.run_id)
-            return dict(read_json(finished))
-    tracker = tracking(run)
+            return summary
+        return _recorded(run, tracking, stop, test, on_epoch, workers)
+
+
+def finished(run: Run, test: bool = True) -> dict[str, Any] | None:
+    """The summary of a run of which nothing is left to do, else None."""
+    for summary in (run.paths.summary, *(() if test else (run.paths.fitted,))):
+        if summary.exists():
+            return dict(read_json(summary))
+    return None
+
+
+def _recorded(
+    run: Run,
+    tracking: Callable[[Run], Tracker],
+    stop: StopRequest,
+    test: bool,
+    on_epoch: OnEpoch | None,
+    workers: Workers,
+) -> dict[str, Any]:
+    """Do it, with its tracker told of the beginning, the course and the end."""
+    tracker = tracking(run) if workers.rank == 0 else NoTracker()
     status: Status = "failed"
     try:
         recorder, clock = Recorder(run.paths, run.config, tracker), Clock()
-        trained = fit(run, recorder, clock, stop, on_epoch)
-        summary = evaluate_on_test(run, trained, clock, stop) if test else fitted_summary(run, trained, clock)
+        trained = fit(run, recorder, clock, stop, on_epoch, workers)
+        summary = (
+            evaluate_on_test(run, trained, clock, stop, workers)
+            if test
+            else workers.from_first(lambda: fitted_summary(run, trained, clock))
+        )
         recorder.end(summary)
         status = "finished"
     except Pruned:
@@ -159,6 +189,13 @@ def carry_out(
             where=run.paths.root,
             fix=f"go on with: nfbmr train --resume {run.paths.root}",
         ) from stopped
+    except NfbmrError:
+        raise
+    except Exception:
+        if workers.count > 1:
+            # As a rule a lost peer; whoever started the workers starts them again, or says that it failed.
+            status = "killed"
+        raise
     finally:
         tracker.finish(status)
     return summary
@@ -178,24 +215,26 @@ class Trained:
 
 
 def fit(
-    run: Run, recorder: Recorder, clock: Clock, stop: StopRequest, on_epoch: OnEpoch | None = None
+    run: Run,
+    recorder: Recorder,
+    clock: Clock,
+    stop: StopRequest,
+    on_epoch: OnEpoch | None = None,
+    workers: Workers = ALONE,
 ) -> Trained:
     """Features, both stages, and every choice; the test set is not read."""
     config = run.config
-    dataset, split = read_data(config)
-    write_json(run.paths.split, split.as_json())
-    write_json(run.paths.environment, environment())
-    digest = content_digest(dataset)
-    recorder.begin(dataset, split, digest)
+    store = open_store(config.store)  # refused before anything is read
+    dataset, split = workers.from_first(lambda: read_data(config))
+    digest = workers.from_first(lambda: begin(run, recorder, dataset, split))
 
     def told(stage: str, epoch: int, metrics: Mapping[str, float]) -> None:
         recorder.epoch(stage, epoch, metrics)
         if on_epoch is not None:
             on_epoch(stage, epoch, metrics)
 
-    store = FeatureStore(config.store)
     with clock("features"):
-        data, features, weights_digest = training_data(config, split, store, stop)
+        data, features, weights_digest = training_data(config, split, store, stop, workers)
     config = config.model_copy(update={"features": features})
     detector = build(config, data.train.shape, weights_digest)
     device = device_of(config.train.device)
@@ -203,18 +242,21 @@ def fit(
 
     fitted = {}
     with clock("flow"):
-        flow_key, fitted["flow"] = fit_flow(detector, data, store, stop=stop, on_epoch=told)
+        flow_key, fitted["flow"] = fit_flow(detector, data, store, stop=stop, on_epoch=told, workers=workers)
     if detector.mapping is not None:
         detector.mapping.to(device)
         with clock("mapping"):
             folder = run.paths.checkpoints("mapping")
-            fitted["mapping"] = fit_mapping(detector, data, flow_key, store, folder, stop=stop, on_epoch=told)
+            fitted["mapping"] = fit_mapping(
+                detector, data, flow_key, store, folder, stop=stop, on_epoch=told, workers=workers
+            )
 
     with clock("selection"):
-        validation = score_validation(detector, data, flow_key, store)
-        selection = choose_scorer(detector, validation.good, validation.defective)
+        validation = score_validation(detector, data, flow_key, store, workers)
+        selection = workers.from_first(lambda: choose_scorer(detector, validation.good, validation.defective))
         detector = detector.with_scorer(selection.scorer)
-        detector.save(run.paths.model)
+        if workers.rank == 0:
+            detector.save(run.paths.model)
     context = Context(
         run_id=run.run_id,
         dataset=dataset_facts(dataset, split, digest),
@@ -227,6 +269,15 @@ def fit(
     return Trained(detector, selection, validation, split, flow_key, store, context)
 
 
+def begin(run: Run, recorder: Recorder, dataset: Dataset, split: Split) -> str:
+    """Write down and record what the run sees; the digest of the data set's contents."""
+    write_json(run.paths.split, split.as_json())
+    write_json(run.paths.environment, environment())
+    digest = content_digest(dataset)
+    recorder.begin(dataset, split, digest)
+    return digest
+
+
 def fitted_summary(run: Run, trained: Trained, clock: Clock) -> dict[str, Any]:
     """The summary of a run that stops before the test set."""
     summary = summarise(
@@ -236,20 +287,30 @@ def fitted_summary(run: Run, trained: Trained, clock: Clock) -> dict[str, Any]:
     return summary
 
 
-def evaluate_on_test(run: Run, trained: Trained, clock: Clock, stop: StopRequest) -> dict[str, Any]:
+def evaluate_on_test(
+    run: Run, trained: Trained, clock: Clock, stop: StopRequest, workers: Workers = ALONE
+) -> dict[str, Any]:
     """Score the test set, once; measure, draw and report."""
-    detector, split = trained.detector, trained.split
     with clock("test"):
-        test, unreadable = score_test(detector, split, trained.flow_key, trained.store, stop)
+        test, unreadable = score_test(
+            trained.detector, trained.split, trained.flow_key, trained.store, stop, workers
+        )
+    return workers.from_first(lambda: measure_and_report(run, trained, clock, test, unreadable))
+
+
+def measure_and_report(
+    run: Run, trained: Trained, clock: Clock, test: ScoredImages, unreadable: Mapping[str, str]
+) -> dict[str, Any]:
+    """From score parts of the test images to the run's summary."""
     with clock("audit"):
-        leak = audit_split(split).finding
+        leak = audit_split(trained.split).finding
         if leak is not None:
             log.warning("%s", leak)
     context = replace(trained.context, leak=leak, unreadable=unreadable)
     with clock("report"):
         return conclude(
             run.paths,
-            detector,
+            trained.detector,
             trained.selection,
             trained.validation,
             test,
@@ -259,17 +320,29 @@ def evaluate_on_test(run: Run, trained: Trained, clock: Clock, stop: StopRequest
 
 
 def score_validation(
-    detector: Detector, data: TrainingData, flow_key: str, store: FeatureStore
+    detector: Detector,
+    data: TrainingData,
+    flow_key: str,
+    store: FeatureStore,
+    workers: Workers = ALONE,
 ) -> ScoredImages:
     """Score parts of the validation images and their synthetic defects."""
     maps_NPHW = torch.cat(
-        [maps_of(detector, y, latents(detector, y, flow_key, store)) for y in (data.good, data.defective)]
+        [
+            maps_of(detector, y, latents(detector, y, flow_key, store, workers), workers)
+            for y in (data.good, data.defective)
+        ]
     )
     return ScoredImages("validation", (*data.good_samples, *data.defective_samples), maps_NPHW)
 
 
 def score_test(
-    detector: Detector, split: Split, flow_key: str, store: FeatureStore, stop: StopRequest
+    detector: Detector,
+    split: Split,
+    flow_key: str,
+    store: FeatureStore,
+    stop: StopRequest,
+    workers: Workers = ALONE,
 ) -> tuple[ScoredImages, dict[str, str]]:
     """Score parts of the test images: the one place where a run reads them.
 
@@ -286,16 +359,21 @@ def score_test(
         except ImageError as error:
             failed[sample.name] = error.what
     config = detector.config
-    device = str(device_of(config.train.device))
     extraction = extract(
-        pictures, config.features, store, device=device, on_error="skip", stop=lambda: stop.requested
+        pictures,
+        config.features,
+        store,
+        device=str(device_of(config.train.device)),
+        on_error="skip",
+        stop=lambda: stop.requested,
+        workers=workers,
     )
     failed |= {readable[i].name: error.what for i, error in extraction.failed.items()}
     samples = [sample for i, sample in enumerate(readable) if i not in extraction.failed]
     table: FeatureTable = join(extraction.tables)
-    z = latents(detector, table, flow_key, store)
-    spaces = embeddings_of(detector, table, z)
-    return ScoredImages("test", tuple(samples), maps_of(detector, table, z), spaces), failed
+    z = latents(detector, table, flow_key, store, workers)
+    spaces = embeddings_of(detector, table, z, workers)
+    return ScoredImages("test", tuple(samples), maps_of(detector, table, z, workers), spaces), failed
 
 
 @dataclass

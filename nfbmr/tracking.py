@@ -30,6 +30,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from nfbmr.errors import OutputError, TrackingError
 from nfbmr.journal import Journal
 from nfbmr.monitoring import SystemMetrics
+from nfbmr.nesting import flatten
 
 Status = Literal["finished", "pruned", "failed", "killed"]
 
@@ -237,23 +238,6 @@ class FolderTracker:
                 fix="free some space, then run the same command again: it goes on",
             ) from error
         return copy
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level.
-
-    Example:
-        >>> flatten({"flow": {"blocks": 4, "kernels": (3, 5)}, "seed": 0})
-        {'flow.blocks': 4, 'flow.kernels': (3, 5), 'seed': 0}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{name}.")
-        else:
-            flat[name] = value
-    return flat
 
 
 def _labels(values: Mapping[str, Any]) -> dict[str, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +61,15 @@ def tiny(tmp_path: Path, textures: Path) -> Callable[..., Any]:
         return configure(settings=values | {key.replace("__", "."): v for key, v in settings.items()})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def peers() -> Iterator[Any]:
+    """Two processes in a gloo group: calls a function in both, with their workers (:mod:`tests.peers`)."""
+    spec = importlib.util.spec_from_file_location("tests.peers", Path(__file__).with_name("peers.py"))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tests.peers"] = module
+    spec.loader.exec_module(module)
+    two = module.Peers(2)
+    yield two
+    two.end()

@@ -105,6 +105,25 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert __version__ in capsys.readouterr().out
 
 
+def leaves(command: click.Command, *words: str) -> Iterator[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        for name in command.list_commands(click.Context(command)):
+            below = command.get_command(click.Context(command), name)
+            assert below is not None
+            yield from leaves(below, *words, name)
+    else:
+        yield " ".join(words), command
+
+
+def test_every_command_takes_json() -> None:
+    without = [
+        name
+        for name, command in leaves(cli_main.cli)
+        if not any("--json" in parameter.opts for parameter in command.params)
+    ]
+    assert without == []
+
+
 # -------------------------------------------------------------------------------------------- exit codes
 
 
@@ -137,6 +156,17 @@ def test_errors_end_with_their_code_and_are_told_to_people_and_programs(
 
     assert main(["fail"]) == code
     assert capsys.readouterr().out == ""
+
+
+def test_ctrl_c_before_there_is_a_run_says_what_to_do(
+    raising: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raising(KeyboardInterrupt())
+    assert main(["fail", "--json"]) == 130
+    output = capsys.readouterr()
+    fix = json.loads(output.out)["error"]["fix"]
+    assert "run the same command again" in fix
+    assert fix in output.err
 
 
 @pytest.mark.parametrize("ask", ["option", "environment"])
@@ -250,6 +280,10 @@ def test_completion_scripts_say_how_to_install_them(shell: str, capsys: pytest.C
     script = capsys.readouterr().out
     assert script.startswith("# install: nfbmr completion")
     assert "_NFBMR_COMPLETE" in script
+    assert main(["completion", shell, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["shell"], told["script"]) == (shell, script.rstrip("\n"))
+    assert f"# install: {told['install']}\n" in script
 
 
 @pytest.mark.parametrize(

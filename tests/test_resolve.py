@@ -152,6 +152,9 @@ def test_set_reads_what_was_meant(assignment: str, key: str, value: Any) -> None
         ("data.split=grup", ["official", "did you mean group?"]),
         ("train.flow.lr=.inf", ["train.flow.lr", "a number above 0"]),
         ("flow.kernels=4", ["odd kernel sizes"]),
+        ("features.taps=blocks.3,blocks.3", ["features.taps", "names a tap twice"]),
+        ("features.taps=35,'35'", ["names a tap twice"]),
+        ("features.views=rot90,rot90", ["names a view twice"]),
         ("data.group_by=(", ["not a regular expression"]),
         ("scoring.weights=0,0,0", ["all zero"]),
         ("scoring.weights=1,2", ["a list of 3"]),
@@ -242,7 +245,9 @@ def test_other_readers_see_text_as_text(value: str) -> None:
             "train.flow.lr": st.floats(1e-8, 10),
             "train.flow.clip": st.none() | st.floats(0.1, 10),
             "tracking.run_name": st.none() | st.text(),
-            "features.taps": st.lists(st.integers(0, 99) | st.text(min_size=1), min_size=1, max_size=3),
+            "features.taps": st.lists(
+                st.integers(0, 99) | st.text(min_size=1), min_size=1, max_size=3, unique_by=str
+            ),
             "data.path": st.none() | st.sampled_from(["a b/c", "ü", "-", "null", "1"]),
         },
     )

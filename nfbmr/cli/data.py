@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nfbmr.cli.options import emit, json_option
+from nfbmr.wording import count
 
 if TYPE_CHECKING:
     from nfbmr.data.samples import Dataset
@@ -55,7 +56,7 @@ def inspect_command(
 
     found = [inspect_dataset(d) for d in _datasets(path, layout, category, group_by)]
     summary = {"datasets": [i.as_json() for i in found], "problems": sum(len(i.problems) for i in found)}
-    emit(summary, as_json=as_json, text=_printable("\n\n".join(i.render() for i in found)))
+    emit(summary, as_json=as_json, text="\n\n".join(i.render() for i in found))
 
 
 @data.command("audit")
@@ -107,7 +108,7 @@ def audit_command(
         "pictures": drawn,
     }
     text = "\n\n".join(f"{d.name}, {a.render()}" for d, a in audits)
-    emit(summary, as_json=as_json, text=_printable(text + (f"\n\n  pictures: {drawn}" if drawn else "")))
+    emit(summary, as_json=as_json, text=text + (f"\n\n  pictures: {drawn}" if drawn else ""))
 
 
 @data.command("synthesize")
@@ -129,7 +130,7 @@ def synthesize_command(out: Path, classes: Sequence[str], as_json: bool, **numbe
         given["classes"] = tuple(classes)
     made = synthesize(out, **given)
     counts = {name: load_dataset(made, category=name).counts() for name in categories(made)}
-    lines = [f"{made}: {len(counts)} classes", ""]
+    lines = [f"{made}: {count(len(counts), 'class', 'classes')}", ""]
     lines += [
         f"  {name:<12}" + ", ".join(f"{n} {k}" for k, n in kinds.items()) for name, kinds in counts.items()
     ]
@@ -137,7 +138,7 @@ def synthesize_command(out: Path, classes: Sequence[str], as_json: bool, **numbe
     emit(
         {"path": str(made), "layout": "mvtec", "counts": counts},
         as_json=as_json,
-        text=_printable("\n".join(lines)),
+        text="\n".join(lines),
     )
 
 
@@ -149,8 +150,3 @@ def _datasets(path: Path, layout: str, category: str | None, group_by: str | Non
     return [
         load_dataset(path, layout=layout, category=name, group_by=group_by) for name in several or [category]
     ]
-
-
-def _printable(text: str) -> str:
-    """Text that every terminal takes, though file names may hold bytes that are not text."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -115,7 +115,9 @@ def _ending(error: BaseException) -> Ending:
     if isinstance(error, click.ClickException):
         return _usage(error, kind)
     if isinstance(error, click.Abort | KeyboardInterrupt):
-        return Ending(INTERRUPTED, "Interrupted", "interrupted", None, None, "interrupted")
+        # Where a run's folder exists, the run itself says how to go on; what is left has nothing half done.
+        error = Interrupted("interrupted", fix="run the same command again: nothing is done twice")
+        return Ending(INTERRUPTED, "Interrupted", error.what, None, error.fix, str(error))
     fix = "this is a bug in nfbmr: please report it with the traceback that --debug shows"
     what = f"{kind}: {error}"
     return Ending(UNEXPECTED, kind, what, None, fix, f"unexpected error: {what}\n  -> {fix}")

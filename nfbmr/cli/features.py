@@ -3,33 +3,54 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nfbmr.cli.options import config_options, emit, json_option
+from nfbmr.wording import count, plural, size_of
 
 if TYPE_CHECKING:
     from nfbmr.config import Config
     from nfbmr.data.pictures import Picture
     from nfbmr.errors import ImageError
-    from nfbmr.features.upkeep import SpaceInfo
+    from nfbmr.features.upkeep import FlowInfo, SpaceInfo
     from nfbmr.resolve import Resolved
 
 DEFAULT_STORE = Path(".nfbmr/store")
 
 
 def store_option(function: Any) -> Any:
-    """Give a command ``--store``; its function receives ``store``."""
+    """Give a command ``--store``; its function receives ``store``, a folder or an address."""
     return click.option(
         "--store",
-        type=click.Path(path_type=Path, file_okay=False),
         default=DEFAULT_STORE,
         show_default=True,
-        metavar="FOLDER",
+        metavar="FOLDER|s3://BUCKET/PREFIX",
+        callback=_existing,
         help="Where features, latents and flows are kept.",
     )(function)
+
+
+def _existing(ctx: click.Context, parameter: click.Parameter, value: Path | str) -> Path:
+    """A store that somebody names has to be there; where the usual one would be, there may be none yet."""
+    from nfbmr.addresses import ObjectPath, store_address
+    from nfbmr.errors import StoreError
+
+    try:
+        store = store_address(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, parameter) from error
+    named = ctx.get_parameter_source("store") is not click.core.ParameterSource.DEFAULT
+    if named and not isinstance(store, ObjectPath) and not store.is_dir():
+        raise StoreError(
+            "a file, not a store" if store.exists() else "no such store",
+            where=store,
+            fix="check --store; `nfbmr train` and `nfbmr features build` make one",
+        )
+    return store
 
 
 @click.group()
@@ -46,19 +67,20 @@ def build(resolved: Resolved, as_json: bool) -> None:
     Training afterwards finds them and computes none. What can be read is stored even if some images cannot.
     """
     from nfbmr.features.extraction import extract, unusable
-    from nfbmr.features.store import FeatureStore
+    from nfbmr.features.store import open_store
     from nfbmr.training.compute import device_of, limit_threads
     from nfbmr.training.stopping import StopRequest
 
     limit_threads()
 
     config = resolved.config
+    store = open_store(config.store)
     pictures, failed = _pictures(config)
     with StopRequest() as stop:
         extraction = extract(
             pictures,
             config.features,
-            FeatureStore(config.store),
+            store,
             device=str(device_of(config.train.device)),
             on_error="skip",
             stop=lambda: stop.requested,
@@ -78,7 +100,7 @@ def build(resolved: Resolved, as_json: bool) -> None:
             for spec, table in zip(extraction.specs, extraction.tables, strict=True)
         ],
     }
-    text = f"{extraction.computed} images computed ({rate:.1f} a second), {extraction.reused} were there"
+    text = f"{count(extraction.computed, 'image')} computed ({rate:.1f} a second), {extraction.reused} reused"
     emit(summary, as_json=as_json, text=f"{text}\nstored in {config.store}")
 
 
@@ -109,51 +131,68 @@ def _pictures(config: Config) -> tuple[list[Picture], dict[Path, ImageError]]:
 @json_option
 def list_(store: Path, as_json: bool) -> None:
     """List what the store holds, the most recently used first."""
-    from nfbmr.features.upkeep import list_spaces
+    from nfbmr.features.trees import tree_of
+    from nfbmr.features.upkeep import list_flows, list_spaces
 
-    infos = list_spaces(store)
+    tree = tree_of(store)
+    spaces = list_spaces(tree)
+    flows = list_flows(tree, spaces)
+    infos: list[SpaceInfo | FlowInfo] = [*spaces, *flows]
     total = sum(info.size for info in infos)
-    lines = [_line(info) for info in infos]
-    lines.append(f"{len(infos)} spaces, {_bytes(total)} in {store}")
-    emit(
-        {"store": store, "bytes": total, "spaces": [i.as_json() for i in infos]},
-        as_json=as_json,
-        text="\n".join(lines),
-    )
+    held = f"{count(len(spaces), 'space')} and {count(len(flows), 'flow')}, {size_of(total)} in {store}"
+    summary = {
+        "store": store,
+        "bytes": total,
+        "spaces": [info.as_json() for info in spaces],
+        "flows": [info.as_json() for info in flows],
+    }
+    emit(summary, as_json=as_json, text="\n".join([*map(_line, infos), held]))
 
 
 @features.command()
-@click.option("--repair", is_flag=True, help="Remove damaged shards: only their images are computed again.")
+@click.option("--repair", is_flag=True, help="Remove what is damaged: only that is computed again.")
 @store_option
 @json_option
 def verify(store: Path, repair: bool, as_json: bool) -> None:
-    """Read every stored byte and compare it with what was written.
+    """Read every stored byte and compare it with what was written; read every trained flow.
 
     Ends with exit code 2 if something is damaged and was not repaired.
     """
     from nfbmr.errors import CorruptShardError
+    from nfbmr.features import upkeep
     from nfbmr.features.shards import MEND
-    from nfbmr.features.store import verify_space
-    from nfbmr.features.upkeep import list_spaces
 
-    infos = list_spaces(store)
-    found = [verify_space(info.folder, repair=repair) for info in infos]
-    corrupt = [path for verification in found for path in verification.corrupt]
-    shards, rows = sum(v.shards for v in found), sum(v.rows for v in found)
-    if corrupt and not repair:
-        names = "".join(f"\n  {path}" for path in corrupt)
-        raise CorruptShardError(f"{len(corrupt)} of {shards} shards are damaged:{names}", fix=MEND)
-    summary = {"store": store, "shards": shards, "rows": rows, "removed": corrupt}
-    lines = [f"removed {path}" for path in corrupt]
-    lines.append(f"{rows} rows in {shards - len(corrupt)} shards are as they were written")
+    found = upkeep.verify(store, repair=repair)
+    damaged = [f"{store}/{name}" for name in found.damaged]
+    if damaged and not repair:
+        names = "".join(f"\n  {name}" for name in damaged)
+        files = count(found.shards + found.flows, "file")
+        raise CorruptShardError(
+            f"{len(damaged)} of {files} {plural(len(damaged), 'is', 'are')} damaged:{names}", fix=MEND
+        )
+    summary = {
+        "store": store,
+        "shards": found.shards,
+        "rows": found.rows,
+        "flows": found.flows,
+        "removed": damaged,
+    }
+    whole = found.shards + found.flows - len(damaged)
+    lines = [f"removed {name}" for name in damaged]
+    lines.append(f"sound: {count(whole, 'file')}, with {count(found.rows, 'row')}")
     emit(summary, as_json=as_json, text="\n".join(lines))
 
 
 @features.command()
 @click.option("--older-than", type=click.FloatRange(min=0), metavar="DAYS", help="Not used for this long.")
-@click.option("--keep", type=click.IntRange(min=0), metavar="N", help="All but the N most recently used.")
 @click.option(
-    "--space", "spaces", multiple=True, metavar="KEY", help="This one (or how its key begins). Repeatable."
+    "--keep", type=click.IntRange(min=0), metavar="N", help="All but the N most recently used, of each sort."
+)
+@click.option(
+    "--space", "spaces", multiple=True, metavar="KEY", help="This space (or how its key begins). Repeatable."
+)
+@click.option(
+    "--flow", "flows", multiple=True, metavar="KEY", help="This flow (or how its key begins). Repeatable."
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @store_option
@@ -163,40 +202,70 @@ def prune(
     older_than: float | None,
     keep: int | None,
     spaces: tuple[str, ...],
+    flows: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Remove stored spaces. One that a running process has open is never removed."""
-    from nfbmr.features.upkeep import prune as prune_store
+    """Remove stored spaces and flows.
 
-    if older_than is None and keep is None and not spaces:
-        raise click.UsageError("say what to remove: --older-than, --keep or --space")
-    pruned = prune_store(store, keep=keep, older_than_days=older_than, spaces=spaces, dry_run=dry_run)
-    freed = sum(info.size for info in pruned.removed)
+    A space that a running process has open is never removed, nor is a flow that is being trained.
+    """
+    from nfbmr.features import upkeep
+
+    if older_than is None and keep is None and not spaces and not flows:
+        raise click.UsageError("say what to remove: --older-than, --keep, --space or --flow")
+    # Flows first: when they were last used is told by their latents.
+    found = (
+        upkeep.prune_flows(store, keep=keep, older_than_days=older_than, flows=flows, dry_run=dry_run),
+        upkeep.prune(store, keep=keep, older_than_days=older_than, spaces=spaces, dry_run=dry_run),
+    )
+    of_flows, of_spaces = found
+    removed: list[SpaceInfo | FlowInfo] = [*of_spaces.removed, *of_flows.removed]
+    held: list[SpaceInfo | FlowInfo] = [*of_spaces.held, *of_flows.held]
+    freed = sum(info.size for info in removed)
     summary = {
         "store": store,
         "dry_run": dry_run,
         "bytes": freed,
-        "removed": [info.as_json() for info in pruned.removed],
-        "held": [info.as_json() for info in pruned.held],
+        "removed": [info.as_json() for info in of_spaces.removed],
+        "held": [info.as_json() for info in of_spaces.held],
+        "flows": {
+            "removed": [info.as_json() for info in of_flows.removed],
+            "held": [info.as_json() for info in of_flows.held],
+        },
     }
     verb = "would remove" if dry_run else "removed"
-    lines = [f"{verb} {_line(info)}" for info in pruned.removed]
-    lines += [f"in use, left: {_line(info)}" for info in pruned.held]
-    lines.append(f"{verb} {len(pruned.removed)} spaces, {_bytes(freed)}")
+    lines = [f"{verb} {_line(info)}" for info in removed]
+    lines += [f"in use, left: {_line(info)}" for info in held]
+    sorts = f"{count(len(of_spaces.removed), 'space')} and {count(len(of_flows.removed), 'flow')}"
+    lines.append(f"{verb} {sorts}, {size_of(freed)}")
     emit(summary, as_json=as_json, text="\n".join(lines))
 
 
-def _line(info: SpaceInfo) -> str:
+def _line(info: SpaceInfo | FlowInfo) -> str:
     used = datetime.datetime.fromtimestamp(info.used).strftime("%Y-%m-%d %H:%M")
-    shown = ("backbone", "tap", "size", "flow", "compute", "dtype")
-    fields = " ".join(f"{name}={info.fields[name]}" for name in shown if name in info.fields)
-    return f"{info.key[:12]}  {info.rows:>7} rows {_bytes(info.size):>9}  {used}  {info.kind} {fields}"
+    return f"{info.key[:12]}  {size_of(info.size):>9}  {used}  {_about(info)}"
 
 
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+def _about(info: SpaceInfo | FlowInfo) -> str:
+    """What was stored, in the words of the configuration."""
+    from nfbmr.features.upkeep import SpaceInfo
+
+    made = ("backbone", "tap", "size", "flow", "compute", "dtype")
+    if isinstance(info, SpaceInfo):
+        words = [info.kind, count(info.rows, "row"), *_named(info.fields, made)]
+    elif info.state == "trained":
+        training = info.identity.get("train", {})
+        words = [
+            "flow",
+            *_named(info.identity.get("flow", {}), ("blocks", "hidden")),
+            *_named({**training, "seed": info.identity.get("seed")}, ("epochs", "lr", "seed")),
+            *(["of", *_named(info.seen, ("backbone", "tap", "size"))] if info.seen else ()),
+        ]
+    else:
+        words = ["flow,", info.state]
+    return " ".join(words)
+
+
+def _named(fields: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    return [f"{name}={fields[name]}" for name in names if name in fields]

@@ -19,6 +19,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 from nfbmr import __version__
 from nfbmr.cli.ending import exit_code_of, keep_broken_pipe
+from nfbmr.cli.options import emit, json_option
 
 PROGRAM = "nfbmr"
 COMPLETE_VARIABLE = "_NFBMR_COMPLETE"
@@ -33,6 +34,10 @@ class Entry(NamedTuple):
 
 COMMANDS: dict[str, Entry] = {
     "train": Entry("nfbmr.cli.train:train", "Train a model on a folder of images, and evaluate it."),
+    "sweep": Entry("nfbmr.cli.sweep:sweep", "Search a space of configurations, and score the best one once."),
+    "ablate": Entry(
+        "nfbmr.cli.ablate:ablate", "Run every row of a table with several seeds, and tell them apart."
+    ),
     "evaluate": Entry(
         "nfbmr.cli.evaluate:evaluate", "Evaluate a finished run again: other scores, pictures, report."
     ),
@@ -40,6 +45,14 @@ COMMANDS: dict[str, Entry] = {
     "data": Entry("nfbmr.cli.data:data", "Inspect, audit or synthesize a data set."),
     "features": Entry("nfbmr.cli.features:features", "Build, list, verify or prune stored features."),
     "track": Entry("nfbmr.cli.track:track", "See what a tracking server has of runs, and send the rest."),
+    "reconcile": Entry(
+        "nfbmr.cli.reconcile:reconcile", "Compare all records of a sweep or an ablation, and mend MLflow's."
+    ),
+    "submit": Entry(
+        "nfbmr.cli.submit:submit", "Check a command against a cluster, and run it there as a job."
+    ),
+    "jobs": Entry("nfbmr.cli.jobs:jobs", "List, follow or stop the jobs of a cluster."),
+    "cluster": Entry("nfbmr.cli.cluster:cluster", "Start a private Ray cluster on this machine, or end it."),
     "config": Entry(
         "nfbmr.cli.config:config", "Show the resolved configuration, and where each value came from."
     ),
@@ -193,14 +206,16 @@ _INSTALL = {
 
 @click.command()
 @click.argument("shell", type=click.Choice(tuple(_INSTALL)))
-def completion(shell: str) -> None:
+@json_option
+def completion(shell: str, as_json: bool) -> None:
     """Print the completion script of a SHELL; its first line says how to install it."""
     kind = get_completion_class(shell)
     if kind is None:  # not reached: every choice above is one that click knows
         raise click.UsageError(f"no completion for {shell}")
     script = kind(cli, {}, PROGRAM, COMPLETE_VARIABLE)
     # not script.source(): for bash that starts a bash, to ask for its version
-    click.echo(f"# install: {_INSTALL[shell]}\n{script.source_template % script.source_vars()}".rstrip())
+    text = f"# install: {_INSTALL[shell]}\n{script.source_template % script.source_vars()}".rstrip()
+    emit({"shell": shell, "install": _INSTALL[shell], "script": text}, as_json=as_json, text=text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

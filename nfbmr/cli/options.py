@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from nfbmr.wording import as_text
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -117,12 +119,13 @@ def json_option(function: Function) -> Function:
 def emit(summary: Any, *, as_json: bool, text: str = "") -> None:
     """Print a result on standard output: JSON for programs, or text for people.
 
-    Numbers that are not finite become null, which is all that JSON has for them.
+    Numbers that are not finite become null, which is all that JSON has for them. Bytes of a file name that
+    are no text are written as escapes.
     """
     if as_json:
         click.echo(json.dumps(_jsonable(summary), indent=2, ensure_ascii=True, allow_nan=False))
     elif text:
-        click.echo(text.rstrip("\n"))
+        click.echo(as_text(text.rstrip("\n")))
 
 
 def _jsonable(value: Any) -> Any:

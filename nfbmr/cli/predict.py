@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from nfbmr.cli.options import emit, json_option
+from nfbmr.wording import count, visible
 
 
 @click.command()
@@ -47,11 +48,14 @@ def predict(
     """
     from nfbmr import prediction
     from nfbmr.cli.ending import emit_despite
-    from nfbmr.errors import ImageError
-    from nfbmr.training.compute import limit_threads
+    from nfbmr.errors import ConfigError, ImageError
+    from nfbmr.training.compute import device_of, limit_threads
 
     limit_threads()
-
+    try:
+        device_of(device)
+    except ConfigError as unknown:
+        raise ConfigError(unknown.what, where="--device", fix="use auto or cpu") from unknown
     found = prediction.predict(
         model, images, threshold=threshold, heatmaps=out / "heatmaps" if heatmaps else None, device=device
     )
@@ -59,7 +63,10 @@ def predict(
     prediction.write_predictions(found, table)
     broken = [p for p in found if p.error is not None]
     rejected = sum(p.rejected is True for p in found)
-    lines = [f"{len(found)} images: {rejected} rejected, {len(broken)} unreadable", f"  table     {table}"]
+    lines = [
+        f"{count(len(found), 'image')}: {rejected} rejected, {len(broken)} unreadable",
+        f"  table     {table}",
+    ]
     if heatmaps:
         lines.append(f"  heat maps {out / 'heatmaps'}")
     summary = {
@@ -71,8 +78,10 @@ def predict(
     }
     text = "\n".join(lines)
     if broken:
-        listed = "".join(f"\n     {p.path}: {p.error}" for p in broken)
-        error = ImageError(f"{len(broken)} images could not be read{listed}", fix="repair or remove them")
+        listed = "".join(f"\n     {visible(p.path)}: {p.error}" for p in broken)
+        error = ImageError(
+            f"{count(len(broken), 'image')} could not be read{listed}", fix="repair or remove them"
+        )
         return emit_despite(error, summary, as_json=as_json, text=text)
     emit(summary, as_json=as_json, text=text)
     return 0

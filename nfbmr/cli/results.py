@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nfbmr.errors import ImageError
+from nfbmr.wording import count, visible
 
 _HEADLINE = (
     "image_auroc",
@@ -54,9 +55,9 @@ def unreadable_images(summary: Mapping[str, Any]) -> ImageError | None:
     unreadable = summary.get("unreadable") or {}
     if not unreadable:
         return None
-    listed = "".join(f"\n     {name}: {what}" for name, what in unreadable.items())
+    listed = "".join(f"\n     {visible(name)}: {what}" for name, what in unreadable.items())
     return ImageError(
-        f"{len(unreadable)} test images could not be read; the others were scored{listed}",
+        f"{count(len(unreadable), 'test image')} could not be read; the others were scored{listed}",
         where=summary["dataset"]["source"],
         fix="repair or remove them, then run again: stored features are used again",
     )

@@ -35,6 +35,7 @@ from nfbmr.data.fingerprints import (
 )
 from nfbmr.data.samples import Sample, Split
 from nfbmr.errors import ImageError
+from nfbmr.wording import count, plural
 
 SHORTLIST = 32
 RANDOM_PAIRS = 400
@@ -114,8 +115,10 @@ class Audit:
                 f"{self.share(good=True):.0%} of the good and {self.share(good=False):.0%} of the defective "
                 "test images have a twin in training"
             )
-        if self.shared_groups:
-            parts.append(f"{len(self.shared_groups)} groups stand on both sides")
+        if shared := self.shared_groups:
+            parts.append(
+                f"{count(len(shared), 'group')} {plural(len(shared), 'stands', 'stand')} on both sides"
+            )
         return f"the split {self.split!r} leaks: {'; '.join(parts)}"
 
     def as_json(self) -> dict[str, object]:
@@ -172,10 +175,10 @@ class Audit:
                 f"    {m.similarity:.2f}  {m.test.name!r}  {m.train.name!r}" for m in self.twins[:examples]
             ]
         if self.unread:
-            lines += [
-                "",
-                f"  {len(self.unread)} images could not be read and were left out ('nfbmr data inspect')",
-            ]
+            left_out = count(
+                len(self.unread), "image that could not be read", "images that could not be read"
+            )
+            lines += ["", f"  left out: {left_out} ('nfbmr data inspect')"]
         return "\n".join(lines)
 
 

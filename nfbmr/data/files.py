@@ -70,6 +70,24 @@ def images_below(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[P
             yield from images_below(inner, seen | {real})
 
 
+def strange_below(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[tuple[Path, str]]:
+    """What no reader of images ever opens, at any depth, and what it is; hidden entries are left alone."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    for entry in _entries(folder):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            if is_image(entry):
+                yield entry, "folder named like an image"
+            yield from strange_below(entry, seen | {real})
+        elif entry.is_symlink() and not entry.exists():
+            yield entry, "link that leads nowhere"
+        elif entry.exists() and not entry.is_file():
+            yield entry, "pipe, socket or device"
+
+
 def child(folder: Path, name: str) -> Path:
     """The entry of that name, whatever its case; a path that does not exist where there is none."""
     exact = folder / name

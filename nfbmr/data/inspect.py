@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from nfbmr.data.files import name_below
+from nfbmr.data.files import name_below, strange_below
 from nfbmr.data.images import file_digest, read_image, read_mask
 from nfbmr.data.layouts import unused_files
 from nfbmr.data.samples import Dataset, Sample
 from nfbmr.errors import ImageError
+from nfbmr.wording import count, plural
 
 _MODE_UNREAD_ABOVE = 80_000_000
 _KINDS_OF_SIZE_SHOWN = 5
@@ -85,7 +86,7 @@ class Inspection:
         lines = [f"{self.name}: layout {self.layout}, {self.root}", ""]
         for side, kinds in self.counts.items():
             listed = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
-            lines.append(f"  {side:<7}{sum(kinds.values())} images: {listed}")
+            lines.append(f"  {side:<7}{count(sum(kinds.values()), 'image')}: {listed}")
         lines.append(f"  masks  {self.masks}")
         if self.groups is not None:
             lines.append(f"  groups {self.groups}")
@@ -97,7 +98,7 @@ class Inspection:
         by_kind: dict[str, list[Problem]] = defaultdict(list)
         for problem in self.problems:
             by_kind[problem.kind].append(problem)
-        lines += ["", f"  {len(self.problems)} problems"]
+        lines += ["", f"  {count(len(self.problems), 'problem')}"]
         for kind, found in by_kind.items():
             lines.append(f"  {kind} ({len(found)})")
             lines += [f"    {p.name!r}" + (f": {p.detail}" if p.detail else "") for p in found]
@@ -124,7 +125,8 @@ def inspect_dataset(dataset: Dataset, *, threads: int | None = None) -> Inspecti
 
     Returns:
         Counts, sizes, modes and all problems: unreadable, truncated, empty and absurdly large images, masks
-        without an image, of another size or empty, the same content twice, and too few normal images.
+        without an image, of another size or empty, the same content twice, too few normal images, and what is
+        no file: links that lead nowhere, pipes, folders named like images.
     """
     with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1), "inspect") as pool:
         looked = list(pool.map(lambda s: _look(s, dataset.root), dataset.samples))
@@ -137,6 +139,7 @@ def inspect_dataset(dataset: Dataset, *, threads: int | None = None) -> Inspecti
     problems += [*_same_content(looked), *_too_few(dataset)]
     unused = [(name_below(file, dataset.root), is_mask) for file, is_mask in unused_files(dataset)]
     problems += [Problem("mask without image", name) for name, is_mask in unused if is_mask]
+    problems += [Problem(kind, name_below(p, dataset.root)) for p, kind in strange_below(dataset.root)]
     groups = {s.group for s in dataset.samples}
     return Inspection(
         dataset.name,
@@ -224,9 +227,10 @@ def _notes(
         yield "no defective images: a test can show false alarms only"
     bare = sum(s.mask is None for s in defective)
     if 0 < bare < len(defective):
-        yield f"{bare} of {len(defective)} defective images have no mask; pixel metrics leave them out"
+        yield f"defective images without a mask, which pixel metrics leave out: {bare} of {len(defective)}"
     if unused:
-        yield f"{len(unused)} images are in no place that the layout uses, such as {unused[0]!r}"
+        are = plural(len(unused), "is", "are")
+        yield f"{count(len(unused), 'image')} {are} in no place that the layout uses, such as {unused[0]!r}"
 
 
 def _sizes(sizes: dict[tuple[int, int], int]) -> str:

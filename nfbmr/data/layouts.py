@@ -14,7 +14,6 @@ Nothing is decoded here: a layout reads names, and :mod:`nfbmr.data.inspect` rea
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -35,6 +34,7 @@ from nfbmr.data.files import (
 from nfbmr.data.mtd import tile_groups
 from nfbmr.data.samples import GOOD, Dataset, Sample
 from nfbmr.errors import DataError
+from nfbmr.fields import suggestion
 
 LAYOUTS = ("mvtec", "dagm", "mtd", "folder")
 GOOD_FOLDERS = frozenset({GOOD, "ok", "normal", "normals"})
@@ -178,8 +178,9 @@ def _dagm_labels(label: Path) -> dict[str, bool]:
 
     A line is ``<index> <0 or 1> <image> <0 or 1> <mask or 0>``; the first line holds a lone 1.
     """
+    file = child(label, "labels.txt")
     try:
-        text = child(label, "labels.txt").read_text(encoding="utf-8", errors="replace")
+        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     except OSError:
         return {}
     listed = {}
@@ -295,9 +296,10 @@ def _category_folder(path: Path, layout: str, category: str | None) -> Path:
     by_lower = {k.lower(): k for k in known}
     if category.lower() in by_lower:
         return path / by_lower[category.lower()]
-    near = difflib.get_close_matches(category.lower(), by_lower, n=1, cutoff=0.5)
-    hint = f"did you mean {by_lower[near[0]]!r}? " if near else ""
-    raise DataError(f"no category {category!r}", where=path, fix=f"{hint}there are: {', '.join(known)}")
+    hint = suggestion(category, known)
+    raise DataError(
+        f"no category {category!r}", where=path, fix=f"{hint} there are: {', '.join(known)}".lstrip()
+    )
 
 
 def _no_normals(root: Path, layout: str, samples: list[Sample]) -> DataError:

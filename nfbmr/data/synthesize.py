@@ -13,7 +13,6 @@ many threads draw, and a larger set contains the smaller one.
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import os
@@ -32,6 +31,7 @@ from PIL import Image
 from nfbmr.data.flaws import FLAWS, add_flaw
 from nfbmr.data.textures import TEXTURES, photograph, texture
 from nfbmr.errors import ConfigError, DataError, OutputError
+from nfbmr.fields import suggestion
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +105,7 @@ def _check(
 ) -> None:
     for name in classes:
         if name not in TEXTURES:
-            near = difflib.get_close_matches(name, CLASSES, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(CLASSES)}"
+            fix = suggestion(name, CLASSES, f"there are {', '.join(CLASSES)}")
             raise ConfigError("no such class of textures", where=name, fix=fix)
     least = {"train": (train, 1), "test_good": (test_good, 0), "test_defective": (test_defective, 0)}
     for key, (value, low) in {**least, "size": (size, 32), "seed": (seed, 0)}.items():

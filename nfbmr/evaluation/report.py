@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -14,11 +13,11 @@ from typing import Any
 
 from nfbmr.evaluation.evaluation import TITLES
 from nfbmr.evaluation.intervals import Estimate
+from nfbmr.nesting import flatten
 from nfbmr.paths import write_text
+from nfbmr.wording import visible
 
 _KINDS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".svg": "svg+xml", ".gif": "gif", ".webp": "webp"}
-# Control characters, and those that turn the direction of writing: a name must not disguise what follows.
-_INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
 def write_report(summary: Mapping[str, Any], pictures: Sequence[tuple[str, Path, str]], path: Path) -> None:
@@ -41,7 +40,7 @@ def write_report(summary: Mapping[str, Any], pictures: Sequence[tuple[str, Path,
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=visible, trim_blocks=True, lstrip_blocks=True
+        autoescape=True, undefined=StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(duration=duration, percent=lambda x: f"{x:g}", number=number)
     source = resources.files("nfbmr.evaluation").joinpath("report.html").read_text(encoding="utf-8")
@@ -84,19 +83,9 @@ class Embedded:
     wide: bool
 
 
-def visible(value: Any) -> Any:
-    r"""Text with every character to be seen: line breaks, controls and bytes that are no text become escapes.
-
-    Example:
-        >>> visible("two\nlines")
-        'two\\nlines'
-        >>> visible(0.5)
-        0.5
-    """
-    if type(value) is not str:
-        return value
-    text = value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return _INVISIBLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+def _shown(value: Any) -> Any:
+    """Text with every character to be seen; anything else, markup among it, as it is."""
+    return visible(value) if type(value) is str else value
 
 
 def duration(seconds: float) -> str:
@@ -160,8 +149,8 @@ def _view(summary: Mapping[str, Any], pictures: Sequence[tuple[str, Path, str]])
         if (chosen := summary.get("selection"))
         else {},
         "timings": dict(summary.get("timings") or {}),
-        "config": list(_flat(config)),
-        "environment": list(_flat(summary.get("environment") or {})),
+        "config": _words(config),
+        "environment": _words(summary.get("environment") or {}),
         "bar": _bar,
     }
 
@@ -201,15 +190,15 @@ def _is_wide(path: Path) -> bool:
         return False
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _words(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Dotted names and their values, as text."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, (list, tuple)):
-            yield f"{prefix}{name}", ", ".join(map(number, value)) or "none"
-        else:
-            yield f"{prefix}{name}", number(value)
+    return [
+        (
+            name,
+            (", ".join(map(number, value)) or "none") if isinstance(value, list | tuple) else number(value),
+        )
+        for name, value in flatten(values).items()
+    ]
 
 
 def _bar(estimate: Estimate) -> Any:

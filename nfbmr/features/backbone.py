@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from typing import Any, cast
 
 import torch
@@ -23,6 +22,7 @@ from nfbmr.config import FeatureConfig
 from nfbmr.errors import BackboneError
 from nfbmr.features.graph import cut
 from nfbmr.features.weights import Weights, new_model, resolve_weights
+from nfbmr.fields import suggestion
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Backbone(nn.Module):
         self.std: tuple[float, ...] = tuple(float(v) for v in normal["std"])
         self.weights = weights
         self._channels_last_output = getattr(model, "output_fmt", "NCHW") == "NHWC"
-        self.net, self.folded, self.traced = cut(model, tuple(dict.fromkeys(self.taps)))
+        self.net, self.folded, self.traced = cut(model, self.taps)
         self.net.eval().requires_grad_(False)
         for parameter in self.net.parameters():
             if parameter.ndim == 4:
@@ -70,8 +70,8 @@ class Backbone(nn.Module):
         Raises:
             BackboneError: A tap gives something other than a map.
         """
-        outputs = dict(zip(dict.fromkeys(self.taps), self.net(x_B3SS), strict=True))
-        return tuple(self._map(tap, outputs[tap]) for tap in self.taps)
+        outputs = zip(self.taps, self.net(x_B3SS), strict=True)
+        return tuple(self._map(tap, output) for tap, output in outputs)
 
     def _map(self, tap: str, y: Tensor) -> Tensor:
         if not isinstance(y, Tensor) or y.ndim != 4:
@@ -128,10 +128,17 @@ def resolve_taps(model: nn.Module, taps: Sequence[int | str], name: str) -> tupl
     """Module paths of taps given as flat block indices or as paths.
 
     Raises:
-        BackboneError: A tap does not exist; names the nearest paths, or the range of indices.
+        BackboneError: A tap does not exist; names the nearest paths, or the range of indices. Or two taps are
+            the same module, one given as an index and the other as a path.
     """
     blocks = flat_blocks(model)
-    return tuple(_resolve(model, tap, blocks, name) for tap in taps)
+    paths = tuple(_resolve(model, tap, blocks, name) for tap in taps)
+    twice = next((path for n, path in enumerate(paths) if path in paths[:n]), None)
+    if twice is not None:
+        raise BackboneError(
+            f"two taps are the same module, {twice}", where="features.taps", fix="name each tap once"
+        )
+    return paths
 
 
 def _resolve(model: nn.Module, tap: int | str, blocks: tuple[str, ...], name: str) -> str:
@@ -145,8 +152,7 @@ def _resolve(model: nn.Module, tap: int | str, blocks: tuple[str, ...], name: st
     paths = [path for path, _ in model.named_modules() if path]
     if tap in paths:
         return tap
-    near = get_close_matches(tap, paths, n=3, cutoff=0.5)
-    fix = f"did you mean {' or '.join(near)}?" if near else f"modules are {', '.join(_top(model))}"
+    fix = suggestion(tap, paths, f"modules are {', '.join(_top(model))}")
     raise BackboneError(
         f"no module {tap!r} in {name}", where="features.taps", fix=f"{fix}; {span}".strip("; ")
     )

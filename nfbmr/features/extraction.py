@@ -3,6 +3,9 @@
 Decoding runs in threads beside the forward pass, a bounded number of pictures ahead; rows leave for the store
 in shards from a thread of their own. So memory does not grow with the number of pictures, and a run that is
 killed loses at most the shard it was filling.
+
+Several workers divide what is missing among them. Shards are appended without a lock; rank 0 holds the right
+to fill the spaces for all of them.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,7 +36,47 @@ from nfbmr.features.table import FeatureTable, TensorTable
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 RESIZE = "square, bicubic, antialias"
+
+
+class Sharing(Protocol):
+    """What extraction asks of :class:`nfbmr.training.workers.Workers`."""
+
+    @property
+    def rank(self) -> int:
+        """This worker's number, from 0."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """Workers in all."""
+        ...
+
+    def gather(self, value: T) -> list[T]:
+        """Every worker's value, by rank."""
+        ...
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What rank 0 makes."""
+        ...
+
+
+class _Alone:
+    """One process."""
+
+    rank = 0
+    count = 1
+
+    def gather(self, value: T) -> list[T]:
+        return [value]
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        return make()
+
+
+_ALONE: Sharing = _Alone()
 
 
 @dataclass(frozen=True)
@@ -99,6 +143,7 @@ def extract(
     device: str = "cpu",
     on_error: str = "raise",
     stop: Callable[[], bool] | None = None,
+    workers: Sharing = _ALONE,
 ) -> Extraction:
     """Features of every picture and tap, from the store where it has them.
 
@@ -110,6 +155,7 @@ def extract(
         on_error: What an unreadable picture does once all others are stored: ``"raise"`` names them all,
             ``"skip"`` reports them in :attr:`Extraction.failed`.
         stop: Read between batches; True stops, keeping what is done.
+        workers: Who takes part, all with the same pictures. Each computes its share and gets all tables.
 
     Raises:
         ImageError: Some pictures cannot be read, and `on_error` is ``"raise"``.
@@ -123,24 +169,30 @@ def extract(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     backbone = load_backbone(config)
     shapes = backbone.shapes(config.size)
-    compute = _compute(backbone, config, store, pictures, device)
+    compute = workers.from_first(lambda: _compute(backbone, config, store, pictures, device))
     specs = tuple(space_spec(backbone, tap, config, compute) for tap in backbone.taps)
     spaces = {tap: store.space(spec) for tap, spec in zip(backbone.taps, specs, strict=True)}
     distinct = {picture.key: picture for picture in pictures}
-    wanted = _missing(spaces, distinct)
+    wanted = workers.from_first(lambda: _missing(spaces, distinct))
     errors: dict[str, ImageError] = {}
     computed = 0
     if wanted:
         with ExitStack() as locks:
-            for space in sorted(spaces.values(), key=lambda space: space.folder):  # one order: no deadlock
-                locks.enter_context(space.lock(stop))
-            wanted = _missing(spaces, distinct)
-            if wanted:
+            if workers.rank == 0:
+                # In one order, so that no two runs wait for each other.
+                for space in sorted(spaces.values(), key=lambda space: space.folder):
+                    locks.enter_context(space.lock(stop))
+            wanted = workers.from_first(lambda: _missing(spaces, distinct))
+            # In turn, since neighbours are alike: views of one image, or defects to be drawn.
+            todo = {key: distinct[key] for key in islice(wanted, workers.rank, None, workers.count)}
+            if todo:
                 engine = Engine(
                     backbone, compute=compute, size=config.size, device=device, compiled=config.compile
                 )
-                todo = {key: distinct[key] for key in wanted}
                 computed, errors = _fill(spaces, todo, engine, config, stop)
+            done = workers.gather((computed, errors))
+            computed = sum(some for some, _ in done)
+            errors = {key: error for _, some in done for key, error in some.items()}
     failed = {i: errors[picture.key] for i, picture in enumerate(pictures) if picture.key in errors}
     if failed and on_error == "raise":
         raise unusable({pictures[i].path: error for i, error in failed.items()}, len(pictures))

@@ -62,6 +62,14 @@ class ShardName:
         return cls(parts[0], int(parts[1]), int(parts[2]), parts[3])
 
 
+def shard_paths(folder: Path) -> list[Path]:
+    """The shards of a space, oldest first."""
+    try:
+        return sorted(path for path in folder.iterdir() if ShardName.of(path) is not None)
+    except FileNotFoundError:
+        return []
+
+
 def rows_per_shard(row_bytes: int) -> int:
     """How many rows a full shard has."""
     return max(1, min(MAX_ROWS, MAX_BYTES // max(1, row_bytes)))

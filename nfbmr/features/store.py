@@ -14,90 +14,44 @@ loses at most the rows it had not yet written, and the same row in two shards is
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
-import logging
-import os
-import time
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from nfbmr.addresses import ObjectPath, folder_here, store_address
+from nfbmr.errors import OutputError, StoreError
+from nfbmr.features.space import Space, SpaceSpec, Writer
 
-from nfbmr.errors import Interrupted, OutputError, StoreError
-from nfbmr.features.shards import (
-    MEND,
-    Shard,
-    ShardName,
-    open_shard,
-    rows_per_shard,
-    to_stored,
-    verify_shard,
-    write_shard,
-)
-from nfbmr.features.table import FeatureTable, ShardTable
-from nfbmr.paths import write_json
+if TYPE_CHECKING:
+    from nfbmr.features.remote import Mirror
 
-log = logging.getLogger(__name__)
-
-FORMAT = 1
-_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-_STALE_SECONDS = 3600
-_POLL_SECONDS = 0.1
-
-
-@dataclass(frozen=True)
-class SpaceSpec:
-    """All that decides what a row is, but the picture itself.
-
-    Attributes:
-        kind: ``"features"``, ``"latents"``, ...
-        fields: JSON values; ``dtype`` is the stored type (float16 if not given, bfloat16, float32).
-
-    Example:
-        >>> SpaceSpec("features", {"tap": "blocks.5"}).key == SpaceSpec("features", {"tap": "blocks.4"}).key
-        False
-    """
-
-    kind: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def key(self) -> str:
-        """SHA-256 over the kind, every field and the store's format: 24 hexadecimal digits."""
-        content = json.dumps([FORMAT, self.kind, dict(self.fields)], sort_keys=True, allow_nan=False)
-        return hashlib.sha256(content.encode()).hexdigest()[:24]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type rows are stored in."""
-        return _DTYPES[self.fields.get("dtype", "float16")]
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What reading every byte of a space found."""
-
-    shards: int
-    rows: int
-    corrupt: tuple[Path, ...]
+__all__ = ["FeatureStore", "Space", "SpaceSpec", "Writer", "open_store"]
 
 
 class FeatureStore:
-    """The folder that all runs share.
+    """What all runs share: a folder, or an address such as ``s3://bucket/prefix``.
+
+    An address is worked on through this machine's cache, which is an ordinary store; see
+    :mod:`nfbmr.features.remote`.
 
     Args:
-        root: Made when something is first written.
+        store: The folder is made when something is first written.
+
+    Attributes:
+        root: The folder, or that of the cache.
+
+    Raises:
+        StoreError: The object store cannot be used.
     """
 
-    def __init__(self, root: Path | str) -> None:
-        self.root = Path(root)
+    def __init__(self, store: Path | str) -> None:
+        address = store_address(store)
+        self.root = folder_here(address)
+        self._mirror: Mirror | None = None
+        if isinstance(address, ObjectPath):
+            from nfbmr.features.remote import Mirror, ObjectStore
+
+            self._mirror = Mirror(ObjectStore(address), self.root)
 
     def folder(self, spec: SpaceSpec) -> Path:
         """Where a spec's rows are."""
@@ -105,7 +59,8 @@ class FeatureStore:
 
     def exists(self, spec: SpaceSpec) -> bool:
         """Whether there is a space of this spec, filled or not."""
-        return (self.folder(spec) / "space.json").exists()
+        folder = self.folder(spec)
+        return (folder / "space.json").exists() or (self._mirror is not None and self._mirror.has(folder))
 
     def space(self, spec: SpaceSpec) -> Space:
         """Open a space; it is made if there is none.
@@ -114,271 +69,42 @@ class FeatureStore:
             OutputError: It cannot be made here.
             StoreError: The folder holds something else.
         """
-        return Space(self.folder(spec), spec)
+        return Space(self.folder(spec), spec, self._mirror)
 
-
-class Space:
-    """Rows of one kind. Open spaces are never pruned; :meth:`close` or forgetting the object lets go."""
-
-    def __init__(self, folder: Path, spec: SpaceSpec) -> None:
-        self.folder = folder
-        self.spec = spec
-        self.dtype = spec.dtype
-        self._handle = _open_shared(folder, spec)
-        self._close = weakref.finalize(self, os.close, self._handle)
-        self._shards: dict[str, Shard] = {}
-        self._rows: dict[str, Tensor] = {}
-
-    def close(self) -> None:
-        """Let go of the space; it may then be pruned. Tables made of it stay readable."""
-        self._close()
-
-    @property
-    def shape(self) -> tuple[int, int, int] | None:
-        """(C, H, W) of a row; None while there is none."""
-        if not self._shards:
-            self.refresh()
-        for row_HWC in self._rows.values():
-            height, width, channels = row_HWC.shape
-            return channels, height, width
-        return None
-
-    def refresh(self) -> None:
-        """Take up what other processes have written.
-
-        Raises:
-            CorruptShardError: A shard is damaged.
-        """
-        for path in shard_paths(self.folder):
-            if path.name in self._shards:
-                continue
-            try:
-                shard = open_shard(path, self.dtype)
-            except FileNotFoundError:  # mended by another process in between
-                continue
-            self._shards[path.name] = shard
-            for key, row_HWC in zip(shard.keys, shard.rows_NHWC.unbind(), strict=True):
-                self._rows.setdefault(key, row_HWC)
-
-    def missing(self, keys: Iterable[str]) -> tuple[str, ...]:
-        """Keys of which there is no row yet, each once, in their order.
-
-        Raises:
-            CorruptShardError: A shard is damaged.
-        """
-        self.refresh()
-        return tuple(key for key in dict.fromkeys(keys) if key not in self._rows)
-
-    def append(self, keys: Sequence[str], rows_NCHW: Tensor) -> None:
-        """Write rows; when this returns they are on disk. Needs no lock, and a repeated key does no harm.
+    def fetch_flow(self, folder: Path) -> None:
+        """Bring a flow that another machine has trained, where the store is on an object store.
 
         Args:
-            keys: One a row.
-            rows_NCHW: Any floating type; values beyond the stored type's range become its largest.
-
-        Raises:
-            OutputError: The disk is full or cannot be written; nothing half-written remains.
-            StoreError: The rows have another shape than those already here.
+            folder: ``<root>/flows/<key>``; its ``flow.safetensors`` and then ``flow.json`` appear.
         """
-        if len(keys) != len(rows_NCHW):
-            raise StoreError(f"{len(keys)} keys for {len(rows_NCHW)} rows", where=self.folder)
-        shape = self.shape
-        if shape is not None and tuple(rows_NCHW.shape[1:]) != shape:
-            raise StoreError(
-                f"rows of shape {tuple(rows_NCHW.shape[1:])} in a space of {shape}",
-                where=self.folder,
-                fix="what decides the shape must be a field of the spec",
-            )
-        step = rows_per_shard(rows_NCHW[0].numel() * self.dtype.itemsize) if len(keys) else 1
-        for start in range(0, len(keys), step):
-            part = slice(start, start + step)
-            write_shard(self.folder, keys[part], to_stored(rows_NCHW[part], self.dtype))
+        if self._mirror is not None:
+            self._mirror.exchange_flow(folder)
 
-    @contextmanager
-    def writer(self) -> Iterator[Writer]:
-        """Collects rows to full shards; what is left is written at the end, also when the block fails."""
-        writer = Writer(self)
-        try:
-            yield writer
-        except OutputError:
-            raise
-        except BaseException:
-            writer.flush()
-            raise
-        else:
-            writer.flush()
-
-    def table(self, keys: Sequence[str]) -> FeatureTable:
-        """Rows of these keys, in this order, mapped into memory.
-
-        Raises:
-            CorruptShardError: A shard is damaged.
-            StoreError: Some rows are not there.
-        """
-        missing = self.missing(keys)
-        shape = self.shape
-        if missing or shape is None:
-            raise StoreError(
-                f"{len(missing)} of {len(keys)} rows are not in the store",
-                where=self.folder,
-                fix="run `nfbmr features build`, or train again: only what is missing is computed",
-            )
-        return ShardTable(
-            keys, [self._rows[key] for key in keys], shape, self.dtype, self.spec.key, owner=self
-        )
-
-    @contextmanager
-    def lock(self, stop: Callable[[], bool] | None = None) -> Iterator[None]:
-        """Hold the right to compute rows of this space; others wait. Freed by the system if the process dies.
-
-        Ask :meth:`missing` again inside: while waiting, another process may have written what was missing.
-
-        Args:
-            stop: Read while waiting; True gives up.
-
-        Raises:
-            Interrupted: `stop` said so.
-        """
-        handle = _open(self.folder / "builder.lock")
-        try:
-            if not try_lock(handle):
-                log.info("another process is filling this space; waiting for it")
-                while not try_lock(handle):
-                    if stop is not None and stop():
-                        raise Interrupted(
-                            "stopped while another process fills the same space", where=self.folder
-                        )
-                    time.sleep(_POLL_SECONDS)
-            _remove_leftovers(self.folder)
-            yield
-        finally:
-            os.close(handle)
-
-    def verify(self, *, repair: bool = False) -> Verification:
-        """Read every byte and compare it with what was written.
-
-        Args:
-            repair: Remove damaged shards, so that only their rows are computed again.
-        """
-        verification = verify_space(self.folder, repair=repair)
-        if repair and verification.corrupt:
-            self._shards, self._rows = {}, {}  # what is whole is taken up again when it is asked for
-        return verification
+    def publish_flow(self, folder: Path) -> None:
+        """Let other machines have a flow that is trained, where the store is on an object store."""
+        if self._mirror is not None:
+            self._mirror.push_flow(folder)
 
 
-class Writer:
-    """Rows on their way into a space: at most one shard's worth is held."""
-
-    def __init__(self, space: Space) -> None:
-        self._space = space
-        self._keys: list[str] = []
-        self._parts: list[Tensor] = []
-
-    def add(self, keys: Sequence[str], rows_NCHW: Tensor) -> None:
-        """Take rows; whenever a shard is full it is written."""
-        if not len(keys):
-            return
-        limit = rows_per_shard(rows_NCHW[0].numel() * self._space.dtype.itemsize)
-        for key, row in zip(keys, to_stored(rows_NCHW, self._space.dtype), strict=True):
-            self._keys.append(key)
-            self._parts.append(row)
-            if len(self._keys) >= limit:
-                self.flush()
-
-    def flush(self) -> None:
-        """Write what is held."""
-        keys, parts = self._keys, self._parts
-        self._keys, self._parts = [], []
-        if keys:
-            self._space.append(keys, torch.stack(parts).permute(0, 3, 1, 2))
-
-
-def shard_paths(folder: Path) -> list[Path]:
-    """The shards of a space, oldest first."""
-    try:
-        return sorted(path for path in folder.iterdir() if ShardName.of(path) is not None)
-    except FileNotFoundError:
-        return []
-
-
-def verify_space(folder: Path, *, repair: bool = False) -> Verification:
-    """Read every byte of a space's shards and compare it with what was written.
-
-    Args:
-        folder: Of the space.
-        repair: Remove damaged shards, so that only their rows are computed again.
+def open_store(store: Path | str) -> FeatureStore:
+    """The store of a configuration, found fit for use: what is wrong with it is said before work begins.
 
     Raises:
-        OutputError: A damaged shard cannot be removed.
+        StoreError: It is a file, or an object store that cannot be used.
+        OutputError: It cannot be made or written.
     """
-    paths = shard_paths(folder)
-    corrupt = tuple(path for path in paths if not verify_shard(path))
-    if repair:
-        for path in corrupt:
-            _remove(path)
-    whole = [name.rows for path in paths if path not in corrupt and (name := ShardName.of(path))]
-    return Verification(len(paths), sum(whole), corrupt)
-
-
-# --- files and locks --------------------------------------------------------------------------------------
-
-
-def _open_shared(folder: Path, spec: SpaceSpec) -> int:
-    """Make the space if need be and hold its use.lock; a space removed in between is made anew."""
-    lock = folder / "use.lock"
-    while True:
-        if not (folder / "space.json").exists():
-            about = {"format": FORMAT, "key": spec.key, "kind": spec.kind, "fields": dict(spec.fields)}
-            write_json(folder / "space.json", {**about, "created": time.time()})
-        handle = _open(lock)
-        fcntl.flock(handle, fcntl.LOCK_SH)
-        try:
-            current = lock.stat().st_ino == os.fstat(handle).st_ino
-        except FileNotFoundError:
-            current = False
-        if current and (folder / "space.json").exists():
-            with suppress(OSError):  # a store that can only be read
-                os.utime(lock)
-            return handle
-        os.close(handle)
-
-
-def _open(path: Path) -> int:
+    root = folder_here(Path(store))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if root.exists() and not root.is_dir():
+            raise StoreError(
+                "the store is a file, not a folder", where=root, fix="name another folder (--store)"
+            )
+        root.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=root).close()
     except OSError as error:
-        try:  # a store that can only be read
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            raise OutputError(
-                f"cannot use the store ({error.strerror})",
-                where=path.parent,
-                fix="choose another folder (store=...), or free some space",
-            ) from error
-
-
-def try_lock(handle: int) -> bool:
-    """Take an exclusive lock without waiting; False if somebody holds it."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot be removed ({error.strerror})", where=path, fix=MEND) from error
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Temporary files of processes that were killed."""
-    for path in folder.glob(".*.tmp"):
-        try:
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                path.unlink()
-        except OSError:
-            continue
+        raise OutputError(
+            f"the store cannot be written ({error.strerror or error})",
+            where=root,
+            fix="name another folder (--store), or free some space",
+        ) from error
+    return FeatureStore(store)

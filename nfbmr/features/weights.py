@@ -16,7 +16,6 @@ import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from nfbmr.errors import BackboneError, WeightsError
+from nfbmr.fields import suggestion
 
 log = logging.getLogger(__name__)
 
@@ -65,11 +65,12 @@ def new_model(backbone: str, *, seed: int = 0) -> nn.Module:
     import timm
 
     if not timm.is_model(backbone):
-        near = get_close_matches(backbone.partition(".")[0], timm.list_models(), n=3, cutoff=0.5)
         raise BackboneError(
             "timm has no such backbone",
             where=backbone,
-            fix=f"did you mean {' or '.join(near)}?" if near else "choose one of timm.list_models()",
+            fix=suggestion(
+                backbone.partition(".")[0], timm.list_models(), "choose one of timm.list_models()"
+            ),
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nfbmr.config import MappingConfig
+from nfbmr.mapping.bidirectional import BidirectionalMapping
 
 
 class ResidualBlock(nn.Module):
@@ -32,7 +33,7 @@ class ResidualBlock(nn.Module):
         return out
 
 
-class BMR(nn.Module):
+class BMR(BidirectionalMapping):
     """TMNN: Y to Z and SMNN: Z to Y.
 
     Each is: convolution C to L, n residual blocks, one residual block, n residual blocks, convolution L to
@@ -59,27 +60,12 @@ class BMR(nn.Module):
     """
 
     def __init__(self, channels: int, config: MappingConfig, seed: int = 0) -> None:
-        super().__init__()
         n, latent = config.residual_blocks, config.latent
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            self.shared = ResidualBlock(latent)
-            self.target_in, self.target_out = _halves(channels, latent, n)
-            self.source_in, self.source_out = _halves(channels, latent, n)
-
-    def forward(self, y_BCHW: Tensor, z_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """(y_hat, z_hat) = (SMNN(z), TMNN(y)), both (B, C, H, W)."""
-        return self.source(z_BCHW), self.target(y_BCHW)
-
-    def target(self, y_BCHW: Tensor) -> Tensor:
-        """TMNN: the z that belongs to y."""
-        z_hat: Tensor = self.target_out(self.shared(self.target_in(y_BCHW)))
-        return z_hat
-
-    def source(self, z_BCHW: Tensor) -> Tensor:
-        """SMNN: the y that belongs to z."""
-        y_hat: Tensor = self.source_out(self.shared(self.source_in(z_BCHW)))
-        return y_hat
+            super().__init__(
+                ResidualBlock(latent), _halves(channels, latent, n), _halves(channels, latent, n)
+            )
 
 
 def _halves(channels: int, latent: int, n: int) -> tuple[nn.Sequential, nn.Sequential]:

@@ -5,6 +5,7 @@ Shapes: B batch, C channels, H W the feature map, P = 3 score parts.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from torch import Tensor
 from nfbmr.config import Config
 from nfbmr.errors import CheckpointError, NfbmrError
 from nfbmr.flows.flow import Flow
+from nfbmr.mapping.bidirectional import BidirectionalMapping
 from nfbmr.mapping.bmr import BMR
+from nfbmr.mapping.pfm import BPFM
 from nfbmr.methods.table import method_named
 from nfbmr.paths import read_json, write_json
 from nfbmr.scoring.fusion import Scorer
@@ -24,6 +27,9 @@ from nfbmr.tensors import read_tensors, write_tensors
 from nfbmr.training.compute import autocast
 
 Shape = tuple[int, int, int]
+
+MAPPINGS: Mapping[str, Callable[..., BidirectionalMapping]] = {"bmr": BMR, "b-pfm": BPFM}
+"""What a method's second stage trains: (channels, configuration, seed=) to networks."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Detector:
         shape: (C, H, W) of the features.
         weights_digest: Of the backbone's weights: prediction refuses another backbone's features.
         flow: The TNF.
-        mapping: The BMR; None for a method without one.
+        mapping: The mapping networks; None for a method without.
         scorer: Chosen on validation data.
     """
 
@@ -43,7 +49,7 @@ class Detector:
     shape: Shape
     weights_digest: str
     flow: Flow
-    mapping: BMR | None
+    mapping: BidirectionalMapping | None
     scorer: Scorer | None = None
 
     @torch.inference_mode()
@@ -137,6 +143,6 @@ class Detector:
 def build(config: Config, shape: Shape, weights_digest: str) -> Detector:
     """The untrained networks of a configuration; the seed fixes their first weights."""
     flow = Flow(shape, config.flow, seed=config.seed)
-    has_mapping = "mapping" in method_named(config.method).stages
-    mapping = BMR(shape[0], config.mapping, seed=config.seed + 1) if has_mapping else None
+    kind = method_named(config.method).mapping
+    mapping = None if kind is None else MAPPINGS[kind](shape[0], config.mapping, seed=config.seed + 1)
     return Detector(config, shape, weights_digest, flow, mapping)

@@ -2,7 +2,9 @@
 
 A trained flow is content-addressed: its key covers the features it saw, its configuration, how it was trained
 and the seed. A run, a trial or an ablation row that differs only in its mapping finds it and trains nothing.
-Two processes that want the same flow at once: one trains, the other waits for it.
+Two runs that want the same flow at once: one trains, the other waits for it.
+
+All functions that are given `workers` are called by all of them, and give all the same.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ from nfbmr.training.compute import autocast, device_of
 from nfbmr.training.loop import train_stage
 from nfbmr.training.stages import FlowStage, MappingStage
 from nfbmr.training.stopping import StopRequest
+from nfbmr.training.workers import ALONE, Workers, concatenated, same_weights, share_of
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +91,11 @@ def fit_flow(
     *,
     stop: StopRequest | None = None,
     on_epoch: OnEpoch | None = None,
+    workers: Workers = ALONE,
 ) -> tuple[str, Fitted]:
     """Train the detector's flow in place, or take it from the store.
+
+    Rank 0 holds the flow's lock and looks for it; the others wait for its word.
 
     Returns:
         The flow's key and how it was fitted.
@@ -98,29 +104,38 @@ def fit_flow(
     identity = flow_identity(config, data)
     key = digest_of([json.dumps(identity, sort_keys=True)])
     folder = store.root / "flows" / key
-    with _only_one(folder, stop):
-        meta = _load(flow, folder)
+    with _only_one(folder, stop) if workers.rank == 0 else nullcontext():
+        if workers.rank == 0:
+            store.fetch_flow(folder)
+        meta = workers.from_first(lambda: _load(flow, folder))
         if meta is not None:
+            same_weights(flow, workers)
             log.info("stage one: flow %s is in the store; nothing to train", key)
             if on_epoch is not None:
                 for metrics in meta["history"]:
                     on_epoch("flow", int(metrics["epoch"]), metrics)
             return key, Fitted(tuple(meta["history"]), meta["epoch"], reused=True)
-        flow.standardise.fit(data.train, data.rows_NV[:, 0])
+        if workers.rank == 0:
+            flow.standardise.fit(data.train, data.rows_NV[:, 0])
+        same_weights(flow.standardise, workers)
         result = train_stage(
             FlowStage(flow),
-            Batches((data.train,), data.rows_NV, config.train.flow.batch, config.seed),
+            Batches((data.train,), data.rows_NV, config.train.flow.batch, config.seed, workers=workers),
             config.train.flow,
             config.train,
             seed=config.seed,
             folder=folder / "checkpoints",
             identity=identity,
             on_epoch=_named(on_epoch, "flow"),
-            validate=lambda: _flow_validation(detector, data),
+            validate=lambda: _flow_validation(detector, data, workers),
             stop=stop,
             select=config.selection.epoch,
+            workers=workers,
         )
-        _save(flow, folder, {"identity": identity, "history": list(result.history), "epoch": result.epoch})
+        if workers.rank == 0:
+            history = list(result.history)
+            _save(flow, folder, {"identity": identity, "history": history, "epoch": result.epoch})
+            store.publish_flow(folder)
         return key, Fitted(tuple(result.history), result.epoch, reused=False)
 
 
@@ -133,6 +148,7 @@ def fit_mapping(
     *,
     stop: StopRequest | None = None,
     on_epoch: OnEpoch | None = None,
+    workers: Workers = ALONE,
 ) -> Fitted:
     """Train the detector's mapping in place; latents are computed once and stored before the first epoch.
 
@@ -144,16 +160,20 @@ def fit_mapping(
         folder: Where the stage's checkpoints go.
         stop: Set by a signal: the stage then checkpoints and raises.
         on_epoch: Told of each epoch.
+        workers: Who takes part.
     """
     config = detector.config
     z_train, z_good, z_defective = (
-        latents(detector, table, flow_key, store) for table in (data.train, data.good, data.defective)
+        latents(detector, table, flow_key, store, workers)
+        for table in (data.train, data.good, data.defective)
     )
     if detector.mapping is None:
         raise ValueError(f"method {config.method} has no mapping to fit")
     result = train_stage(
         MappingStage(detector.mapping, detector.flow.standardise),
-        Batches((data.train, z_train), data.rows_NV, config.train.mapping.batch, config.seed),
+        Batches(
+            (data.train, z_train), data.rows_NV, config.train.mapping.batch, config.seed, workers=workers
+        ),
         config.train.mapping,
         config.train,
         seed=config.seed,
@@ -164,9 +184,10 @@ def fit_mapping(
             "train": _how(config, "mapping"),
         },
         on_epoch=_named(on_epoch, "mapping"),
-        validate=lambda: _mapping_validation(detector, data, z_good, z_defective),
+        validate=lambda: _mapping_validation(detector, data, z_good, z_defective, workers),
         stop=stop,
         select=config.selection.epoch,
+        workers=workers,
     )
     return Fitted(tuple(result.history), result.epoch, reused=False)
 
@@ -196,41 +217,52 @@ def _flow_scoring(config: Config) -> ScoringConfig:
     return config.scoring.model_copy(update={"weights": "auto"})
 
 
-def latents(detector: Detector, table: FeatureTable, flow_key: str, store: FeatureStore) -> FeatureTable:
+def latents(
+    detector: Detector, table: FeatureTable, flow_key: str, store: FeatureStore, workers: Workers = ALONE
+) -> FeatureTable:
     """Latents z = TNF(y) of every row, stored under the flow's key and computed only where it is missing."""
     space = store.space(
         SpaceSpec("latents", {"flow": flow_key, "shape": list(table.shape), "dtype": "float16"})
     )
-    with space.lock():
-        missing = set(space.missing(table.keys))
+    with space.lock() if workers.rank == 0 else nullcontext():
+        missing = workers.from_first(lambda: set(space.missing(table.keys)))
         rows = [row for row, key in enumerate(table.keys) if key in missing]
+        own = share_of(len(rows), workers)
         device = device_of(detector.config.train.device)
-        for start in range(0, len(rows), 64):
-            chunk = rows[start : start + 64]
+        for start in own[::64]:
+            chunk = rows[start : min(start + 64, own.stop)]
             y_BCHW = table.gather(chunk).to(device, torch.float32)
             with torch.inference_mode(), autocast(detector.config.train.precision, device):
                 z_BCHW, _ = detector.flow(y_BCHW)
             space.append([table.keys[row] for row in chunk], z_BCHW.float().cpu())
+        workers.barrier()
     return space.table(table.keys)
 
 
-def maps_of(detector: Detector, y: FeatureTable, z: FeatureTable | None = None, batch: int = 32) -> Tensor:
+def maps_of(
+    detector: Detector, y: FeatureTable, z: FeatureTable | None = None, workers: Workers = ALONE
+) -> Tensor:
     """Score parts of every row, (N, 3, H, W)."""
     detector.flow.eval()
     if detector.mapping is not None:
         detector.mapping.eval()
-    chunks = [range(start, min(start + batch, len(y))) for start in range(0, len(y), batch)]
-    if not chunks:
-        return torch.zeros(0, 3, *y.shape[1:])
-    return torch.cat([detector.parts(y.gather(c), None if z is None else z.gather(c)) for c in chunks])
+    parts = [detector.parts(y.gather(c), None if z is None else z.gather(c)) for c in _chunks(y, workers)]
+    return concatenated(torch.cat(parts) if parts else torch.zeros(0, 3, *y.shape[1:]), workers)
 
 
-def embeddings_of(detector: Detector, y: FeatureTable, z: FeatureTable, batch: int = 32) -> dict[str, Tensor]:
+def embeddings_of(
+    detector: Detector, y: FeatureTable, z: FeatureTable, workers: Workers = ALONE
+) -> dict[str, Tensor]:
     """:meth:`Detector.embeddings` of every row, (N, C) by the name of the space."""
-    starts = range(0, len(y), batch)
-    chunks = [range(start, min(start + batch, len(y))) for start in starts]
-    parts = [detector.embeddings(y.gather(chunk), z.gather(chunk)) for chunk in chunks]
+    parts = [detector.embeddings(y.gather(chunk), z.gather(chunk)) for chunk in _chunks(y, workers)]
+    parts = [part for some in workers.gather(parts) for part in some]
     return {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+
+
+def _chunks(table: FeatureTable, workers: Workers, size: int = 32) -> list[range]:
+    """This worker's share of the rows, a few at a time."""
+    own = share_of(len(table), workers)
+    return [own[start : start + size] for start in range(0, len(own), size)]
 
 
 def choose_scorer(detector: Detector, good: UnitMaps, defective: UnitMaps) -> Selection:
@@ -238,7 +270,7 @@ def choose_scorer(detector: Detector, good: UnitMaps, defective: UnitMaps) -> Se
     return _selected(detector, detector.config.method, good, defective)
 
 
-def _flow_validation(detector: Detector, data: TrainingData) -> dict[str, float]:
+def _flow_validation(detector: Detector, data: TrainingData, workers: Workers) -> dict[str, float]:
     """How well the flow alone tells held-out good images from synthetic defects; and its likelihood.
 
     The likelihood of held-out images is recorded and does not choose: on few distinct parts it turns within
@@ -246,31 +278,43 @@ def _flow_validation(detector: Detector, data: TrainingData) -> dict[str, float]
     """
     flow, device = detector.flow, device_of(detector.config.train.device)
     total = 0.0
-    for y_BCHW in data.good.batches(32):
+    for chunk in _chunks(data.good, workers):
+        y_BCHW = data.good.gather(chunk)
         with torch.inference_mode(), autocast(detector.config.train.precision, device):
             z_BCHW, logdet_B = flow(y_BCHW.to(device, torch.float32))
         total += float(0.5 * z_BCHW.float().square().sum() - logdet_B.float().sum())
     config = detector.config.model_copy(update={"scoring": _flow_scoring(detector.config)})
     alone = replace(detector, config=config, mapping=None)
-    found = _judged(alone, "nf", data, maps_of(alone, data.good), maps_of(alone, data.defective))
-    return {**found, "validation_loss": total / (len(data.good) * math.prod(data.good.shape))}
+    good, defective = (maps_of(alone, table, workers=workers) for table in (data.good, data.defective))
+    loss = sum(workers.gather(total)) / (len(data.good) * math.prod(data.good.shape))
+    return {**_judged(alone, "nf", data, good, defective, workers), "validation_loss": loss}
 
 
 def _mapping_validation(
-    detector: Detector, data: TrainingData, z_good: FeatureTable, z_defective: FeatureTable
+    detector: Detector,
+    data: TrainingData,
+    z_good: FeatureTable,
+    z_defective: FeatureTable,
+    workers: Workers,
 ) -> dict[str, float]:
     """How well the best fusion tells held-out good images from their synthetic defects."""
-    good, defective = maps_of(detector, data.good, z_good), maps_of(detector, data.defective, z_defective)
-    return _judged(detector, detector.config.method, data, good, defective)
+    good = maps_of(detector, data.good, z_good, workers)
+    defective = maps_of(detector, data.defective, z_defective, workers)
+    return _judged(detector, detector.config.method, data, good, defective, workers)
 
 
 def _judged(
-    detector: Detector, method: str, data: TrainingData, good_NPHW: Tensor, defective_NPHW: Tensor
+    detector: Detector,
+    method: str,
+    data: TrainingData,
+    good_NPHW: Tensor,
+    defective_NPHW: Tensor,
+    workers: Workers,
 ) -> dict[str, float]:
     """The AUROC as the epoch's objective, and its standard error as what two epochs may differ by."""
     good = UnitMaps(good_NPHW, units_of(data.good_samples))
     defective = UnitMaps(defective_NPHW, units_of(data.defective_samples))
-    auroc = _selected(detector, method, good, defective).auroc
+    auroc = workers.from_first(lambda: _selected(detector, method, good, defective).auroc)
     error = auroc_error(auroc, len(good_NPHW), len(defective_NPHW))
     return {"objective": auroc, "tolerance": error, "validation_auroc": auroc}
 

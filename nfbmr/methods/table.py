@@ -9,12 +9,12 @@ Example:
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from nfbmr.errors import ConfigError
+from nfbmr.fields import suggestion
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Method:
     """A detector: which stages it trains, which score parts it has, where it comes from.
 
     Attributes:
-        stages: In the order in which they are trained.
+        mapping: What its second stage trains, in :data:`nfbmr.methods.detector.MAPPINGS`; None: nothing.
         parts: Score parts it yields, in the order of :data:`nfbmr.scoring.maps.PARTS`.
         paper_weights: Weights of source error, target error and ||z||^2 in the source's own score.
         defaults: Overrides of the configuration's defaults.
@@ -30,17 +30,30 @@ class Method:
 
     title: str
     source: str
-    stages: tuple[str, ...]
+    mapping: Literal["bmr", "b-pfm"] | None
     parts: tuple[str, ...]
     paper_weights: tuple[float, float, float]
     defaults: Mapping[str, Any]
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What is trained, in this order."""
+        return ("flow",) if self.mapping is None else ("flow", "mapping")
 
 
 METHODS: dict[str, Method] = {
     "nf-bmr": Method(
         title="flow-based bidirectional mapping residual network",
         source="Zhang et al., Computers, Materials & Continua 78(2), 2024",
-        stages=("flow", "mapping"),
+        mapping="bmr",
+        parts=("source", "target", "norm"),
+        paper_weights=(0.5, 0.5, 0.0),  # eq. 14
+        defaults={},
+    ),
+    "nf-b-pfm": Method(
+        title="flow and bidirectional 1x1 mapping, NF + B-PFM",
+        source="Zhang et al. 2024, Table 5, fourth row; the mapping is B-PFM's, Wan et al. 2022",
+        mapping="b-pfm",
         parts=("source", "target", "norm"),
         paper_weights=(0.5, 0.5, 0.0),  # eq. 14
         defaults={},
@@ -48,7 +61,7 @@ METHODS: dict[str, Method] = {
     "nf": Method(
         title="normalizing flow alone",
         source="Zhang et al. 2024, Table 5, last row",
-        stages=("flow",),
+        mapping=None,
         parts=("norm",),
         paper_weights=(0.0, 0.0, 0.5),  # ||z||^2 / 2
         defaults={},
@@ -97,6 +110,5 @@ def method_named(name: str) -> Method:
     try:
         return METHODS[name]
     except KeyError:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"methods are {', '.join(METHODS)}"
+        hint = suggestion(name, METHODS, f"methods are {', '.join(METHODS)}")
         raise ConfigError("no such method", where=f"method = {name}", fix=hint) from None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nfbmr.features.table import FeatureTable
+from nfbmr.training.workers import ALONE, Workers
 
 MEMORY_BUDGET = 4 * 2**30
 """Bytes of tables that are copied into memory once; larger ones are read from disk batch by batch."""
@@ -24,12 +25,16 @@ class Batches:
     begun again in the middle goes on as it would have. Batches of an epoch differ in size by one image at
     most; none is dropped and none is a small rest.
 
+    Several workers divide each batch among them, so order and views depend on their number as little as on
+    anything else.
+
     Args:
         tables: Tables of aligned rows, e.g. features and their latents.
         rows_NV: Table rows, an image a line, a view a column.
         batch: Images in a batch, at most.
         seed: Of order and views.
-        memory: Bytes that may be held in memory.
+        memory: Bytes that may be held in memory, by all workers together.
+        workers: Who takes part.
 
     Example:
         >>> from nfbmr.features.table import TensorTable
@@ -47,6 +52,7 @@ class Batches:
         seed: int,
         *,
         memory: int = MEMORY_BUDGET,
+        workers: Workers = ALONE,
     ) -> None:
         if not len(rows_NV):
             raise ValueError("no images to make batches of")
@@ -54,12 +60,18 @@ class Batches:
         self.rows_NV = rows_NV.cpu()
         self.seed = seed
         self.steps = -(-len(rows_NV) // batch)
-        self._memory = memory
+        self.workers = workers
+        self._memory = memory // workers.count
         self._held: tuple[Tensor, ...] | None = None  # (N * V, H, W, C) each: a batch is one index_select
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         return self.steps
+
+    def share(self, step: int) -> tuple[int, int]:
+        """Images of batch number ``step`` that are this worker's, which may be none, and in all."""
+        images = _size(len(self.rows_NV), self.steps, step)
+        return _size(images, self.workers.count, self.workers.rank), images
 
     def plan(self, epoch: int) -> Tensor:
         """The epoch's order: for each image one flat index into ``rows_NV``."""
@@ -72,16 +84,27 @@ class Batches:
         return order * views + view
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
-        """The epoch's batches from number ``start`` on: a (B, C, H, W) a table, channels_last, as stored."""
+        """The epoch's batches from number ``start`` on: a (B, C, H, W) a table, channels_last, as stored.
+
+        With several workers this worker's share of each. A worker whose share is empty is given one image all
+        the same, which does not count: networks are not made for none.
+        """
         held = self.hold()
         # The whole plan goes to the device at once, so that no step waits for a copy.
         plan = self.plan(epoch) if held is None else self.plan(epoch).to(held[0].device)
-        for indices in plan.tensor_split(self.steps)[start:]:
+        for batch in plan.tensor_split(self.steps)[start:]:
+            indices = self._own(batch)
+            if not len(indices):
+                indices = batch[:1]
             if held is None:
                 rows = self.rows_NV.flatten()[indices]
                 yield tuple(table.gather(rows) for table in self.tables)
             else:
                 yield tuple(rows_NHWC.index_select(0, indices).permute(0, 3, 1, 2) for rows_NHWC in held)
+
+    def _own(self, batch: Tensor) -> Tensor:
+        """This worker's part of a batch."""
+        return batch.tensor_split(self.workers.count)[self.workers.rank]
 
     def hold(self, device: torch.device | str = "cpu") -> tuple[Tensor, ...] | None:
         """Copy all rows to a device's memory, once, if they fit: no step then reads from disk."""
@@ -99,6 +122,11 @@ class Batches:
             if sum(rows_NHWC.nbytes for rows_NHWC in self._held) < free // 4:
                 self._held = tuple(rows_NHWC.to(device) for rows_NHWC in self._held)
         return self._held
+
+
+def _size(count: int, parts: int, number: int) -> int:
+    """Length of one part of ``torch.tensor_split``."""
+    return count // parts + (number < count % parts)
 
 
 def _all_rows(table: FeatureTable, rows: Tensor, sample_1CHW: Tensor) -> Tensor:

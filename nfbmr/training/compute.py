@@ -41,6 +41,18 @@ def device_of(name: str) -> torch.device:
     return device
 
 
+def gpu_memory(device: torch.device | str) -> dict[str, int] | None:
+    """Bytes of GPU memory: what this process took at most (``peak_bytes``), what there is (``total_bytes``).
+
+    What the allocator holds counts, used or not: nobody else can have it. None without a GPU.
+    """
+    place = torch.device(device)
+    if place.type != "cuda":
+        return None
+    total = torch.cuda.get_device_properties(place).total_memory
+    return {"peak_bytes": torch.cuda.max_memory_reserved(place), "total_bytes": total}
+
+
 def autocast_dtype(precision: Precision, device: torch.device | str) -> torch.dtype | None:
     """The type that matrix products are computed in: bfloat16, or None for float32 throughout.
 

@@ -1,5 +1,6 @@
 """The training loop of a stage: resumable at any step, bit for bit on one machine.
 
+With several workers the same loop runs in each of them, on its share of every batch.
 Epochs and steps count from 0 in checkpoints and from 1 in everything that people read.
 """
 
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from nfbmr.config import StageConfig, TrainConfig
@@ -24,6 +25,7 @@ from nfbmr.training.optimiser import Optimiser, learning_rate
 from nfbmr.training.stages import Stage
 from nfbmr.training.stopping import StopRequest
 from nfbmr.training.watch import LossWatch, Tally, diverged
+from nfbmr.training.workers import ALONE, Workers
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,10 @@ class BatchSource(Protocol):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
         """The epoch's batches from number ``start`` on."""
+        ...
+
+    def share(self, step: int) -> tuple[int, int]:
+        """Images of batch number ``step`` that are this worker's, and in all."""
         ...
 
     def hold(self, device: torch.device | str = "cpu") -> object:
@@ -92,6 +98,7 @@ def train_stage(
     validate: Callable[[], Mapping[str, float]] | None = None,
     stop: StopRequest | None = None,
     select: Literal["best", "last"] = "best",
+    workers: Workers = ALONE,
 ) -> StageResult:
     """Train a stage, or go on with it where its checkpoint stands; a finished one is only loaded.
 
@@ -111,6 +118,9 @@ def train_stage(
         stop: Looked at after each step.
         select: Keep the weights of the epoch that validates best (the last, without ``validate``), or the
             last.
+        workers: Who takes part, each with its share of `batches`. All call this with the same arguments, all
+            call ``on_epoch`` and ``validate``, and all end with the same weights; rank 0 alone reads and
+            writes checkpoints, in which nothing depends on how many they were.
 
     Raises:
         Interrupted: A stop was asked for; a checkpoint is written.
@@ -125,7 +135,7 @@ def train_stage(
         "select": select,
         "train": config.model_dump(mode="json"),
     } | dict(identity or {})
-    training = _Training(stage, batches, config, train, device, folder, identity, select)
+    training = _Training(stage, batches, config, train, device, folder, identity, select, workers)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         resumed_from = training.resume()
@@ -149,9 +159,11 @@ class _Training:
         folder: Path,
         identity: Mapping[str, Any],
         select: str,
+        workers: Workers,
     ) -> None:
         self.stage, self.batches, self.config, self.train = stage, batches, config, train
         self.device, self.folder, self.identity, self.select = device, folder, identity, select
+        self.workers = workers
         self.module = stage.module.to(device)
         if device.type == "cuda":
             # On a CPU, oneDNN reorders weights anyway and fused Adam is twice as fast on contiguous ones.
@@ -181,6 +193,8 @@ class _Training:
         self.batches.hold(self.device)
         if self.train.compile:
             self.loss = _compiled(self.stage, self.batches, self.device, self.state.precision)
+        if self.workers.count > 1:
+            self.loss = self.workers.parallel(_Loss(self.module, self.loss))
         state = self.state
         with tqdm(
             total=self.config.epochs, initial=state.epoch, desc=self.stage.name, disable=None
@@ -200,17 +214,23 @@ class _Training:
     def _epoch(self, stop: StopRequest | None) -> None:
         """The rest of the epoch's steps."""
         state, began = self.state, time.monotonic()
-        watch = LossWatch(self.stage.name, state.tally, self.device)
+        watch = LossWatch(self.stage.name, state.tally, self.device, self.workers)
+        # One who met an error since the last step says so here, before the others average gradients with it.
+        self.workers.barrier()
         self.module.train()
         for batch in self.batches.epoch(state.epoch, state.step):
             inputs = [_as_input(tensor, self.device) for tensor in batch]
+            here, images = self.batches.share(state.step)
             with autocast(state.precision, self.device):
                 loss = self.loss(*inputs)
+            if self.workers.count > 1:
+                # The mean over the workers is the mean over the batch, however unequal their shares.
+                loss = loss * (here * self.workers.count / images)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step(state.epoch * len(self.batches) + state.step)
-            watch.add(loss, epoch=state.epoch, step=state.step, images=len(inputs[0]))
+            watch.add(loss, epoch=state.epoch, step=state.step, images=images)
             state.step += 1
-            if stop is not None and stop.requested:
+            if self.workers.any(stop is not None and stop.requested):
                 watch.read(state.epoch)
                 state.seconds += time.monotonic() - began
                 self.checkpoint()
@@ -231,6 +251,8 @@ class _Training:
             self.module.eval()
             with torch.no_grad():
                 metrics |= validate()
+        metrics = self.workers.from_first(lambda: metrics)
+        if "objective" in metrics:
             objective = metrics["objective"]
             highest = objective if state.best is None else max(objective, state.best[1])
             # Of epochs that validation cannot tell apart, the one trained longest.
@@ -248,7 +270,8 @@ class _Training:
             self.module.load_state_dict(self.best_weights)
         self._refuse_broken_weights()
         self.state.finished = True
-        self._save(self._weights(), previous=False)
+        if self.workers.rank == 0:
+            self._save(self._weights(), previous=False)
 
     def _interrupted(self) -> Interrupted:
         state = self.state
@@ -264,11 +287,14 @@ class _Training:
     def resume(self) -> int | None:
         """Take up the folder's checkpoint, if it has one."""
         precision = self.train.precision
-        if not checkpoints.exists(self.folder, LAST):
-            low = autocast_dtype(precision, self.device) is not None
+        found = self.workers.from_first(
+            lambda: checkpoints.load(self.folder, LAST) if checkpoints.exists(self.folder, LAST) else None
+        )
+        if found is None:
+            low = self.workers.from_first(lambda: autocast_dtype(precision, self.device) is not None)
             self.state.precision = "bf16" if low else "fp32"
             return None
-        tensors, meta = checkpoints.load(self.folder, LAST)
+        tensors, meta = found
         where = self.folder / LAST
         checkpoints.check_identity(meta["identity"], self.identity, where=where)
         values = dict(meta["state"])
@@ -301,7 +327,9 @@ class _Training:
         return self.state.epoch
 
     def checkpoint(self) -> None:
-        """Write all that is needed to go on from here."""
+        """Write all that is needed to go on from here; rank 0 does, of what is the same everywhere."""
+        if self.workers.rank:
+            return
         self._refuse_broken_weights()
         began = time.monotonic()
         tensors = (
@@ -331,6 +359,18 @@ class _Training:
         norms = torch.stack(torch._foreach_norm(list(self.module.parameters())))
         if not bool(norms.isfinite().all()):
             raise diverged(self.stage.name, "weights are not finite", self.state.epoch, self.state.step)
+
+
+class _Loss(nn.Module):
+    """A stage's loss as a module, which is what gradients are averaged for."""
+
+    def __init__(self, module: nn.Module, loss: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.module, self.loss = module, loss
+
+    def forward(self, *batch: Tensor) -> Tensor:
+        """The mean loss of a batch."""
+        return self.loss(*batch)
 
 
 def _as_input(tensor: Tensor, device: torch.device) -> Tensor:

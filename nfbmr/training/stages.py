@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nfbmr.flows.flow import Flow
 from nfbmr.flows.standardise import Standardise
-from nfbmr.mapping.bmr import BMR
+from nfbmr.mapping.bidirectional import BidirectionalMapping
 
 
 class Stage(Protocol):
@@ -64,7 +64,7 @@ class MappingStage:
 
     name = "mapping"
 
-    def __init__(self, bmr: BMR, standardise: Standardise | None = None) -> None:
+    def __init__(self, bmr: BidirectionalMapping, standardise: Standardise | None = None) -> None:
         self.module: nn.Module = bmr
         self.standardise = deepcopy(
             standardise

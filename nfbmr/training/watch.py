@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nfbmr.errors import DivergenceError
+from nfbmr.training.workers import ALONE, Workers
 
 WINDOW = 16
 RUNAWAY = 100.0
@@ -47,10 +48,11 @@ class LossWatch:
         stage: The stage's name, for the error.
         tally: Where to add to.
         device: Where losses are.
+        workers: Whose losses these are together: the mean of theirs is the loss.
     """
 
-    def __init__(self, stage: str, tally: Tally, device: torch.device) -> None:
-        self.stage, self.tally = stage, tally
+    def __init__(self, stage: str, tally: Tally, device: torch.device, workers: Workers = ALONE) -> None:
+        self.stage, self.tally, self.workers = stage, tally, workers
         self._losses = torch.zeros(WINDOW, device=device)
         self._steps: list[tuple[int, int]] = []  # (step, images) of each loss not yet read back
 
@@ -71,7 +73,7 @@ class LossWatch:
         Raises:
             DivergenceError: One is not finite, or together they have run away.
         """
-        losses = self._losses[: len(self._steps)].tolist()
+        losses = self._mean_over_workers(self._losses[: len(self._steps)].tolist())
         for loss, (step, images) in zip(losses, self._steps, strict=True):
             if not math.isfinite(loss):
                 raise diverged(self.stage, f"the loss is {loss}", epoch, step)
@@ -86,6 +88,11 @@ class LossWatch:
                 what = f"the loss ran away, from {self.tally.first:.3g} to {median:.3g}"
                 raise diverged(self.stage, what, epoch, self._steps[-1][0])
         self._steps.clear()
+
+    def _mean_over_workers(self, losses: list[float]) -> list[float]:
+        if self.workers.count == 1:
+            return losses
+        return [sum(step) / self.workers.count for step in zip(*self.workers.gather(losses), strict=True)]
 
 
 def diverged(stage: str, what: str, epoch: int, step: int) -> DivergenceError:

@@ -115,7 +115,7 @@ def test_groups_on_both_sides_leak_without_any_twin(strangers: list[Sample]) -> 
     assert audit.shared_groups == ("g0",)
     assert not audit.twins
     assert audit.finding is not None
-    assert "1 groups" in audit.finding
+    assert "1 group stands on both sides" in audit.finding
 
 
 def test_flat_and_broken_images_are_survived(tmp_path: Path, strangers: list[Sample]) -> None:

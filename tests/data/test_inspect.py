@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import struct
 import zlib
 from pathlib import Path
@@ -104,6 +106,54 @@ def test_everything_wrong_is_listed_at_once(broken: Path) -> None:
     assert "different sizes" in notes
     assert "several modes" in notes
     assert "elsewhere.png" in notes
+
+
+def test_what_is_no_file_is_named_and_never_opened(tmp_path: Path) -> None:
+    for i in range(3):
+        picture(tmp_path / f"good/{i}.png", i)
+    (tmp_path / "good/gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "scratch").symlink_to(tmp_path / "unmounted")
+    picture(tmp_path / "good/folder.png/inside.png", 7)
+    (tmp_path / "good/circle").symlink_to(tmp_path / "good")
+    os.mkfifo(tmp_path / "good/pipe.png")  # whoever opens it waits for ever
+    (tmp_path / "good/.hidden.png").symlink_to(tmp_path / "nowhere.png")
+    with socket.socket(socket.AF_UNIX) as listener:
+        # a short name: the address of a socket is limited to about a hundred bytes
+        here = Path.cwd()
+        os.chdir(tmp_path)
+        try:
+            listener.bind("socket.jpg")
+        finally:
+            os.chdir(here)
+        found = inspect_dataset(load_dataset(tmp_path))
+    assert {(p.kind, p.name) for p in found.problems} == {
+        ("link that leads nowhere", "good/gone.png"),
+        ("link that leads nowhere", "scratch"),
+        ("folder named like an image", "good/folder.png"),
+        ("pipe, socket or device", "good/pipe.png"),
+        ("pipe, socket or device", "socket.jpg"),
+    }
+
+
+def test_a_pipe_where_dagm_keeps_its_labels_is_not_waited_for(tmp_path: Path) -> None:
+    for side in ("Train", "Test"):
+        for i in range(3):
+            picture(tmp_path / f"Class1/{side}/{i}.png", i + 10 * (side == "Test"))
+        (tmp_path / f"Class1/{side}/Label").mkdir()
+        os.mkfifo(tmp_path / f"Class1/{side}/Label/Labels.txt")
+    found = inspect_dataset(load_dataset(tmp_path / "Class1"))
+    assert [p.kind for p in found.problems] == ["pipe, socket or device"] * 2
+
+
+def test_one_image_is_one_image(tmp_path: Path) -> None:
+    for i in range(3):
+        picture(tmp_path / f"good/{i}.png", i)
+    picture(tmp_path / "dent/0.png", 9)
+    (tmp_path / "dent/0.png").write_bytes(b"")
+    picture(tmp_path / "elsewhere.png", 50)
+    text = inspect_dataset(load_dataset(tmp_path)).render()
+    assert "1 problem\n" in text
+    assert "1 image is in no place" in text
 
 
 def test_the_json_is_json_and_whole(broken: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from nfbmr.config import EvaluationConfig
 from nfbmr.data.samples import GOOD
 from nfbmr.errors import OutputError
-from nfbmr.evaluation import figures, style
+from nfbmr.evaluation import embedding, figures, style
 from nfbmr.evaluation.evaluation import Scores, evaluate
 from nfbmr.evaluation.figures import StageCurve
 from nfbmr.evaluation.intervals import UNDEFINED, Estimate
@@ -92,12 +92,12 @@ def test_tsne_places_many_images_and_few(n, tmp_path):
         "T": rng.normal(size=(n, 1)),
         "NF": np.ones((n, 4), np.float16),
     }
-    assert size(figures.tsne(features, kinds, tmp_path / "tsne.png", caption="mtd"))[0] > 1000
+    assert size(embedding.tsne(features, kinds, tmp_path / "tsne.png", caption="mtd"))[0] > 1000
 
 
 def test_tsne_samples_when_there_are_more_images_than_asked_for(tmp_path):
     features = {"S": np.random.default_rng(0).normal(size=(60, 8))}
-    size(figures.tsne(features, [GOOD] * 30 + ["crack"] * 30, tmp_path / "tsne.png", most=10))
+    size(embedding.tsne(features, [GOOD] * 30 + ["crack"] * 30, tmp_path / "tsne.png", most=10))
 
 
 def test_a_kind_has_one_colour_and_one_marker_in_all_pictures():

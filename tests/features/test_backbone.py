@@ -55,7 +55,7 @@ def test_the_papers_setting_has_the_papers_shape() -> None:
         ("test_efficientnet", ("blocks.3", 1)),  # in the order asked for, not the network's
         ("resnet10t", ("layer1", 2, "layer2.0.bn1")),
         ("test_convnext", (1,)),
-        ("test_resnet", ("layer2", "layer2")),
+        ("test_resnet", ("layer2", "layer1")),
     ],
 )
 def test_taps_give_what_the_whole_network_gives_there(name: str, taps: tuple[int | str, ...]) -> None:
@@ -130,6 +130,11 @@ def test_a_name_that_does_not_exist_is_answered_with_the_nearest(
 ) -> None:
     with pytest.raises(BackboneError, match=says):
         load(backbone, tap)
+
+
+def test_one_module_under_two_names_is_refused() -> None:
+    with pytest.raises(BackboneError, match=r"same module, blocks\.0\.0"):
+        load("test_efficientnet", 0, "blocks.0.0")
 
 
 def test_a_tap_that_is_no_map_is_refused() -> None:

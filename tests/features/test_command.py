@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,8 @@ import pytest
 import torch
 
 from nfbmr.cli.main import main
-from nfbmr.features.store import FeatureStore, SpaceSpec, shard_paths
+from nfbmr.features.shards import shard_paths
+from nfbmr.features.store import FeatureStore, SpaceSpec
 
 
 @pytest.fixture
@@ -55,7 +59,7 @@ def test_list(command: Callable[..., tuple[int, Any]]) -> None:
 def test_verify_and_repair(store: FeatureStore, command: Callable[..., tuple[int, Any]]) -> None:
     assert command("verify") == (
         0,
-        {"store": store.root.as_posix(), "shards": 2, "rows": 6, "removed": []},
+        {"store": store.root.as_posix(), "shards": 2, "rows": 6, "flows": 0, "removed": []},
     )
     path = damage(store)
     code, said = command("verify")
@@ -79,11 +83,121 @@ def test_prune(store: FeatureStore, command: Callable[..., tuple[int, Any]]) -> 
     assert command("prune", "--older-than", "1")[1]["removed"] == []
 
 
-def test_an_empty_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("list", "verify"):
-        assert main(["features", name, "--store", str(tmp_path / "none"), "--json"]) == 0
-        assert json.loads(capsys.readouterr().out)
-    assert not (tmp_path / "none").exists()
+@pytest.mark.parametrize("words", [["list"], ["verify"], ["prune", "--keep", "1"]], ids=lambda w: w[0])
+def test_a_store_that_is_not_there(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["features", *words, "--json"]) == 0  # where runs would make one
+    assert json.loads(capsys.readouterr().out)
+    assert main(["features", *words, "--store", "stroe", "--json"]) == 2
+    told = json.loads(capsys.readouterr().out)["error"]
+    assert (told["what"], told["where"]) == ("no such store", "stroe")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_cannot_be_used_is_found_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    nowhere = ["--data", str(tmp_path / "nowhere")]
+    for store in (tmp_path / "file", Path("/proc/store")):
+        assert main(["features", "build", *nowhere, "--store", str(store), "--json"]) == 2
+        told = json.loads(capsys.readouterr().out)["error"]
+        assert told["where"] == str(store)
+        assert "--store" in told["fix"]
+
+
+def test_counts_are_in_plain_english(
+    store: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = FeatureStore(tmp_path / "one").space(SpaceSpec("features"))
+    space.append(["a"], torch.randn(1, 4, 2, 2))
+    space.close()
+    assert main(["features", "list", "--store", str(tmp_path / "one")]) == 0
+    text = capsys.readouterr().out
+    assert "1 row\n" in text
+    assert "1 space and 0 flows" in text
+    assert main(["features", "list", "--store", str(store.root)]) == 0
+    assert "2 spaces and 0 flows" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------------- flows
+
+
+@pytest.fixture
+def trained(tiny: Callable[..., Any], store: FeatureStore) -> dict[str, Any]:
+    """The summary of a run that kept its flow in the store."""
+    import nfbmr
+
+    return nfbmr.train(tiny(store=str(store.root), train__flow__epochs=1, train__mapping__epochs=1))
+
+
+def test_flows_are_listed_checked_mended_and_removed(
+    trained: dict[str, Any], store: FeatureStore, command: Callable[..., tuple[int, Any]]
+) -> None:
+    (flow,) = command("list")[1]["flows"]
+    assert (flow["state"], flow["epoch"]) == ("trained", 1)
+    assert flow["identity"]["flow"]["blocks"] == 2
+    assert flow["seen"]["tap"] == "blocks.2"
+    assert flow["bytes"] > 1000
+    assert flow["created"] <= flow["used"]
+    assert command("verify")[1]["flows"] == 1
+
+    folder = store.root / "flows" / flow["key"]
+    weights = folder / "flow.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    code, said = command("verify")
+    assert (code, str(weights) in said["error"]["what"]) == (2, True)
+    assert command("verify", "--repair")[1]["removed"] == [weights.as_posix()]
+    assert command("list")[1]["flows"][0]["state"] == "unfinished"
+
+    assert command("prune", "--flow", "0" * 9)[0] == 2
+    code, said = command("prune", "--flow", flow["key"][:8])
+    assert (code, [info["key"] for info in said["flows"]["removed"]]) == (0, [flow["key"]])
+    assert said["removed"] == []
+    assert not folder.exists()
+
+
+def test_a_flow_is_as_old_as_its_last_use(
+    trained: dict[str, Any], store: FeatureStore, command: Callable[..., tuple[int, Any]]
+) -> None:
+    (flow,) = command("list")[1]["flows"]
+    for path in (store.root / "flows" / flow["key"]).rglob("*"):
+        os.utime(path, (0, 0))
+    assert command("prune", "--older-than", "1", "--dry-run")[1]["flows"]["removed"] == []  # its latents
+    for path in (store.root / "spaces").rglob("use.lock"):
+        os.utime(path, (0, 0))
+    assert len(command("prune", "--older-than", "1")[1]["flows"]["removed"]) == 1
+    assert command("list")[1]["flows"] == []
+
+
+def test_a_flow_that_is_being_trained_is_never_pruned(
+    store: FeatureStore, command: Callable[..., tuple[int, Any]]
+) -> None:
+    folder = store.root / "flows" / "0a1b2c"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "last.json").write_text("{}")
+    holder = (
+        "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX);"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", holder, str(folder / "lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    assert command("list")[1]["flows"][0]["state"] == "in training"
+    said = command("prune", "--flow", "0a1b2c")[1]["flows"]
+    assert ([info["key"] for info in said["held"]], said["removed"]) == (["0a1b2c"], [])
+    assert folder.exists()
+    process.communicate()
+    assert command("list")[1]["flows"][0]["state"] == "unfinished"
+    assert len(command("prune", "--keep", "0")[1]["flows"]["removed"]) == 1
+    assert not folder.exists()
 
 
 def test_build_stores_what_training_needs(

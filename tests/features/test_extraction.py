@@ -20,7 +20,8 @@ from nfbmr.data.samples import Sample
 from nfbmr.errors import ImageError, Interrupted, OutputError
 from nfbmr.features.backbone import load_backbone
 from nfbmr.features.extraction import extract, weights_of
-from nfbmr.features.store import FeatureStore, shard_paths
+from nfbmr.features.shards import shard_paths
+from nfbmr.features.store import FeatureStore
 from nfbmr.features.upkeep import list_spaces
 
 CONFIG = FeatureConfig(

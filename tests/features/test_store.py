@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfbmr.errors import CorruptShardError, Interrupted, OutputError, StoreError
-from nfbmr.features.shards import open_shard, rows_per_shard, verify_shard, write_shard
-from nfbmr.features.store import FeatureStore, SpaceSpec, shard_paths
+from nfbmr.features.shards import open_shard, rows_per_shard, shard_paths, verify_shard, write_shard
+from nfbmr.features.store import FeatureStore, SpaceSpec
 from nfbmr.features.upkeep import list_spaces, prune
 
 SHAPE = (8, 3, 5)

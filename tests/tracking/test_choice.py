@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_server.choice import choose
+from mlflow_server.choice import choose, where_to_look
 from mlflow_server.destination import Destination, ui_hint, without_password
-from mlflow_server.sync import find_journals, status
+from mlflow_server.sync import find_journals, status, sync
 from nfbmr.cli.main import cli, main
 from nfbmr.config import TrackingConfig
 from nfbmr.environment import code_revision, environment
@@ -81,6 +81,23 @@ def test_a_kept_address_finds_its_password_in_the_environment(monkeypatch: pytes
 def test_the_hint_is_an_address_or_a_command(tmp_path: Path) -> None:
     assert ui_hint("https://ann:secret@example.com") == "https://ann@example.com"
     assert f"sqlite:///{tmp_path / 'mlflow.db'}" in ui_hint()
+
+
+def test_a_run_the_server_knows_is_named_by_its_page(tmp_path: Path, uri: str) -> None:
+    config = TrackingConfig(kind="mlflow", uri=uri)
+    journal = tmp_path / "runs" / "a" / "tracking"
+    FolderTracker(
+        journal,
+        run_id="a",
+        system_metrics_every=None,
+        destination=Destination.resolve(uri, config.experiment).as_fields(),
+    ).finish()
+    assert where_to_look(config, journal) == where_to_look(config) == ui_hint(uri)
+    (sent,) = sync([journal])
+    told = where_to_look(config, journal)
+    assert told is not None
+    assert told.startswith(ui_hint(uri))
+    assert told.endswith(f"/#/experiments/1/runs/{sent.mlflow_run_id}?workflowType=machine_learning")
 
 
 def folder_run(run: Path, run_id: str = "r1") -> FolderTracker:

@@ -1,0 +1,116 @@
+"""The default sweep against the same trials run one by one without the stores.
+
+Run ``python -m benchmarks.sharing`` (``--quick`` for a look). The sweep is ``nfbmr sweep``'s own, trial after
+trial in this process and unpruned: features extracted first, trials and their selection, the best one scored.
+Without the stores each trial runs the backbone again in every epoch, as published code does, on images decoded
+and in memory already. Goal: the sweep takes a fifth of that or less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+
+import nfbmr
+from benchmarks.reuse import usual_way
+from nfbmr.data.synthesize import CLASSES, synthesize
+from nfbmr.paths import RunPaths
+from nfbmr.resolve import load_config
+from tune.paths import SweepPaths
+from tune.plan import SweepPlan
+from tune.resources import Resources
+from tune.space import Space
+from tune.sweep import new_sweep
+
+
+def measure(*, images: int, trials: int, epochs: tuple[int, int], size: int = 384) -> dict[str, Any]:
+    """Seconds of both ways.
+
+    Args:
+        images: Good training images; a fifth of them validates.
+        trials: Of the default space.
+        epochs: Of the two stages.
+        size: Pixels.
+    """
+    with tempfile.TemporaryDirectory(prefix="nfbmr-bench-") as folder:
+        root = Path(folder)
+        data = synthesize(root / "data", classes=CLASSES[:1], train=images, test_good=8, test_defective=8)
+        config = nfbmr.configure(
+            settings={
+                "data.path": str(data),
+                "output": str(root / "runs"),
+                "store": str(root / "store"),
+                "features.size": size,
+                "features.compute": "bf16",
+                "mapping.latent": 64,
+                "train.flow.epochs": epochs[0],
+                "train.mapping.epochs": epochs[1],
+                "evaluation.bootstrap": 100,
+                "evaluation.heatmaps": 1,
+                "tracking.kind": "folder",
+            }
+        )
+        plan = SweepPlan(
+            "shared",
+            config,
+            Space.load("default"),
+            trials=trials,
+            prune=False,
+            resources=Resources(backend="here"),
+        )
+        started = time.perf_counter()
+        summary = new_sweep(plan)
+        sweep = time.perf_counter() - started
+        paths = SweepPaths(config.output / "shared")
+        alone = [usual_way(load_config(RunPaths(paths.trial(number)).config)) for number in range(trials)]
+    return {
+        "images": images,
+        "trials": trials,
+        "epochs": list(epochs),
+        "size": size,
+        "hits": summary["hits"],
+        "sweep_seconds": sweep,
+        "without_seconds": sum(alone),
+        "ratio": sweep / sum(alone),
+        "goal": 0.2,
+    }
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The result for people."""
+    heading = f"{result['trials']} trials, {result['images']} images, {result['size']} px"
+    return "\n".join(
+        [
+            f"| {heading}, epochs {result['epochs']} | seconds | ratio |",
+            "|---|---|---|",
+            f"| one by one, without the stores | {result['without_seconds']:.0f} | 1.00 |",
+            f"| the sweep | {result['sweep_seconds']:.0f} | {result['ratio']:.2f} |",
+        ]
+    )
+
+
+def main() -> None:
+    """Measure, print a table to standard error and JSON to standard output."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few images, trials and epochs")
+    quick = parser.parse_args().quick
+    result = (
+        measure(images=40, trials=3, epochs=(4, 2))
+        if quick
+        else measure(images=200, trials=8, epochs=(20, 10))
+    )
+    print(table(result), file=sys.stderr)
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

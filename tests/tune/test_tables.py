@@ -1,0 +1,230 @@
+"""The table of an ablation reads back as what it was made of, in three formats and as pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from nfbmr.errors import ConfigError
+from nfbmr.evaluation.intervals import Estimate
+from tune.figures import draw
+from tune.lattice import METRICS, Published, load_lattice, named_tables, parse_lattice, read_lattice
+from tune.statistics import CellScores, Comparison
+from tune.tables import CSV_COLUMNS, Entry, Line, Table, csv_text, interval, latex, markdown, percent
+
+
+def table(rows=("a & b", "plain_row"), parts=("x", "y"), *, missing=None, published=True):
+    rng = np.random.default_rng(0)
+    defective = np.arange(30) < 15
+    cells = [
+        CellScores(row, part, seed, [f"{i}" for i in range(30)], defective, score, score > 1)
+        for n, row in enumerate(rows)
+        for part in parts or (None,)
+        for seed in range(2)
+        if (score := rng.normal(size=30) + (2.0 - n) * defective) is not None
+    ]
+    lines = []
+    for row in rows:
+        entries = {}
+        for metric in METRICS:
+            found = Comparison(cells, metric, resamples=40)
+            entries[metric] = {
+                part: Entry(
+                    found.mean(row, chosen),
+                    None if row == rows[0] else found.difference(row, rows[0], chosen),
+                    int(bool(missing) and part is None),
+                )
+                for part, chosen in ((None, None), *((p, [p]) for p in parts))
+            }
+        given_ = Published(0.974, "A paper, Table 5", "another protocol") if published else None
+        lines.append(Line(row, entries, given_))
+    return Table(
+        name="toy",
+        title="Toys | 50 % of them",
+        about="mvtec, split official",
+        metric="image_auroc",
+        reference=rows[0],
+        lines=tuple(lines),
+        parts=tuple(parts),
+        notes=("A note.",),
+        missing=missing or {},
+    )
+
+
+def grids(text):
+    """Tables of a Markdown text: lists of rows of cells."""
+    found, rows = [], []
+    for line in [*text.splitlines(), ""]:
+        if line.startswith("|"):
+            rows.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+        elif rows:
+            found.append(rows)
+            rows = []
+    return found
+
+
+def test_markdown_holds_every_row_and_part_in_tables_of_even_width():
+    made = table()
+    main, parts, others = grids(markdown(made))
+    for grid in (main, parts, others):
+        assert len({len(row) for row in grid}) == 1
+    assert [row[0] for row in main[2:]] == ["a & b", "plain_row"]
+    assert main[2][4] == "reference"
+    assert main[3][4] in ("better", "worse", "tie")
+    assert main[3][1] == interval(made.entry(made.lines[1]).mean.estimate)
+    assert main[3][-2:] == ["97.4", "A paper, Table 5"]
+    assert [row[0] for row in parts[2:]] == ["x", "y", "mean"]
+    assert "A note." in markdown(made)
+
+
+def test_missing_cells_are_marked_and_their_reason_is_given():
+    made = table(missing={"a & b/x/seed-1": "the loss ran away"})
+    text = markdown(made)
+    assert "the loss ran away" in text
+    assert grids(text)[0][2][1].endswith("*")
+    assert "the loss ran away" in latex(made)
+    assert "*" not in markdown(table())
+
+
+def test_csv_is_tidy_and_gives_the_numbers_back():
+    made = table()
+    rows = list(csv.DictReader(io.StringIO(csv_text(made))))
+    assert set(rows[0]) == set(CSV_COLUMNS)
+    assert len(rows) == len(made.lines) * len(METRICS) * 3
+    (one,) = (r for r in rows if (r["row"], r["part"], r["metric"]) == ("plain_row", "y", "image_auroc"))
+    entry = made.entry(made.lines[1], "y")
+    assert float(one["value"]) == pytest.approx(entry.mean.estimate.value, abs=1e-6)
+    assert float(one["difference_low"]) == pytest.approx(entry.difference.estimate.low, abs=1e-6)
+    published = [r for r in rows if r["published"]]
+    assert {(r["part"], r["metric"]) for r in published} == {("all", "image_auroc")}
+
+
+def test_latex_is_balanced_and_escaped():
+    text = latex(table())
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    assert r"a \& b" in body
+    assert r"plain\_row" in body
+    assert r"50 \% of them" in body
+    assert body.count("{") == body.count("}")
+    assert body.count(r"\begin") == body.count(r"\end") == 2
+    (alignment,) = re.findall(r"\{(lr+)\}", body)
+    for line in body.splitlines():
+        if line.endswith(r"\\"):
+            assert len(re.split(r"(?<!\\)&", line)) == len(alignment)
+
+
+@given(st.floats(-1, 1))
+def test_percent_never_prints_a_negative_zero(share):
+    assert percent(share, sign=True) not in ("+0.0", "−0.0", "-0.0")
+    assert float(percent(share).replace("−", "-")) == pytest.approx(100 * share, abs=0.0501)
+
+
+def test_undefined_numbers_are_dashes():
+    assert percent(math.nan) == "–"
+    assert interval(Estimate(0.5, math.nan, math.nan)) == "50.0"
+
+
+def test_pictures_are_drawn_for_what_there_is(tmp_path):
+    drawn = draw(table(missing={"a & b/x/seed-1": "gone"}), tmp_path)
+    assert [path.name for path in drawn] == ["bars.png", "differences.png", "lines.png"]
+    for path in drawn:
+        with Image.open(path) as image:
+            assert min(image.size) > 200
+    alone = draw(table(rows=("only",), parts=(), published=False), tmp_path / "alone")
+    assert [path.name for path in alone] == ["bars.png"]
+
+
+# -- what rows are made of
+
+
+def test_the_named_table_is_the_papers():
+    lattice = load_lattice("paper-table5")
+    assert [row.name for row in lattice.rows] == ["n=1", "n=2", "n=3", "NF + B-PFM", "NF alone"]
+    assert [row.published.value for row in lattice.rows] == [0.974, 0.987, 0.985, 0.962, 0.942]
+    assert lattice.reference == "n=2"
+    assert named_tables() == ("paper-table5",)
+
+
+def test_a_table_reads_back_as_it_was():
+    lattice = load_lattice("paper-table5")
+    again = read_lattice(lattice.as_json(), lattice.name, "again")
+    assert again.rows == lattice.rows
+    assert (again.title, again.metric, again.reference) == (lattice.title, lattice.metric, lattice.reference)
+
+
+def test_a_grid_is_the_product_and_multiplies_rows():
+    text = """
+    rows: {shallow: {mapping.residual_blocks: 1}, deep: {mapping.residual_blocks: 3}}
+    grid: {flow.blocks: [2, 4], flow.kernels: [[3], [3, 5]]}
+    """
+    lattice = parse_lattice(text, "t", "t.yaml")
+    assert len(lattice.rows) == 8
+    assert lattice.rows[0].name == "shallow blocks=2 kernels=3"
+    assert lattice.rows[-1].settings == {
+        "mapping.residual_blocks": 3, "flow.blocks": 4, "flow.kernels": [3, 5]
+    }  # fmt: skip
+
+
+def test_nested_keys_are_dotted_keys():
+    text = "rows: {a: {flow: {blocks: 2, hidden: 8}}, b: {flow.blocks: 3}}"
+    assert parse_lattice(text, "t", "t.yaml").rows[0].settings == {"flow.blocks": 2, "flow.hidden": 8}
+
+
+def test_all_mistakes_are_told_at_once_with_places_and_near_names():
+    text = """\
+reference: twoo
+metric: image_auroq
+settings: {train.flow.epoch: 3}
+rows:
+  one: {flow.block: 2}
+  two: {seed: 4}
+  a/b: {data.path: elsewhere}
+published:
+  values: {three: 50, one: much}
+nonsense: 1
+"""
+    with pytest.raises(ConfigError) as caught:
+        parse_lattice(text, "t", "t.yaml")
+    told = caught.value.what
+    for part in (
+        "t.yaml:1", "two", "image_auroc", "train.flow.epochs", "t.yaml:5", "flow.blocks", "seed", "a/b",
+        "data.path", "three", "published.values.one", "nonsense",
+    ):  # fmt: skip
+        assert part in told, part
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("rows: {a: {flow.blocks: 2}, b: {flow.blocks: 2}}", "the same"),
+        ("title: nothing", "no rows"),
+        ("grid: {flow.blocks: 2}", "a list of values"),
+        ("[1, 2]", "no keys"),
+        ("rows: [a, b]", "names"),
+        ("rows: {a: 3}", "keys of the configuration"),
+        ("rows: {a: {flow.blocks: 2}}\npublished: 3", "values"),
+        ("rows: {a: {flow.blocks: 2}}\npublished: {values: {a: 200}}", "percent"),
+    ],
+)
+def test_tables_that_make_no_sense_are_refused(text, part):
+    with pytest.raises(ConfigError, match="in the table") as caught:
+        parse_lattice(text, "t", "t.yaml")
+    assert part in caught.value.what
+
+
+def test_a_table_that_is_not_there_is_told_from_a_misspelt_one(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean paper-table5"):
+        load_lattice("paper-tabel5")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_lattice(str(tmp_path / "rows.yaml"))
+    (tmp_path / "bad.yaml").write_text("rows: {a: 1")
+    with pytest.raises(ConfigError, match="not a YAML file"):
+        load_lattice(str(tmp_path / "bad.yaml"))

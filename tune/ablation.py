@@ -1,0 +1,218 @@
+"""``nfbmr ablate``, top to bottom: a plan -> its cells, each run once -> the table, its pictures, the record.
+
+Every cell is a run like any other: it makes its choices on validation data, and scores its test set once.
+Nothing is chosen among rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from nfbmr.errors import ConfigError, Interrupted
+from nfbmr.fields import did_you_mean
+from nfbmr.paths import RunPaths, write_json, write_text
+from nfbmr.tracking import Status
+from nfbmr.training.stopping import StopRequest
+from nfbmr.wording import count
+from tune.ablation_plan import AblationPlan, Cell
+from tune.ablation_table import Results, gather, summarise
+from tune.driver import only_driver
+from tune.execution import execute
+from tune.figures import draw
+from tune.parent import ParentRecord
+from tune.paths import AblationPaths
+from tune.progress import Progress, Standing
+from tune.resources import Resources, execution_of, on_cluster
+from tune.tables import csv_text, latex, markdown
+from tune.tasks import Outcome, Task
+
+log = logging.getLogger(__name__)
+
+
+def ablate(plan: AblationPlan, resources: Resources, *, address: str | None = None) -> dict[str, Any]:
+    """Run the cells that have no result yet, and make the table of all.
+
+    Args:
+        plan: What was asked, checked.
+        resources: What each cell gets.
+        address: Of a Ray cluster; see :func:`cluster.connection.connect`.
+
+    Returns:
+        The summary, as ``--json`` prints it.
+
+    Raises:
+        Interrupted: A stop was asked for, or the time budget is spent. What is finished is kept, and the
+            table holds it.
+        NfbmrError: Nothing could be run at all.
+    """
+    paths, cells = plan.paths, plan.cells()
+    nothing_to_run = all(map(finished, cells))
+    cluster = nullcontext() if nothing_to_run else on_cluster(resources, plan.config, address)
+    with only_driver(paths), StopRequest() as stop, cluster:
+        plan.write()
+        parent = ParentRecord(paths, plan.config)
+        parent.begin(plan.asked(), plan.config)
+        summary: dict[str, Any] = {}
+        status: Status = "failed"
+        try:
+            summary, left = _run(plan, cells, resources, stop, parent)
+            status = "killed" if left else "finished"
+        except KeyboardInterrupt:
+            status, left = "killed", sum(not finished(cell) for cell in cells)
+        finally:
+            parent.end(summary, status)
+    if left:
+        raise Interrupted(
+            f"{len(cells) - left} of {count(len(cells), 'cell')} are done and kept",
+            where=paths.root,
+            fix=f"go on with: {how_to_go_on(plan)}",
+        )
+    return summary
+
+
+def new_ablation(plan: AblationPlan, resources: Resources, *, address: str | None = None) -> dict[str, Any]:
+    """Do an ablation in its folder; one that is there already is gone on with where it is the same.
+
+    Args:
+        plan: What is asked. Seeds and categories may differ from those of an earlier call.
+        resources: What each cell gets.
+        address: Of a Ray cluster.
+
+    Raises:
+        ConfigError: There is another ablation of this name.
+        Interrupted, NfbmrError: See :func:`ablate`.
+    """
+    if plan.paths.plan.exists():
+        changed = plan.changes(AblationPlan.read(plan.paths.root))
+        if changed:
+            raise ConfigError(
+                f"there is an ablation of this name already, and it differs in {', '.join(changed[:6])}",
+                where=plan.paths.root,
+                fix=f"go on with it: {how_to_go_on(plan)}; or choose another --name",
+            )
+    return ablate(plan, resources, address=address)
+
+
+def find_ablation(name_or_path: str, output: Path) -> AblationPlan:
+    """An earlier ablation: ``<output>/<name>``, or the path that was given.
+
+    Raises:
+        ConfigError: There is none; the names of those there are are given.
+    """
+    for folder in (output / name_or_path, Path(name_or_path)):
+        if AblationPaths(folder).plan.exists():
+            return AblationPlan.read(folder)
+    names = sorted(path.parent.name for path in output.glob(f"*/{AblationPaths(output).plan.name}"))
+    known = f"in {output} there are {', '.join(names[-8:])}" if names else f"there is none in {output}"
+    raise ConfigError(
+        f"no ablation {name_or_path}{did_you_mean(name_or_path, names)}",
+        where=output / name_or_path,
+        fix=f"{known}; give --output, or its folder",
+    )
+
+
+def how_to_go_on(plan: AblationPlan) -> str:
+    """The command that goes on with an ablation."""
+    return f"nfbmr ablate --resume {shlex.quote(str(plan.paths.root))}"
+
+
+def _run(
+    plan: AblationPlan, cells: tuple[Cell, ...], resources: Resources, stop: StopRequest, parent: ParentRecord
+) -> tuple[dict[str, Any], int]:
+    """Execute what is to be done, and conclude; how many cells were not reached."""
+    ablation = Ablation(cells, plan.lattice.metric, parent.outcome)
+    if ablation.before:
+        log.info("%d of %s have a result already", ablation.before, count(len(cells), "cell"))
+    if ablation.before < len(cells):
+        plan.paths.summary.unlink(missing_ok=True)  # its presence says that the ablation is whole
+        with ablation.progress:
+            execute(ablation, execution_of(resources), stop, stop_file=plan.paths.stop)
+    left = sum(cell.task.key not in ablation.failed and not finished(cell) for cell in cells)
+    return conclude(plan, gather(plan, cells, ablation.failed), whole=not left), left
+
+
+def conclude(plan: AblationPlan, results: Results, *, whole: bool) -> dict[str, Any]:
+    """Write the tables and the pictures; the summary last, where nothing is left to be run."""
+    paths, table = plan.paths, results.table
+    write_text(paths.table("md"), markdown(table))
+    write_text(paths.table("csv"), csv_text(table))
+    write_text(paths.table("tex"), latex(table))
+    pictures = draw(table, paths.pictures)
+    summary = summarise(plan, results, pictures)
+    if whole:
+        write_json(paths.summary, summary)
+    return summary
+
+
+def finished(cell: Cell) -> bool:
+    """Whether a cell has its result; it is then never run again."""
+    return RunPaths(cell.task.folder).summary.exists()
+
+
+class Ablation:
+    """Hands out cells: a :class:`tune.tasks.Tasks`.
+
+    Cells that want the same flow are a family. The first of each goes first, and the others follow once its
+    flow is in the store; so cells do not stand in a queue before one flow while others could be trained.
+
+    Args:
+        cells: All of them; those that are finished are left alone, those that failed before are tried again.
+        metric: What people are told of a finished cell.
+        told: Hears of each outcome.
+    """
+
+    def __init__(
+        self, cells: Iterable[Cell], metric: str, told: Callable[[Outcome], None] = lambda outcome: None
+    ) -> None:
+        self.failed: dict[str, str] = {}
+        every = list(cells)
+        self._waiting = [cell for cell in every if not finished(cell)]
+        self._cells = {cell.task.key: cell for cell in every}
+        self._metric = metric
+        self._told = told
+        self._training: dict[str, str] = {}
+        self._flows = {cell.family for cell in every if finished(cell)}
+        self.before = len(every) - len(self._waiting)
+        self.progress = Progress(Standing(total=len(every), before=self.before), what="cell")
+
+    def next(self) -> Task | None:
+        """First of a family before all, then those whose flow is there, then those that have to wait."""
+        cell = min(self._waiting, key=self._urgency, default=None)
+        if cell is None:
+            return None
+        self._waiting.remove(cell)
+        if cell.family not in self._flows:
+            self._training.setdefault(cell.family, cell.task.key)
+        self.progress.started()
+        return cell.task
+
+    def _urgency(self, cell: Cell) -> int:
+        if cell.family in self._flows:
+            return 1
+        return 2 if cell.family in self._training else 0
+
+    def report(self, key: str, step: int, metrics: Mapping[str, float]) -> bool:
+        """An epoch ended; no cell is ever pruned."""
+        cell = self._cells[key]
+        if step >= cell.task.config.train.flow.epochs:
+            self._flows.add(cell.family)
+        return False
+
+    def done(self, outcome: Outcome) -> None:
+        """A cell ended."""
+        cell = self._cells[outcome.key]
+        if self._training.get(cell.family) == outcome.key:
+            del self._training[cell.family]
+        if outcome.state == "finished":
+            self._flows.add(cell.family)
+        elif outcome.state == "failed":
+            self.failed[outcome.key] = (outcome.error or "no reason is known").splitlines()[0]
+        self._told(outcome)
+        estimates = ((outcome.summary or {}).get("metrics") or {}).get("test") or {}
+        value = (estimates.get(self._metric) or {}).get("value")
+        self.progress.ended(outcome.key, outcome.state, value, None, outcome.error)

@@ -1,0 +1,359 @@
+"""What was asked of an ablation, as ``ablation.yaml`` keeps it: rows, categories, seeds, one configuration.
+
+A plan is made once, checked whole, and gone on with later: with more seeds or categories it holds the old
+cells under their old names, so that only the new ones are run.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from nfbmr import yaml_text
+from nfbmr.config import Config
+from nfbmr.errors import ConfigError
+from nfbmr.nesting import flatten, nested
+from nfbmr.paths import write_text
+from nfbmr.resolve import DEFAULT, Layer, Resolved, digest, dump_yaml, resolve
+from nfbmr.wording import visible
+from tune.ablation_checks import as_error, categories_of, problems_with
+from tune.children import child_tags
+from tune.lattice import Lattice, Row, read_lattice
+from tune.paths import AblationPaths
+from tune.tasks import Task
+
+SplitSeeds = Literal["same", "vary"]
+SPLIT_SEEDS: tuple[SplitSeeds, ...] = ("same", "vary")
+PEEKED = "selection.on"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row, on a category, with a seed: one run.
+
+    Attributes:
+        row: Name of the row.
+        category: None where the data set has none.
+        seed: Of the weights.
+        task: The run.
+        family: Equal for cells that want the same flow; the first of them trains it.
+    """
+
+    row: str
+    category: str | None
+    seed: int
+    task: Task
+    family: str
+
+
+@dataclass(frozen=True)
+class AblationPlan:
+    """An ablation as it was asked for.
+
+    Attributes:
+        name: Of the ablation: its folder's, and the ``run_id`` of the parent run.
+        lattice: The rows; their settings are all that they change of `config`, defaults of methods included.
+        config: What every row begins from; its seed is the first one.
+        categories: In the order of the table; ``(None,)`` where the data set has none.
+        seeds: How many.
+        split_seeds: Whether all seeds share one split, or each draws its own.
+    """
+
+    name: str
+    lattice: Lattice
+    config: Config
+    categories: tuple[str | None, ...] = (None,)
+    seeds: int = 3
+    split_seeds: SplitSeeds = "same"
+
+    @property
+    def paths(self) -> AblationPaths:
+        """Of the ablation."""
+        return AblationPaths(self.config.output / self.name)
+
+    @property
+    def all_seeds(self) -> range:
+        """The seeds themselves."""
+        return range(self.config.seed, self.config.seed + self.seeds)
+
+    def row_config(self, row: Row) -> Config:
+        """What a row runs, before category and seed."""
+        return Config.model_validate(nested({**_flat(self.config), **row.settings}))
+
+    def cells(self) -> tuple[Cell, ...]:
+        """All of them: rows first, then categories, then seeds, as the folders are."""
+        configs = {row.name: self.row_config(row) for row in self.lattice.rows}
+        return tuple(
+            self._cell(row, configs[row.name], category, seed)
+            for row in self.lattice.rows
+            for category in self.categories
+            for seed in self.all_seeds
+        )
+
+    def _cell(self, row: Row, config: Config, category: str | None, seed: int) -> Cell:
+        folder = self.paths.cell(row.name, category, seed)
+        key = folder.relative_to(self.paths.root / "cells").as_posix()
+        data: dict[str, Any] = {"category": category}
+        if self.split_seeds == "vary":
+            data["seed"] = self.config.data.seed + seed - self.config.seed
+        own = config.model_copy(update={"seed": seed, "data": config.data.model_copy(update=data)})
+        tags = {
+            **child_tags(self.name, key, row.settings),
+            "nfbmr.row": row.name,
+            "nfbmr.seed": str(seed),
+            **({} if category is None else {"nfbmr.category": category}),
+        }
+        task = Task(
+            key=key,
+            config=own,
+            folder=folder,
+            run_id=f"{self.name}-{key.replace('/', '-')}",
+            run_name=key,
+            parent_id=self.name,
+            test=True,
+            tags=tags,
+        )
+        return Cell(row.name, category, seed, task, flow_family(own))
+
+    def extended(self, seeds: int | None, categories: Sequence[str] | None) -> AblationPlan:
+        """The same ablation with more seeds, or with other categories in its table.
+
+        Args:
+            seeds: How many from now on; None: as many as before.
+            categories: Those from now on; None: as before.
+        """
+        plan = self if seeds is None else replace(self, seeds=_seeds(seeds))
+        return (
+            plan if categories is None else replace(plan, categories=categories_of(self.config, categories))
+        )
+
+    def changes(self, other: AblationPlan) -> list[str]:
+        """What tells two plans apart besides seeds and categories; nothing where cells can be shared."""
+        found = []
+        before, after = _flat(other.config), _flat(self.config)
+        found += [key for key in after if after[key] != before.get(key) and key != "output"]
+        mine, theirs = ({row.name: dict(row.settings) for row in plan.lattice.rows} for plan in (self, other))
+        found += [f"row {name}" for name in {**theirs, **mine} if mine.get(name) != theirs.get(name)]
+        for what in ("metric", "reference"):
+            if getattr(self.lattice, what) != getattr(other.lattice, what):
+                found.append(what)
+        return found + (["--split-seeds"] if self.split_seeds != other.split_seeds else [])
+
+    def asked(self) -> dict[str, Any]:
+        """All but the configuration, for the record of the parent run."""
+        return {
+            "table": self.lattice.name,
+            "metric": self.lattice.metric,
+            "reference": self.lattice.reference,
+            "rows": {row.name: dict(row.settings) for row in self.lattice.rows},
+            "categories": [category for category in self.categories if category is not None],
+            "seeds": self.seeds,
+            "split_seeds": self.split_seeds,
+        }
+
+    def write(self) -> None:
+        """Write ``ablation.yaml``, for people and for :meth:`read`."""
+        values = {
+            "name": self.name,
+            "table": self.lattice.name,
+            "categories": list(self.categories),
+            "seeds": self.seeds,
+            "split_seeds": self.split_seeds,
+        }
+        lines = [f"{key}: {yaml_text.inline(value)}" for key, value in values.items()]
+        rows = self.lattice.as_json()
+        lattice = [f"  {key}: {yaml_text.inline(rows[key])}" for key in ("title", "metric", "reference")]
+        lattice += ["  rows:"]
+        lattice += [
+            f"    {yaml_text.inline(name)}: {yaml_text.inline(own)}" for name, own in rows["rows"].items()
+        ]
+        if "published" in rows:
+            lattice += [f"  published: {yaml_text.inline(rows['published'])}"]
+        config = textwrap.indent(dump_yaml(self.config), "  ")
+        write_text(self.paths.plan, "\n".join([*lines, "lattice:", *lattice, "config:", config]))
+
+    @classmethod
+    def read(cls, folder: Path) -> AblationPlan:
+        """What :meth:`write` wrote; a folder that was moved is where it is now.
+
+        Raises:
+            ConfigError: There is no ablation here, or its record cannot be read.
+        """
+        path = AblationPaths(folder).plan
+        try:
+            values: Mapping[str, Any] = yaml_text.parse(path.read_text(encoding="utf-8")).value
+            config = resolve([Layer(str(path), values["config"])]).config
+            return cls(
+                name=folder.resolve().name,
+                lattice=read_lattice(values["lattice"], values["table"], str(path)),
+                config=config.model_copy(update={"output": folder.parent}),
+                categories=tuple(values["categories"]),
+                seeds=values["seeds"],
+                split_seeds=values["split_seeds"],
+            )
+        except OSError as error:
+            raise ConfigError(
+                "no ablation here", where=folder, fix="give the name or the folder of an ablation"
+            ) from error
+        except (yaml_text.YamlError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"the record of the ablation cannot be read ({error})",
+                where=path,
+                fix="restore the file, or begin a new ablation",
+            ) from error
+
+
+def plan_ablation(
+    lattice: Lattice,
+    resolved: Resolved,
+    *,
+    name: str | None = None,
+    categories: Sequence[str] | None = None,
+    seeds: int = 3,
+    split_seeds: SplitSeeds = "same",
+) -> AblationPlan:
+    """Make a plan of a table and a command line, and check all of it.
+
+    Args:
+        lattice: The table.
+        resolved: What the command line says of the configuration. Settings of the table lie below it, its
+            rows above.
+        name: Of the ablation; the table's by default.
+        categories: Those to run; all that the data set has by default.
+        seeds: How many, from the configuration's seed on.
+        split_seeds: See :class:`AblationPlan`.
+
+    Raises:
+        ConfigError: Everything that is wrong with it, in one message.
+        DataError: The data set cannot be used.
+    """
+    problems: list[str] = []
+    given = _given(resolved)
+    below = Layer(lattice.name, lattice.settings, _places(lattice, "settings"))
+    base = _resolved([below, given], problems, "")
+    rows = []
+    for row in lattice.rows:
+        above = Layer(f"row {row.name}", row.settings, _places(lattice, f"rows.{row.name}"))
+        config = _resolved([below, given, above], problems, f"row {row.name}: ")
+        if base is not None and config is not None:
+            rows.append(Row(row.name, _settings(row, base, config), row.published))
+        problems += [
+            f"row {row.name} sets {key}, and so does {resolved.origins[key]}: leave that out"
+            for key in row.settings
+            if _typed(resolved.origins.get(key, DEFAULT))
+        ]
+    if problems or base is None:
+        raise as_error(list(dict.fromkeys(problems)), lattice)
+    plan = AblationPlan(
+        name=_name(name or lattice.name),
+        lattice=replace(lattice, rows=tuple(rows), settings={}, places={}),
+        config=base,
+        categories=categories_of(base, categories),
+        seeds=_seeds(seeds),
+        split_seeds=split_seeds,
+    )
+    check_plan(plan)
+    return plan
+
+
+def check_plan(plan: AblationPlan) -> None:
+    """Look at everything that cells will need: data, splits, backbones and their taps.
+
+    Raises:
+        ConfigError: All that is wrong, in one message.
+    """
+    problems = list(_alike(plan))
+    cells = plan.cells()
+    by_run_id: dict[str, str] = {}
+    for cell in cells:
+        other = by_run_id.setdefault(cell.task.run_id, cell.task.key)
+        if other != cell.task.key:
+            problems.append(f"cells {other} and {cell.task.key} would have the same run_id: rename a row")
+    problems += problems_with(cells)
+    if problems:
+        raise as_error(list(dict.fromkeys(problems)), plan.lattice)
+
+
+def flow_family(config: Config) -> str:
+    """Equal for runs that want the same flow; see :func:`nfbmr.methods.fitting.flow_identity`."""
+    scoring = config.scoring.model_dump(mode="json", exclude={"weights"})
+    train = [config.train.flow.model_dump(mode="json"), config.train.precision, config.train.validate_every]
+    return digest(config.data, config.features, config.flow, train, scoring, config.selection, config.seed)
+
+
+# ------------------------------------------------------------------------------------------------ layers
+
+
+def _given(resolved: Resolved) -> Layer:
+    """What somebody chose, without what the defaults and a method's defaults add to it."""
+    values = _flat(resolved.config)
+    chosen = {
+        key: origin
+        for key, origin in resolved.origins.items()
+        if origin != DEFAULT and not origin.startswith("method ")
+    }
+    return Layer("command line", {key: values[key] for key in chosen}, chosen)
+
+
+def _typed(origin: str) -> bool:
+    """Whether a value was typed for this call, and not read from a file or a named configuration."""
+    return origin.startswith("--")
+
+
+def _resolved(layers: list[Layer], problems: list[str], prefix: str) -> Config | None:
+    from nfbmr.methods.table import METHODS
+
+    try:
+        return resolve(layers, methods={name: method.defaults for name, method in METHODS.items()}).config
+    except ConfigError as error:
+        lines = [line.removeprefix("  - ") for line in error.what.splitlines()]
+        problems += [f"{prefix}{line}" for line in (lines[1:] or lines)]
+        return None
+
+
+def _places(lattice: Lattice, prefix: str) -> dict[str, str]:
+    return {
+        key.removeprefix(f"{prefix}."): place
+        for key, place in lattice.places.items()
+        if key.startswith(f"{prefix}.")
+    }
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    return flatten(config.model_dump(mode="json"))
+
+
+def _settings(row: Row, base: Config, config: Config) -> dict[str, Any]:
+    """What a row says, and what else that changes: its method has defaults."""
+    before = _flat(base)
+    return {key: value for key, value in _flat(config).items() if key in row.settings or value != before[key]}
+
+
+def _alike(plan: AblationPlan) -> Iterator[str]:
+    seen: dict[str, str] = {}
+    for row in plan.lattice.rows:
+        other = seen.setdefault(digest(plan.row_config(row)), row.name)
+        if other != row.name:
+            yield f"rows {other} and {row.name} come to the same configuration: one is enough"
+
+
+# ------------------------------------------------------------------------------------------------ checks
+
+
+def _name(name: str) -> str:
+    if not name or name.startswith(".") or "/" in name or "\\" in name:
+        raise ConfigError(
+            "the name of an ablation is the name of its folder too",
+            where=f"--name {visible(name)}",
+            fix="leave out slashes, and a dot at the beginning",
+        )
+    return name
+
+
+def _seeds(seeds: int) -> int:
+    if seeds < 1:
+        raise ConfigError(f"{seeds} seeds", where="--seeds", fix="give 1 or more")
+    return seeds

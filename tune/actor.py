@@ -1,0 +1,156 @@
+"""The worker's end: a Ray Tune actor that does one task after another.
+
+It imports Ray when it is imported; whoever imports it is about to use it.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import queue
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray.tune
+import torch
+from ray.tune import PlacementGroupFactory
+
+from nfbmr import run as runs
+from tune.ending import stop_when
+from tune.tasks import Task
+from tune.trial import CarryOut, run_task
+
+
+@dataclass(frozen=True)
+class Place:
+    """What an actor has to know besides its tasks.
+
+    Attributes:
+        folder: Working directory of the driver, from which relative paths are meant.
+        stop_file: Its presence asks to checkpoint and stop.
+        carry_out: Does a run: in the actor itself, or in several workers.
+        threads: Of torch.
+        environment: Variables that trials take from the driver: the tracking server's address.
+    """
+
+    folder: Path
+    stop_file: Path
+    carry_out: CarryOut = runs.carry_out
+    threads: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def move_in(self) -> None:
+        """Make this process one that works there."""
+        os.environ.update({**self.environment, "OMP_NUM_THREADS": str(self.threads)})
+        if self.folder.is_dir():
+            os.chdir(self.folder)
+
+
+class TrialActor(ray.tune.Trainable):
+    """Does a task, an epoch a step, and then takes over the next one.
+
+    Ray Tune's own function trainables end a trial by ``sys.exit`` inside its report; here the trial hears the
+    verdict, closes its record as pruned, and reports its outcome like any other.
+    """
+
+    place: Place
+    """Set by whoever starts the actors; see :func:`actor_at`."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begin the first task."""
+        self.place.move_in()
+        self.reset_config(config)
+
+    def reset_config(self, config: dict[str, Any]) -> bool:
+        """Begin the next task."""
+        self.config = {}  # what a trial reports is not to repeat its whole configuration
+        if torch.cuda.is_available():  # elsewhere it costs half a second and gives nothing back
+            gc.collect()
+            torch.cuda.empty_cache()
+        self._work = _Work(Task.from_json(json.loads(config["task"])), self.place)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Wait for news: ``reports``, a list of steps and metrics; at the end ``outcome``."""
+        news = self._work.news()
+        if "error" in news:
+            raise RuntimeError(news["error"])
+        return news
+
+    def prune(self) -> None:
+        """End the task early; it hears of it in the next step."""
+        self._work.prune()
+
+
+def actor_at(place: Place, resources: Mapping[str, float]) -> type[TrialActor]:
+    """The class of actors that work at a place: ``ray::Trial`` among a machine's processes.
+
+    Args:
+        place: Where.
+        resources: ``CPU`` and ``GPU`` of an actor.
+    """
+    request = PlacementGroupFactory([dict(resources)])
+
+    class Trial(TrialActor):
+        @classmethod
+        def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
+            return request
+
+    Trial.place = place
+    Trial.__qualname__ = Trial.__name__
+    return Trial
+
+
+class _Work:
+    """A task in a thread. Where an epoch was validated, the thread waits for the verdict."""
+
+    def __init__(self, task: Task, place: Place) -> None:
+        self._task = task
+        self._place = place
+        self._news: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._verdict = threading.Semaphore(0)
+        self._asked = False
+        self._pruned = False
+        threading.Thread(target=self._run, name=f"trial {task.key}", daemon=True).start()
+
+    def news(self) -> dict[str, Any]:
+        """What happened since the last call, one thing at least."""
+        if self._asked:
+            self._verdict.release()
+        news = [self._news.get()]
+        while not self._news.empty():
+            news.append(self._news.get())
+        self._asked = _wants_verdict(news[-1])
+        ends = [item for item in news if "outcome" in item]
+        told: dict[str, Any] = {"reports": [item for item in news if "outcome" not in item]}
+        return told | (ends[0] if ends else {})
+
+    def prune(self) -> None:
+        self._pruned = True
+
+    def _run(self) -> None:
+        torch.set_num_threads(self._place.threads)  # of this thread: OpenMP keeps it for each
+        try:
+            with stop_when(self._place.stop_file.exists) as stop:
+                outcome = run_task(
+                    self._task, report=self._report, stop=stop, carry_out=self._place.carry_out
+                )
+            self._news.put({"outcome": json.dumps(asdict(outcome), default=str), "done": True})
+        except BaseException as error:
+            self._news.put({"outcome": None, "error": repr(error)})
+            raise
+
+    def _report(self, step: int, metrics: Mapping[str, float]) -> bool:
+        report = {"step": step, "metrics": dict(metrics)}
+        self._news.put(report)
+        if _wants_verdict(report):
+            self._verdict.acquire()
+        return self._pruned
+
+
+def _wants_verdict(news: Mapping[str, Any]) -> bool:
+    return "objective" in news.get("metrics", ())

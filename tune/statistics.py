@@ -1,0 +1,282 @@
+r"""Means over seeds and categories with their intervals, and paired differences between rows.
+
+A cell is a row's detector, trained on a category with a seed, and its scores of that category's test
+images. Its metric is :math:`T_{rcs}`; a row's is the mean over categories and seeds. Two things would come
+out differently another time, and an interval holds the sum of both errors:
+
+- *other test images*: images are drawn anew (groups of images where the split keeps groups together; the
+  classes apart), the same draw for every row and every seed that saw the image;
+- *other seeds*: :math:`t_{S-1}\,\mathrm{sd}_s / \sqrt{S}`, with the deviation between the seeds and Student's
+  t. Drawing three seeds with replacement would claim two thirds of their variance, with far too thin tails.
+
+With one seed the second is unknown, and the interval is of the images alone. A difference between two rows is
+taken draw by draw and seed by seed, so what the rows have in common (hard images, a lucky split) cancels.
+Categories are not drawn: the mean is over these and no others.
+
+Shapes: N test images of a category, R resamples, S seeds.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nfbmr.evaluation import metrics
+from nfbmr.evaluation.intervals import UNDEFINED, Estimate, Floats, Statistic, resampled_weights
+
+
+@dataclass(frozen=True)
+class CellScores:
+    """What one cell says of its test images.
+
+    Attributes:
+        row: Name of the row.
+        category: None where the data set has no categories.
+        seed: Of the weights.
+        names: The images, (N,): what is paired.
+        defective: True for defective images, (N,).
+        score: Higher is more anomalous, (N,).
+        rejected: Whether the score is above the cell's threshold, (N,).
+        groups: The part each image shows, where the split keeps parts together.
+        kinds: Kind of defect of each image, where that is known.
+    """
+
+    row: str
+    category: str | None
+    seed: int
+    names: Sequence[str]
+    defective: NDArray[np.bool_]
+    score: Floats
+    rejected: NDArray[np.bool_]
+    groups: Sequence[str | None] | None = None
+    kinds: Sequence[str] = ()
+
+
+def metric_of(name: str, cell: CellScores) -> Statistic:
+    """A metric of :data:`tune.lattice.METRICS` on a cell's images, as a function of their weights."""
+    makers: Mapping[str, Callable[[], Statistic]] = {
+        "image_auroc": lambda: metrics.auroc(cell.score, cell.defective),
+        "image_ap": lambda: metrics.average_precision(cell.score, cell.defective),
+        "image_f1": lambda: metrics.f1(cell.rejected, cell.defective),
+        "image_precision": lambda: metrics.precision(cell.rejected, cell.defective),
+        "image_recall": lambda: metrics.recall(cell.rejected, cell.defective),
+    }
+    return makers[name]()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row less the reference.
+
+    Attributes:
+        estimate: The difference and its interval.
+        seeds: Seeds that both have.
+        same_images: Whether both were scored on the same images, seed by seed.
+    """
+
+    estimate: Estimate
+    seeds: int
+    same_images: bool = True
+
+    @property
+    def verdict(self) -> str:
+        """``better``, ``worse``, ``tie`` where the interval contains zero, or ``unknown``."""
+        if not (self.estimate.defined and self.estimate.has_interval):
+            return "unknown"
+        if self.estimate.low <= 0.0 <= self.estimate.high:
+            return "tie"
+        return "better" if self.estimate.low > 0 else "worse"
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A row's metric.
+
+    Attributes:
+        estimate: The mean and its interval.
+        values: Of each seed.
+    """
+
+    estimate: Estimate
+    values: tuple[float, ...] = ()
+
+    @property
+    def seeds(self) -> int:
+        """Seeds that it is the mean of."""
+        return len(self.values)
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation between seeds; NaN for fewer than two."""
+        return float(np.std(self.values, ddof=1)) if self.seeds > 1 else math.nan
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A cell's metric on its images as they are, and on each resample of them."""
+
+    value: float
+    draws_R: Floats
+    images: frozenset[str]
+
+
+class Comparison:
+    """The cells of an ablation, and every number that its tables are made of.
+
+    All cells see the same resamples of the images, so that any two of them are paired.
+
+    Args:
+        cells: Those that finished; a (row, category, seed) at most once.
+        metric: A key of :data:`tune.lattice.METRICS`.
+        resamples: Of the images; 0 for no intervals.
+        confidence: Share of the resamples inside an interval.
+        seed: Of the resamples.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> bad = np.arange(60) < 30
+        >>> def cell(row, seed, shift):
+        ...     score = rng.normal(size=60) + shift * bad
+        ...     return CellScores(row, None, seed, [f"{i}" for i in range(60)], bad, score, score > 1)
+        >>> cells = [cell("a", s, 2.0) for s in range(3)] + [cell("b", s, 0.0) for s in range(3)]
+        >>> found = Comparison(cells, "image_auroc")
+        >>> round(found.mean("a").estimate.value, 1), found.difference("b", "a").verdict
+        (0.9, 'worse')
+    """
+
+    def __init__(
+        self,
+        cells: Iterable[CellScores],
+        metric: str,
+        *,
+        resamples: int = 1000,
+        confidence: float = 0.95,
+        seed: int = 0,
+    ) -> None:
+        self.confidence = confidence
+        self._seed = seed
+        self.resamples = resamples
+        self._drawn: dict[tuple[str, str | None, int], _Drawn] = {}
+        by_category: dict[str | None, list[CellScores]] = {}
+        for cell in cells:
+            by_category.setdefault(cell.category, []).append(cell)
+        self.categories: tuple[str | None, ...] = tuple(sorted(by_category, key=str))
+        for category, own in by_category.items():
+            # A category's draws depend on its own images alone: adding one leaves the others as they were.
+            self._draw(own, metric, _seed_of(seed, str(category)))
+
+    def _draw(self, cells: Sequence[CellScores], metric: str, seed: int) -> None:
+        """Resample all images that any of a category's cells saw, and measure each cell on its own."""
+        known: dict[str, tuple[bool, str | None]] = {}
+        for cell in cells:
+            groups = cell.groups or [None] * len(cell.names)
+            for name, bad, group in zip(cell.names, cell.defective.tolist(), groups, strict=True):
+                known.setdefault(name, (bad, group))
+        place = {name: i for i, name in enumerate(sorted(known))}
+        order = [known[name] for name in place]
+        measures = [
+            (cell, metric_of(metric, cell), np.asarray([place[name] for name in cell.names], dtype=np.int64))
+            for cell in cells
+        ]
+        draws: list[list[Floats]] = [[] for _ in cells]
+        resampled = resampled_weights(
+            len(order),
+            groups=[group for _, group in order],
+            strata=[bad for bad, _ in order],
+            resamples=self.resamples if order else 0,
+            seed=seed,
+        )
+        for weights_RN in resampled:
+            for (_, measure, index_N), own in zip(measures, draws, strict=True):
+                own.append(measure(weights_RN[:, index_N]))
+        for (cell, measure, index_N), own in zip(measures, draws, strict=True):
+            value = float(measure(np.ones((1, len(index_N))))[0]) if len(index_N) else math.nan
+            draws_R = np.concatenate(own) if own else np.full(self.resamples, np.nan)
+            drawn = _Drawn(value, draws_R, frozenset(cell.names))
+            self._drawn[cell.row, cell.category, cell.seed] = drawn
+
+    def seeds(self, row: str, categories: Sequence[str | None]) -> tuple[int, ...]:
+        """Seeds for which a row has a value in every one of the categories."""
+        found = [
+            {s for r, c, s in self._drawn if (r, c) == (row, category) and self._defined(r, c, s)}
+            for category in categories
+        ]
+        return tuple(sorted(set.intersection(*found))) if found else ()
+
+    def value(self, row: str, category: str | None, seed: int) -> float:
+        """A cell's own metric; NaN where there is none."""
+        cell = self._drawn.get((row, category, seed))
+        return math.nan if cell is None else cell.value
+
+    def mean(self, row: str, categories: Sequence[str | None] | None = None) -> Mean:
+        """A row's metric, over the seeds that have all of the categories.
+
+        Args:
+            row: Name of the row.
+            categories: Those to take the mean over; all of them by default.
+        """
+        chosen = self.categories if categories is None else tuple(categories)
+        seeds = self.seeds(row, chosen)
+        values_S, draws_SR = self._over(row, chosen, seeds)
+        return self._estimate(values_S, draws_SR, bounds=(0.0, 1.0))
+
+    def difference(
+        self, row: str, reference: str, categories: Sequence[str | None] | None = None
+    ) -> Difference:
+        """A row less another, over the seeds that both have; arguments as for :meth:`mean`."""
+        chosen = self.categories if categories is None else tuple(categories)
+        seeds = tuple(s for s in self.seeds(row, chosen) if s in self.seeds(reference, chosen))
+        (own_S, own_SR), (other_S, other_SR) = (self._over(r, chosen, seeds) for r in (row, reference))
+        mean = self._estimate(own_S - other_S, own_SR - other_SR, bounds=(-1.0, 1.0))
+        same = all(
+            self._drawn[row, c, s].images == self._drawn[reference, c, s].images
+            for c in chosen
+            for s in seeds
+        )
+        return Difference(mean.estimate, mean.seeds, same)
+
+    def _defined(self, row: str, category: str | None, seed: int) -> bool:
+        return not math.isnan(self._drawn[row, category, seed].value)
+
+    def _over(
+        self, row: str, categories: Sequence[str | None], seeds: Sequence[int]
+    ) -> tuple[Floats, Floats]:
+        """Means over categories, a seed each: values (S,) and draws (S, R)."""
+        if not seeds:
+            return np.zeros(0), np.zeros((0, self.resamples))
+        cells = [[self._drawn[row, category, seed] for category in categories] for seed in seeds]
+        values_S = np.asarray([np.mean([cell.value for cell in line]) for line in cells])
+        draws_SR = np.stack([np.mean([cell.draws_R for cell in line], axis=0) for line in cells])
+        return values_S, draws_SR
+
+    def _estimate(self, values_S: Floats, draws_SR: Floats, bounds: tuple[float, float]) -> Mean:
+        if not len(values_S):
+            return Mean(UNDEFINED)
+        values = tuple(map(float, values_S))
+        mean = Mean(Estimate(float(values_S.mean()), math.nan, math.nan), values)
+        draws_R = draws_SR.mean(axis=0)
+        if mean.seeds > 1 and len(draws_R):
+            draws_R = draws_R + self._student_R(mean.seeds - 1) * mean.deviation / math.sqrt(mean.seeds)
+        draws_R = draws_R[~np.isnan(draws_R)]
+        if not len(draws_R):
+            return mean
+        tail = (1 - self.confidence) / 2
+        low, high = np.clip(np.quantile(draws_R, [tail, 1 - tail]), *bounds)
+        return Mean(Estimate(mean.estimate.value, float(low), float(high)), values)
+
+    def _student_R(self, freedom: int) -> Floats:
+        """Student's t at R evenly spaced probabilities, in random order: no luck in its tails."""
+        from scipy import stats
+
+        order_R = np.random.default_rng(_seed_of(self._seed, "seeds")).permutation(self.resamples)
+        return np.asarray(stats.t.ppf((order_R + 0.5) / self.resamples, freedom), dtype=np.float64)
+
+
+def _seed_of(seed: int, text: str) -> int:
+    """A seed of its own for a purpose, the same on every machine."""
+    return (seed * 1_000_003 + zlib.crc32(text.encode("utf-8", "surrogateescape"))) % 2**32

@@ -2,7 +2,7 @@
 
 Run ``python -m benchmarks.sharing`` (``--quick`` for a look). The sweep is ``nfbmr sweep``'s own, trial after
 trial in this process and unpruned: features extracted first, trials and their selection, the best one scored.
-Without the stores each trial runs the backbone again in every epoch, as published code does, on images decoded
+Without the stores a trial runs the backbone again in every epoch, as published code does, on images decoded
 and in memory already. Goal: the sweep takes a fifth of that or less.
 """
 

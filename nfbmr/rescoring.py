@@ -29,10 +29,18 @@ def evaluate(run: Path | str, scoring: ScoringConfig | None = None) -> dict[str,
 
     Raises:
         OutputError: The run is not finished or damaged.
+        ConfigError: `scoring` pools errors otherwise than the run did.
     """
     paths = finished(Path(run))
     summary = read_json(paths.summary)
     detector = Detector.load(paths.model)
+    kept = detector.config.scoring.pool
+    if scoring is not None and scoring.pool != kept:
+        raise ConfigError(
+            f"the run's kept maps are of errors pooled by {kept:g}, and cannot be pooled otherwise",
+            where=f"scoring.pool = {scoring.pool:g}",
+            fix=f"leave it at {kept:g}, or train again with another",
+        )
     config = detector.config.model_copy(update={"scoring": scoring or detector.config.scoring})
     detector = replace(detector, config=config)
     sets = {images.side: images for images in read_sets(paths.scores, paths.maps)}

@@ -109,6 +109,13 @@ def test_rescoring_needs_neither_images_nor_store(finished, tmp_path):
     assert nfbmr.evaluate(moved, scoring)["selection"]["reduction"] == "mean"
 
 
+def test_kept_maps_cannot_be_pooled_otherwise(finished):
+    config, summary = finished
+    scoring = config.scoring.model_copy(update={"pool": config.scoring.pool + 1})
+    with pytest.raises(ConfigError, match="cannot be pooled otherwise"):
+        nfbmr.evaluate(summary["run_dir"], scoring)
+
+
 def test_predict_gives_the_scores_of_the_evaluation(finished, textures):
     _, summary = finished
     run = Path(summary["run_dir"])

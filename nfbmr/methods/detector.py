@@ -69,7 +69,7 @@ class Detector:
             z = self.flow(y)[0].half().float() if z_BCHW is None else z_BCHW.to(device, torch.float32)
             standard = self.flow.standardise(y)
             y_hat, z_hat = (None, None) if self.mapping is None else self.mapping(standard, z)
-        return part_maps(standard, z, y_hat, z_hat).cpu()
+        return part_maps(standard, z, y_hat, z_hat, pool=self.config.scoring.pool).cpu()
 
     @torch.inference_mode()
     def embeddings(self, y_BCHW: Tensor, z_BCHW: Tensor) -> dict[str, Tensor]:

@@ -85,7 +85,7 @@ NAMED: dict[str, Mapping[str, Any]] = {
             "flow": {"epochs": 300, "batch": 8, "lr": 2e-4, "weight_decay": 1e-5, "schedule": "constant"},
             "mapping": {"epochs": 300, "batch": 8, "lr": 3e-4, "weight_decay": 1e-5, "schedule": "constant"},
         },
-        "scoring": {"weights": "paper", "reduction": "max", "smooth": 0.0},
+        "scoring": {"weights": "paper", "reduction": "max", "pool": 0.0, "smooth": 0.0},
     },
     # The main job in minutes: `make demo`.
     "demo": {

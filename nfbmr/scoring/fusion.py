@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nfbmr.config import ScoringConfig
 from nfbmr.errors import ConfigError
-from nfbmr.scoring.maps import PARTS
+from nfbmr.scoring.maps import PARTS, smoothed
 
 REDUCTIONS = ("max", "mean", "topk")
 """How a map becomes one number: its maximum, its mean, or the mean of its highest share of positions."""
@@ -89,19 +89,6 @@ class Scorer:
         tensors = {name: torch.tensor(value[name]) for name in ("center_PHW", "scale_PHW")}
         pairs = {name: tuple(value[name]) for name in ("weights", "colours")}
         return cls(**{**value, **tensors, **pairs})
-
-
-def smoothed(map_NHW: Tensor, sigma: float) -> Tensor:
-    """Gaussian smoothing with reflected borders; `sigma` in positions, 0 for none."""
-    if sigma == 0:
-        return map_NHW
-    from torchvision.transforms.functional import gaussian_blur
-
-    # Reflection needs a kernel shorter than twice the map.
-    longest = 2 * min(map_NHW.shape[-2:]) - 1
-    width = min(2 * math.ceil(3 * sigma) + 1, longest if longest % 2 else longest - 1)
-    blurred: Tensor = gaussian_blur(map_NHW.unsqueeze(1), [width, width], [sigma, sigma])
-    return blurred.squeeze(1)
 
 
 def reduced(map_NHW: Tensor, reduction: str, topk: float) -> Tensor:

@@ -106,18 +106,18 @@ def test_a_job_that_is_stopped_writes_its_checkpoint_and_can_be_gone_on_with(
     wait_for(job, "stage flow, epoch")
 
     # Ctrl-C ends the following, not the job
-    watching = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "nfbmr.cli.main", "jobs", "logs", "--follow", job],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert watching.stderr is not None
-    while "stage flow" not in watching.stderr.readline():
-        pass
-    watching.send_signal(signal.SIGINT)
-    rest = watching.stderr.read()
-    assert watching.wait() == 130
+    ) as watching:
+        assert watching.stderr is not None
+        while "stage flow" not in watching.stderr.readline():
+            pass
+        watching.send_signal(signal.SIGINT)
+        rest = watching.stderr.read()
+        assert watching.wait() == 130
     assert f"nfbmr jobs stop {job}" in rest
     assert Jobs().get(job).state == "RUNNING"
 

@@ -22,10 +22,9 @@ from nfbmr.scoring.fusion import (
     normal_statistics,
     reduced,
     select_scorer,
-    smoothed,
     threshold_at,
 )
-from nfbmr.scoring.maps import PARTS, part_maps
+from nfbmr.scoring.maps import PARTS, part_maps, smoothed
 
 FEW = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=30)
 
@@ -67,6 +66,30 @@ def test_flow_alone_scores_half_the_squared_norm():
     torch.testing.assert_close(
         Scorer(METHODS["nf"].paper_weights).fuse(part_maps(y, z)), z.square().sum(1) / 2
     )
+
+
+def test_pooling_keeps_what_neighbours_share():
+    shared = torch.randn(6).view(1, 6, 1, 1).expand(2, 6, 5, 7)
+    torch.testing.assert_close(part_maps(shared, shared, pool=1.0), part_maps(shared, shared))
+
+
+@given(st.integers(0, 2**31), st.floats(0.5, 3.0))
+def test_pooling_averages_scatter_out_and_smoothing_the_map_does_not(seed, sigma):
+    z = torch.randn(4, 32, 12, 12, generator=torch.Generator().manual_seed(seed))
+    norm = part_maps(z, z)[:, 2]
+    assert part_maps(z, z, pool=sigma)[:, 2].mean() < 0.6 * norm.mean()
+    assert smoothed(norm, sigma).mean() == pytest.approx(float(norm.mean()), rel=0.1)
+
+
+def test_pooling_never_mixes_images_or_channels():
+    y, z, y_hat, z_hat = torch.randn(4, 3, 6, 4, 5)
+    together = part_maps(y, z, y_hat, z_hat, pool=1.0)
+    alone = torch.cat(
+        [part_maps(*x, pool=1.0) for x in zip(*(t.split(1) for t in (y, z, y_hat, z_hat)), strict=True)]
+    )
+    torch.testing.assert_close(together, alone)
+    order = torch.randperm(6)
+    torch.testing.assert_close(together, part_maps(*(t[:, order] for t in (y, z, y_hat, z_hat)), pool=1.0))
 
 
 def test_an_absent_part_does_not_touch_the_score():

@@ -181,6 +181,7 @@ def test_error_of_the_planner_comes_back_as_it_is(run, task):
         run(task("one"), on_report=bug)
 
 
+@pytest.mark.slow
 @ray_only
 def test_killed_worker_is_followed_by_completion_under_the_same_name(run, task):
     whole = run(task("whole", train__validate_every=1)).outcomes["whole"]
@@ -203,6 +204,7 @@ def test_killed_worker_is_followed_by_completion_under_the_same_name(run, task):
     assert [point.step for point in record.metrics["mapping/loss"]][-1] == 2
 
 
+@pytest.mark.slow
 @ray_only
 def test_trial_whose_worker_dies_every_time_fails_and_the_others_finish(run, task):
     doomed = task("doomed")

@@ -39,6 +39,8 @@ ENVIRONMENT = MappingProxyType(
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         # Ray Train asks its workers for news this often; at its own 2 s every short epoch costs 2 s.
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+        # Workers that import torch on a busy machine, or wait for a node, need more than Ray Train's 60 s.
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
         # Relative paths mean in a trial what they mean to whoever typed them.
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
         # Nothing that Tune writes is read again: no tables, no TensorBoard, no state of the experiment.
@@ -55,6 +57,10 @@ ENVIRONMENT = MappingProxyType(
 A value that is there already stays. The memory monitor keeps Ray's own settings: a worker is killed when 95 %
 of the node's memory is in use.
 """
+
+PASSED_ON = ("MLFLOW_", "HF_HUB_OFFLINE")
+"""Environment variables, by their beginnings, that trials and workers take from the driver: a cluster that is
+joined has an environment of its own."""
 
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """With "0" Ray binds every port to 127.0.0.1 and keeps that address; its name tells why it was made.
@@ -137,6 +143,11 @@ def connect(
 def environment() -> dict[str, str]:
     """:data:`ENVIRONMENT` with the values that this process's own environment has."""
     return {name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()}
+
+
+def passed_on() -> dict[str, str]:
+    """What :data:`PASSED_ON` names, as this process has it."""
+    return {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
 
 
 @contextmanager

@@ -154,7 +154,11 @@ class Jobs:
 
         Returns:
             The job, which has ended.
+
+        Raises:
+            ClusterError: There is none of that name, or the server has not answered for a minute.
         """
+        self.get(job_id)  # an unknown one is told at once, and not taken for a server that is away
         return asyncio.run(self._follow(job_id, show))
 
     def stop(self, job_id: str, *, wait: float = JOB_STOP_SECONDS + 10.0) -> Job:

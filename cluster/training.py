@@ -12,10 +12,11 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cluster.connection import Connection, connect
+from cluster.connection import Connection, connect, passed_on
 from cluster.mailbox import open_mailbox
 from cluster.worker import TOLD, Order, own_address, peer_lost, work
 from nfbmr import run as core
@@ -114,6 +115,7 @@ class _Driver:
             asks=self.on_epoch is not None,
             folder=Path.cwd(),
             level=logging.getLogger(TOLD[0]).getEffectiveLevel(),
+            environment=passed_on(),
         )
         loop_config = {
             "order": ray.cloudpickle.dumps(order),  # type: ignore[no-untyped-call]
@@ -136,7 +138,8 @@ class _Driver:
         except BaseException as error:
             self._result = error
         finally:
-            ray.get(self.mailbox.post.remote("end"))
+            with suppress(Exception):  # this driver was stopped, and its mailbox is gone
+                ray.get(self.mailbox.post.remote("end"))
 
     def _listen(self, fitting: threading.Thread, cluster: Connection) -> None:
         """Until the workers have ended."""

@@ -7,7 +7,7 @@ import os
 import pickle
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Order:
         asks: Whether the driver wants to hear of each epoch.
         folder: The driver's working directory: relative paths mean here what they mean there.
         level: The driver's level of logging.
+        environment: Variables that workers take from the driver: the tracking server's address.
     """
 
     run: Run
@@ -45,6 +46,7 @@ class Order:
     asks: bool
     folder: Path
     level: int
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # passwords are among them
 
 
 def work(config: dict[str, Any]) -> dict[str, Any]:
@@ -61,6 +63,7 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
 
     order: Order = pickle.loads(config["order"])  # noqa: S301 -- the driver's bytes
     mailbox = config["mailbox"]
+    os.environ.update(order.environment)
     if order.folder.is_dir():
         os.chdir(order.folder)
     workers = Group()

@@ -133,11 +133,17 @@ def lock(fd: int, how: int) -> bool:
 
 def abandoned(folder: Path) -> bool:
     """Whether surely no process has this journal open for writing."""
-    with (folder / FILE).open("rb") as file:
-        try:
-            return lock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+    try:
+        # Over NFS only a file that is open for writing can be locked exclusively.
+        fd = os.open(folder / FILE, os.O_RDWR)
+    except OSError:  # not ours to write
+        fd = os.open(folder / FILE, os.O_RDONLY)
+    try:
+        return lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
 
 
 def entries(folder: Path, start: int = 0) -> Iterator[Entry]:

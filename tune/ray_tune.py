@@ -24,6 +24,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from cluster.connection import passed_on
 from mlflow_server.choice import kind_of
 from nfbmr import run as runs
 from nfbmr.errors import ConfigError
@@ -41,9 +42,6 @@ T = TypeVar("T")
 
 DRIVER_CPU = 0.01
 """Of a trial whose work is done by workers of its own: 0 is refused, 1 would be taken from them."""
-
-PASSED_ON = ("MLFLOW_", "HF_HUB_OFFLINE")
-"""Environment variables, by their beginnings, that trials take from the driver."""
 
 
 def run_on_ray(tasks: Tasks, how: Execution, ending: Ending, carry_out: CarryOut | None = None) -> None:
@@ -68,7 +66,7 @@ def run_on_ray(tasks: Tasks, how: Execution, ending: Ending, carry_out: CarryOut
         stop_file=ending.file.resolve(),
         carry_out=carry_out or _carry_out(how),
         threads=int(os.environ.get("OMP_NUM_THREADS", max(1, int(how.cpus)))),
-        environment={name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)},
+        environment=passed_on(),
     )
     alone = how.workers == 1
     trainable = actor_at(place, {"CPU": how.cpus, "GPU": how.gpus} if alone else {"CPU": DRIVER_CPU})
@@ -122,17 +120,23 @@ def fits(how: Execution) -> int:
     known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     nodes = [node["Resources"] for node in known if node["Alive"]]
     room = sum(min(_times(node, "CPU", how.cpus), _times(node, "GPU", how.gpus)) for node in nodes)
-    if room < how.workers:
+    trials = int(room // how.workers)
+    besides = ""
+    if how.workers > 1:  # the trial itself takes a little beside its workers, who would wait for it for ever
+        cpus = sum(node.get("CPU", 0.0) for node in nodes)
+        trials = min(trials, int((cpus + 1e-9) // (how.workers * how.cpus + DRIVER_CPU)))
+        besides = f", and {DRIVER_CPU:g} cpus for the trial itself"
+    if trials < 1:
         has = ", ".join(sorted({f"{n.get('CPU', 0):g} cpus and {n.get('GPU', 0):g} GPUs" for n in nodes}))
         each = f"{how.cpus:g} cpus and {how.gpus:g} GPUs"
         raise ConfigError(
             f"no node has room for a trial of {each}"
             if how.workers == 1
-            else f"the cluster has no room for {how.workers} workers of {each}",
+            else f"the cluster has no room for {how.workers} workers of {each}{besides}",
             where=f"nodes have {has}",
             fix="ask for less (--resources, --workers-per-trial), or add nodes",
         )
-    return int(room // how.workers)
+    return trials
 
 
 def _times(node: dict[str, float], name: str, amount: float) -> float:

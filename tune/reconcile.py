@@ -169,7 +169,8 @@ def reconcile(paths: PlanPaths, *, uri: str | None = None, mend: bool = True) ->
     states = runs.states(folders)
     result.states = Counter(state for key, state in states.items() if key != paths.name)
     # Whoever writes a journal also sends it.
-    written = {key for key in folders if states[key] == "running" and not journal.abandoned(folders[key])}
+    maybe = [key for key in folders if runs.driven or states[key] == "running"]
+    written = {key for key in maybe if not journal.abandoned(folders[key])}
     idle = {key: folder for key, folder in folders.items() if key not in written}
     result.runs, result.writing = len(idle), len(folders) - len(idle)
     destination = destination_of(next(iter(folders.values())), uri)
@@ -290,7 +291,9 @@ def _disagreements(
     fitted = _fitted(runs, key)
     if state in ENDED:
         told = STATUS[ENDED[str(state)]]
-        if record.status != told:
+        # The best trial is gone on with after Optuna was told of it.
+        going_on = runs.driven and record.status == "running" and _busy(runs, key)
+        if record.status != told and not going_on:
             yield Difference(key, between, "journal", f"{told} for Optuna, and {record.status} in its record")
         yield from _values(key, trial, fitted)
     elif state == "RUNNING" and fitted is not None and not runs.driven:

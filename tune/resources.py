@@ -60,8 +60,10 @@ def on_cluster(resources: Resources, config: Config, address: str | None) -> Ite
         address: See :func:`cluster.connection.connect`.
 
     Raises:
-        ConfigError: No cluster answers, no node of it has so much, or one of its nodes does not see a folder.
+        ConfigError: No cluster answers, no node of it has so much, or one of its nodes does not see a folder;
+            or nobody could have such resources.
     """
+    how = execution_of(resources)
     if resources.backend == "here":
         yield
         return
@@ -71,7 +73,7 @@ def on_cluster(resources: Resources, config: Config, address: str | None) -> Ite
         from tune.ray_tune import fits
 
         measured_later = resources.gpus == "auto"
-        fits(replace(execution_of(resources), gpus=0.0) if measured_later else execution_of(resources))
+        fits(replace(how, gpus=0.0) if measured_later else how)
         refuse_unseen(config)
         yield
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -161,22 +162,28 @@ class Study:
 
     @property
     def best(self) -> optuna.trial.FrozenTrial | None:
-        """The finished trial with the best first objective; of equals the one with fewest parameters."""
-        finished = [trial for trial in self._own() if trial.state.name == "COMPLETE"]
-        sign = 1 if self.plan.goals[0].maximise else -1
+        """The finished trial with the best first objective; of equals the one with fewest parameters.
 
-        def quality(trial: optuna.trial.FrozenTrial) -> tuple[float, float, int]:
-            return sign * trial.values[0], -trial.user_attrs.get("parameters", math.inf), -trial.number
+        Of several objectives the others come before the parameters, so that it is on the front.
+        """
 
-        return max(finished, key=quality, default=None)
+        def quality(trial: optuna.trial.FrozenTrial) -> tuple[float, ...]:
+            return *self._scores(trial), -trial.user_attrs.get("parameters", math.inf), -trial.number
+
+        return max(self._frozen("COMPLETE"), key=quality, default=None)
 
     @property
     def pareto(self) -> list[optuna.trial.FrozenTrial]:
         """Finished trials that no other beats in every objective; empty for a single objective."""
         if len(self.plan.objectives) == 1:
             return []
-        front = [trial for trial in self.study.best_trials if BORROWED not in trial.user_attrs]
-        return sorted(front, key=lambda trial: trial.number)
+        finished = self._frozen("COMPLETE")  # Optuna's own front would have borrowed trials on it
+        scores = [self._scores(trial) for trial in finished]
+
+        def beaten(own: tuple[float, ...]) -> bool:
+            return any(other != own and all(map(operator.ge, other, own)) for other in scores)
+
+        return [trial for trial, own in zip(finished, scores, strict=True) if not beaten(own)]
 
     def task_of(self, trial: optuna.trial.FrozenTrial, *, test: bool = False) -> Task:
         """A trial as something to run.
@@ -310,6 +317,11 @@ class Study:
 
     def _frozen_trial(self, trial: optuna.Trial) -> optuna.trial.FrozenTrial:
         return self.study.get_trials(deepcopy=False)[trial.number]
+
+    def _scores(self, trial: optuna.trial.FrozenTrial) -> tuple[float, ...]:
+        """Objectives of a finished trial, each the higher the better."""
+        pairs = zip(self.plan.goals, trial.values, strict=True)
+        return tuple(value if goal.maximise else -value for goal, value in pairs)
 
     def _values(self, summary: Mapping[str, Any]) -> list[float] | None:
         """The objectives of a finished trial; None where one is undefined."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nfbmr.data.samples import Split
 from nfbmr.errors import ConfigError, Interrupted, NfbmrError
 from nfbmr.features.store import open_store
 from nfbmr.paths import RunPaths, read_json, write_json
@@ -19,6 +20,7 @@ from nfbmr.preparation import read_data, training_data
 from nfbmr.tracking import Status
 from nfbmr.training.stopping import StopRequest
 from tune.driver import only_driver
+from tune.ending import stop_when
 from tune.execution import Execution, execute
 from tune.parent import ParentRecord
 from tune.paths import SweepPaths
@@ -86,13 +88,16 @@ def carry_out(plan: SweepPlan, paths: SweepPaths, *, address: str | None = None)
             f"{len(plan.start)} points to start with, and {plan.trials} trials", where="--start"
         )
     with StopRequest() as stop, only_driver(paths), on_cluster(plan.resources, plan.config, address):
+        _, split = read_data(plan.config)  # refused before the name is taken
         plan.write(paths.plan)
+        paths.stop.unlink(missing_ok=True)  # of an earlier driver
         parent = ParentRecord(paths, plan.config)
         parent.begin(plan.asked(), plan.config)
         status: Status = "failed"
         summary: dict[str, Any] = {}
         try:
-            passes = extract_everything(plan, stop)
+            with stop_when(lambda: stop.requested or paths.stop.exists()) as asked:
+                passes = extract_everything(plan, split, asked)
             study = Study(paths, plan, lookahead=plan.resources.concurrent or 2)
             study.remember_passes(passes)
             borrow(study)
@@ -119,8 +124,13 @@ def carry_out(plan: SweepPlan, paths: SweepPaths, *, address: str | None = None)
 # -- features
 
 
-def extract_everything(plan: SweepPlan, stop: StopRequest) -> dict[str, float]:
+def extract_everything(plan: SweepPlan, split: Split, stop: StopRequest) -> dict[str, float]:
     """Extract what any trial may ask for; taps of one backbone and preprocessing in a single pass.
+
+    Args:
+        plan: What is asked.
+        split: Of the data set.
+        stop: Asks to stop.
 
     Returns:
         Seconds by :func:`pass_key`.
@@ -130,7 +140,6 @@ def extract_everything(plan: SweepPlan, stop: StopRequest) -> dict[str, float]:
         Interrupted: A stop was asked for; what is extracted is stored.
     """
     config = plan.config
-    _, split = read_data(config)
     wanted = plan.space.feature_configs(config)
     taps = sum(len(features.taps) for features in wanted)
     log.info("features: %d taps in %d passes, before the first trial", taps, len(wanted))
@@ -224,7 +233,7 @@ def with_cost(outcome: Outcome, study: Study) -> Outcome:
     if "latency" in study.plan.objectives:
         try:
             cost["latency_ms"] = latency_ms(RunPaths(Path(summary["run_dir"])).model)
-        except NfbmrError as error:
+        except Exception as error:  # a GPU that trials have filled, say: the others go on
             log.warning("the latency of trial %s cannot be measured: %s", outcome.key, error)
     return replace(outcome, summary=summary | {"cost": cost})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,6 +54,8 @@ class Share(click.ParamType[Any]):
                 found[name] = "auto" if (name, text) == ("gpu", "auto") else float(text)
             except ValueError:
                 self.fail(f"{name}={text} is no number", param, ctx)
+            if found[name] != "auto" and not 0 <= found[name] < math.inf:
+                self.fail(f"{name}={text}: give 0 or more", param, ctx)
         return found
 
 

@@ -41,9 +41,12 @@ def try_lock(handle: int) -> bool:
 def is_held(path: Path) -> bool:
     """Whether a process holds this lock now."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Over NFS only a file that is open for writing can be locked exclusively.
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    except OSError:  # a store that can only be read
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return not try_lock(handle)
     finally:

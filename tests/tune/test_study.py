@@ -259,6 +259,16 @@ def test_several_objectives_give_a_pareto_front(make, sampler):
     assert study.best.values[0] == max(trial.values[0] for trial in study.trials)
 
 
+def test_borrowed_trials_beat_nobody_off_the_front(make):
+    study = make(trials=3, objectives=("auroc", "parameters"), sampler="random")
+    run_all(study)
+    front = [trial.number for trial in study.pareto]
+    settings = study.trials[0].user_attrs["settings"]
+    assert study.borrow([(settings, [1.0, 1.0], "earlier-0000")]) == 1
+    assert [trial.number for trial in study.pareto] == front
+    assert study.best.number in front
+
+
 def test_of_equally_good_trials_the_smallest_is_the_best(make):
     study = make()
     tasks = [study.next() for _ in range(6)]

@@ -225,6 +225,15 @@ def test_trials_that_cannot_be_trained_do_not_end_the_others(tmp_path, textures,
 # -- what is refused
 
 
+def test_data_that_is_not_there_does_not_take_the_name(tmp_path, textures):
+    config = tiny_config(tmp_path, textures)
+    lost = config.model_copy(update={"data": config.data.model_copy(update={"path": tmp_path / "nowhere"})})
+    plan = SweepPlan("mistyped", lost, Space.parse(SPACE), trials=1, resources=HERE)
+    with pytest.raises(NfbmrError, match="nowhere"):
+        new_sweep(plan)
+    assert not SweepPaths(config.output / "mistyped").plan.exists()
+
+
 def call(capsys, *arguments: str) -> tuple[int, str]:
     code = main(["sweep", *arguments])
     return code, capsys.readouterr().err
@@ -240,6 +249,7 @@ def call(capsys, *arguments: str) -> tuple[int, str]:
         (["--sampler", "tpee"], "tpee"),
         (["--resources", "cpus=1"], "cpu=1"),
         (["--resources", "cpu=few"], "no number"),
+        (["--resources", "cpu=nan"], "0 or more"),
         (["--time-budget", "soon"], "2h30m"),
         (["--start", "flow.block=4"], "did you mean flow.blocks"),
         (["--start", "flow.blocks"], "KEY=VALUE"),

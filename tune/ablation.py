@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -175,7 +176,7 @@ class Ablation:
         self._cells = {cell.task.key: cell for cell in every}
         self._metric = metric
         self._told = told
-        self._training: dict[str, str] = {}
+        self._running: Counter[str] = Counter()  # by family: one of them trains its flow, if it lacks one
         self._flows = {cell.family for cell in every if finished(cell)}
         self.before = len(every) - len(self._waiting)
         self.progress = Progress(Standing(total=len(every), before=self.before), what="cell")
@@ -186,15 +187,14 @@ class Ablation:
         if cell is None:
             return None
         self._waiting.remove(cell)
-        if cell.family not in self._flows:
-            self._training.setdefault(cell.family, cell.task.key)
+        self._running[cell.family] += 1
         self.progress.started()
         return cell.task
 
     def _urgency(self, cell: Cell) -> int:
         if cell.family in self._flows:
             return 1
-        return 2 if cell.family in self._training else 0
+        return 2 if self._running[cell.family] else 0
 
     def report(self, key: str, step: int, metrics: Mapping[str, float]) -> bool:
         """An epoch ended; no cell is ever pruned."""
@@ -206,8 +206,7 @@ class Ablation:
     def done(self, outcome: Outcome) -> None:
         """A cell ended."""
         cell = self._cells[outcome.key]
-        if self._training.get(cell.family) == outcome.key:
-            del self._training[cell.family]
+        self._running[cell.family] -= 1
         if outcome.state == "finished":
             self._flows.add(cell.family)
         elif outcome.state == "failed":

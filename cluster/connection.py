@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -127,17 +127,19 @@ def connect(
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     _prepare(loopback=address == "local" or _host(address) in ("localhost", "127.0.0.1", "::1"))
     ray = _import_ray()
-    if address == "local":
-        with _started(ray, usable_cores() if cpus is None else cpus, gpus) as connection:
-            yield connection
-        return
-    _check(address)
-    _show_token()
-    _init(ray, address)
-    try:
-        yield Connection(ray.get_runtime_context().gcs_address, started=False)
-    finally:
-        ray.shutdown()
+    # Ray prints what happens to nodes on standard output, which is for results alone.
+    with redirect_stdout(sys.stderr):
+        if address == "local":
+            with _started(ray, usable_cores() if cpus is None else cpus, gpus) as connection:
+                yield connection
+            return
+        _check(address)
+        _show_token()
+        _init(ray, address)
+        try:
+            yield Connection(ray.get_runtime_context().gcs_address, started=False)
+        finally:
+            ray.shutdown()
 
 
 def environment() -> dict[str, str]:

@@ -39,15 +39,31 @@ class Resources:
 
 
 def execution_of(resources: Resources) -> Execution:
-    """The same in the terms of :func:`tune.execution.execute`; an unmeasured share is a whole GPU."""
+    """The same in the terms of :func:`tune.execution.execute`.
+
+    An unmeasured share is a whole GPU; nothing, where the cluster that this process is connected to has none.
+    """
+    gpus = (1.0 if _has_gpu(resources) else 0.0) if resources.gpus == "auto" else resources.gpus
     return Execution(
         backend=resources.backend,
         concurrent=resources.concurrent,
         cpus=resources.cpus,
-        gpus=1.0 if resources.gpus == "auto" else resources.gpus,
+        gpus=gpus,
         workers=resources.workers,
         time_budget=resources.time_budget,
     )
+
+
+def _has_gpu(resources: Resources) -> bool:
+    """Whether the cluster has a whole one; who is not connected yet cannot know."""
+    if resources.backend == "here":
+        return False
+    import ray
+
+    if not ray.is_initialized():
+        return True
+    available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return available.get("GPU", 0.0) >= 1
 
 
 @contextmanager

@@ -295,11 +295,9 @@ def _probe(
     study: Study, parent: ParentRecord, progress: Progress, how: Execution, stop: StopRequest
 ) -> Execution:
     """Run one trial alone on a whole GPU; what it took sizes the others."""
-    import ray
-
-    if ray.cluster_resources().get("GPU", 0) < 1:  # type: ignore[no-untyped-call]
+    if how.gpus == 0:
         log.info("gpu=auto: the cluster has no GPU; trials run on processors")
-        return replace(how, gpus=0.0)
+        return how
     peaks = study.gpu_peaks()
     if not peaks:
         log.info("gpu=auto: the first trial runs alone and is measured")

@@ -1,6 +1,6 @@
 # make install   what everything else needs, in .venv; quick when nothing has changed
 # make demo      the main job, a small sweep, on the synthetic data set, in minutes
-# make test      all checks and all tests but the slow ones, which CI=1 make test runs as well
+# make test      all checks and all tests but the slow ones, which SLOW=1 make test runs as well
 # make check     the checks alone: format, lint, types, layers, the core without its neighbours
 # make bench     benchmarks/: JSON and a table
 # make docs      write docs/configuration.md anew
@@ -30,9 +30,9 @@ install: .venv/.installed
 demo: install
 	@$(BIN)/nfbmr sweep --config demo --space demo --trials 8
 
-# Slow tests kill nodes and servers and wait for what follows; continuous integration has the time.
+# Slow tests kill nodes and servers and wait for what follows: they want an idle machine.
 test: check
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(if $(CI),,-m "not slow")
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(if $(SLOW),,-m "not slow")
 
 check: lint types layers core
 

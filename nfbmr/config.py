@@ -176,7 +176,7 @@ class ScoringConfig(Section):
         (0.02, 0.07, 0.2), min_length=1, description="shares of the positions that topk may average"
     )
     pool: float = Field(
-        1.0,
+        0.0,
         ge=0,
         le=20,
         description="Gaussian mean of error vectors before their norm, sigma in feature positions; paper: 0",

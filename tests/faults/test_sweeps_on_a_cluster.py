@@ -152,7 +152,7 @@ def test_a_node_that_dies_costs_no_trial(tmp_path, begin):
 
 def test_a_node_that_comes_is_used(tmp_path, begin):
     with cluster_of(1, tmp_path / "cluster") as cluster:
-        sweep = begin(cluster, "grows")
+        sweep = begin(cluster, "grows", "--trials", "14")
         sweep.until(lambda: sweep.trials_fitted() >= 1)
         grown = local.add(1, 1, folder=tmp_path / "cluster")
 
@@ -160,7 +160,7 @@ def test_a_node_that_comes_is_used(tmp_path, begin):
             return any("Trial" in child.name() for child in raylet(grown, 1).children())
 
         sweep.until(works_there)
-        assert_whole(sweep, sweep.result())
+        assert_whole(sweep, sweep.result(), trials=14)
 
 
 def test_after_kill_9_of_the_driver_the_sweep_goes_on_where_it_was(tmp_path, begin):

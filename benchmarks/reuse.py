@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,24 +42,8 @@ def measure(*, images: int, epochs: tuple[int, int], size: int = 384) -> dict[st
     """
     with tempfile.TemporaryDirectory(prefix="nfbmr-bench-") as folder:
         root = Path(folder)
-        data = synthesize(root / "data", classes=CLASSES[:1], train=images, test_good=8, test_defective=8)
-        config = nfbmr.configure(
-            settings={
-                "data.path": str(data),
-                "output": str(root / "runs"),
-                "store": str(root / "store"),
-                "features.size": size,
-                "features.compute": "bf16",
-                "flow.hidden": 64,
-                "flow.kernels": [3],
-                "mapping.latent": 64,
-                "train.precision": "bf16",
-                "train.flow.epochs": epochs[0],
-                "train.mapping.epochs": epochs[1],
-                "evaluation.bootstrap": 100,
-                "evaluation.heatmaps": 1,
-            }
-        )
+        few = {"flow.hidden": 64, "flow.kernels": [3]}
+        config = configuration(root, images=images, epochs=epochs, size=size, settings=few)
         usual = usual_way(config)
         first = seconds_of(config)
         other = config.model_copy(
@@ -76,6 +61,29 @@ def measure(*, images: int, epochs: tuple[int, int], size: int = 384) -> dict[st
         "ratio": {name: seconds / usual for name, seconds in ours.items()},
         "goal": 0.1,
     }
+
+
+def configuration(
+    root: Path, *, images: int, epochs: tuple[int, int], size: int, settings: Mapping[str, Any]
+) -> Config:
+    """Of one class of the synthetic set, everything below `root`."""
+    data = synthesize(root / "data", classes=CLASSES[:1], train=images, test_good=8, test_defective=8)
+    return nfbmr.configure(
+        settings={
+            "data.path": str(data),
+            "output": str(root / "runs"),
+            "store": str(root / "store"),
+            "features.size": size,
+            "features.compute": "bf16",
+            "mapping.latent": 64,
+            "train.precision": "bf16",
+            "train.flow.epochs": epochs[0],
+            "train.mapping.epochs": epochs[1],
+            "evaluation.bootstrap": 100,
+            "evaluation.heatmaps": 1,
+            **settings,
+        }
+    )
 
 
 def seconds_of(config: Config) -> float:

@@ -20,9 +20,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
 
-import nfbmr
-from benchmarks.reuse import usual_way
-from nfbmr.data.synthesize import CLASSES, synthesize
+from benchmarks.reuse import configuration, usual_way
 from nfbmr.paths import RunPaths
 from nfbmr.resolve import load_config
 from tune.paths import SweepPaths
@@ -43,22 +41,8 @@ def measure(*, images: int, trials: int, epochs: tuple[int, int], size: int = 38
     """
     with tempfile.TemporaryDirectory(prefix="nfbmr-bench-") as folder:
         root = Path(folder)
-        data = synthesize(root / "data", classes=CLASSES[:1], train=images, test_good=8, test_defective=8)
-        config = nfbmr.configure(
-            settings={
-                "data.path": str(data),
-                "output": str(root / "runs"),
-                "store": str(root / "store"),
-                "features.size": size,
-                "features.compute": "bf16",
-                "mapping.latent": 64,
-                "train.flow.epochs": epochs[0],
-                "train.mapping.epochs": epochs[1],
-                "evaluation.bootstrap": 100,
-                "evaluation.heatmaps": 1,
-                "tracking.kind": "folder",
-            }
-        )
+        journals = {"tracking.kind": "folder"}
+        config = configuration(root, images=images, epochs=epochs, size=size, settings=journals)
         plan = SweepPlan(
             "shared",
             config,

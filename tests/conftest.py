@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,16 @@ def textures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return synthesize(out, classes=CLASSES[:1], train=14, test_good=6, test_defective=6, size=96, seed=1)
 
 
-@pytest.fixture
-def tiny(tmp_path: Path, textures: Path) -> Callable[..., Any]:
-    """Makes a configuration that trains in seconds; keyword arguments are keys, ``__`` for dots."""
+@pytest.fixture(scope="session")
+def small(textures: Path) -> Callable[..., Any]:
+    """Makes a configuration below a folder that trains in seconds; keywords are keys, ``__`` for dots."""
     from nfbmr.api import configure
 
-    def make(**settings: Any) -> Any:
+    def make(root: Path, **settings: Any) -> Any:
         values = {
             "data.path": str(textures),
-            "output": str(tmp_path / "runs"),
-            "store": str(tmp_path / "store"),
+            "output": str(root / "runs"),
+            "store": str(root / "store"),
             "features.size": 64,
             "features.taps": ["blocks.2"],
             "flow.blocks": 2,
@@ -61,6 +62,12 @@ def tiny(tmp_path: Path, textures: Path) -> Callable[..., Any]:
         return configure(settings=values | {key.replace("__", "."): v for key, v in settings.items()})
 
     return make
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, small: Callable[..., Any]) -> Callable[..., Any]:
+    """The same in the test's own folder."""
+    return partial(small, tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from nfbmr.errors import ConfigError, Interrupted
-from nfbmr.fields import did_you_mean
 from nfbmr.paths import RunPaths, write_json, write_text
 from nfbmr.tracking import Status
 from nfbmr.training.stopping import StopRequest
@@ -26,7 +25,7 @@ from tune.driver import only_driver
 from tune.execution import execute
 from tune.figures import draw
 from tune.parent import ParentRecord
-from tune.paths import AblationPaths
+from tune.paths import AblationPaths, find
 from tune.progress import Progress, Standing
 from tune.resources import Resources, execution_of, on_cluster
 from tune.tables import csv_text, latex, markdown
@@ -100,21 +99,8 @@ def new_ablation(plan: AblationPlan, resources: Resources, *, address: str | Non
 
 
 def find_ablation(name_or_path: str, output: Path) -> AblationPlan:
-    """An earlier ablation: ``<output>/<name>``, or the path that was given.
-
-    Raises:
-        ConfigError: There is none; the names of those there are are given.
-    """
-    for folder in (output / name_or_path, Path(name_or_path)):
-        if AblationPaths(folder).plan.exists():
-            return AblationPlan.read(folder)
-    names = sorted(path.parent.name for path in output.glob(f"*/{AblationPaths(output).plan.name}"))
-    known = f"in {output} there are {', '.join(names[-8:])}" if names else f"there is none in {output}"
-    raise ConfigError(
-        f"no ablation {name_or_path}{did_you_mean(name_or_path, names)}",
-        where=output / name_or_path,
-        fix=f"{known}; give --output, or its folder",
-    )
+    """An earlier ablation; see :func:`tune.paths.find`."""
+    return AblationPlan.read(find(name_or_path, output, AblationPaths, what="ablation").root)
 
 
 def how_to_go_on(plan: AblationPlan) -> str:

@@ -34,6 +34,7 @@ from nfbmr.errors import ConfigError
 from nfbmr.fields import did_you_mean, keys
 from nfbmr.nesting import flatten
 from nfbmr.wording import count, visible
+from tune.children import short_names
 
 METRICS: dict[str, str] = {
     "image_auroc": "image AUROC",
@@ -269,7 +270,7 @@ class _Reader:
         self._settings(dict.fromkeys(flat), "grid")
         if any(not isinstance(values, list) for values in flat.values()):
             return
-        short = _short_names(tuple(flat))
+        short = short_names(flat)
         for values in itertools.product(*flat.values()):
             cell = dict(zip(flat, values, strict=True))
             yield " ".join(f"{short[key]}={_word(one)}" for key, one in cell.items()), cell
@@ -349,22 +350,6 @@ class _Reader:
             if line is not None:
                 return f"{self.file}:{line}"
         return self.file
-
-
-def _short_names(dotted: Sequence[str]) -> dict[str, str]:
-    """The last part of each key, or as much of it as tells them apart.
-
-    Example:
-        >>> _short_names(["train.flow.lr", "train.mapping.lr", "flow.blocks"])
-        {'train.flow.lr': 'flow.lr', 'train.mapping.lr': 'mapping.lr', 'flow.blocks': 'blocks'}
-    """
-    short = {}
-    for key in dotted:
-        parts = key.split(".")
-        tails = [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
-        others = [other for other in dotted if other != key]
-        short[key] = next((t for t in tails if not any(o == t or o.endswith(f".{t}") for o in others)), key)
-    return short
 
 
 def _word(value: Any) -> str:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+from nfbmr.errors import ConfigError
+from nfbmr.fields import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,11 @@ class PlanPaths:
     def name(self) -> str:
         """Of the sweep or the ablation."""
         return self.root.name
+
+    @property
+    def plan(self) -> Path:
+        """What was asked."""
+        raise NotImplementedError
 
     @property
     def journal(self) -> Path:
@@ -98,3 +107,32 @@ class AblationPaths(PlanPaths):
         """A cell's run folder."""
         folder = self.root / "cells" / row
         return (folder if category is None else folder / category) / f"seed-{seed}"
+
+
+Paths = TypeVar("Paths", bound=PlanPaths)
+
+
+def find(name_or_path: str, output: Path, *kinds: type[Paths], what: str) -> Paths:
+    """The folder of an earlier sweep or ablation: ``<output>/<name>``, or the path that was given.
+
+    Args:
+        name_or_path: What the user typed.
+        output: Where names are looked up.
+        kinds: What it may be.
+        what: The same in words.
+
+    Raises:
+        ConfigError: There is none; the nearest name, and those there are, are given.
+    """
+    for folder in (output / name_or_path, Path(name_or_path)):
+        for kind in kinds:
+            if kind(folder).plan.exists():
+                return kind(folder)
+    plans = [path for kind in kinds for path in output.glob(f"*/{kind(output).plan.name}")]
+    names = sorted(path.parent.name for path in plans)
+    known = f"in {output} there are {', '.join(names[-8:])}" if names else f"there is none in {output}"
+    raise ConfigError(
+        f"no {what} {name_or_path}{did_you_mean(name_or_path, names)}",
+        where=output / name_or_path,
+        fix=f"{known}; give --output, or its folder",
+    )

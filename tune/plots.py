@@ -185,6 +185,8 @@ def _parallel(own: Any, study: Study, names: list[str], labels: list[str]) -> Fi
     short = short_names(dict.fromkeys(names))
     shown = [lettering(short.get(text, text)) for text in columns]
     axes.set_xticks(range(len(columns)), shown, rotation=20, ha="right")
+    for lines in axes.collections:
+        lines.set_cmap("viridis_r")  # Optuna's begins with white
     for scale in figure.axes:
         if scale.get_yscale() == "log":
             _plain_numbers(scale.yaxis)

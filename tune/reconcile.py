@@ -22,13 +22,12 @@ from mlflow_server.remote import WaitingError
 from mlflow_server.shipper import Shipper
 from mlflow_server.sync import destination_of
 from nfbmr import journal
-from nfbmr.errors import ConfigError, TrackingError
-from nfbmr.fields import did_you_mean
+from nfbmr.errors import TrackingError
 from nfbmr.paths import RunPaths, read_json
 from nfbmr.records import Record, close_abandoned, read_record
 from tune.children import STATUS, Child, child_name, child_tags, children_of, record_of, settle
 from tune.parent import numbers_of
-from tune.paths import AblationPaths, PlanPaths, SweepPaths
+from tune.paths import AblationPaths, PlanPaths, SweepPaths, find
 from tune.tasks import Outcome, State
 
 if TYPE_CHECKING:
@@ -127,23 +126,10 @@ class Reconciliation:
 
 
 def find_plan(name_or_path: str, output: Path) -> PlanPaths:
-    """The folder of a sweep or an ablation: ``<output>/<name>``, or the path that was given.
-
-    Raises:
-        ConfigError: There is none; the nearest name is given.
-    """
-    for folder in (output / name_or_path, Path(name_or_path)):
-        for paths in (SweepPaths(folder.resolve()), AblationPaths(folder.resolve())):
-            if paths.plan.exists():
-                return paths
-    plans = [*output.glob("*/sweep.yaml"), *output.glob("*/ablation.yaml")]
-    names = sorted(plan.parent.name for plan in plans)
-    known = f"in {output} there are {', '.join(names[-8:])}" if names else f"there is none in {output}"
-    raise ConfigError(
-        f"no sweep or ablation {name_or_path}{did_you_mean(name_or_path, names)}",
-        where=output / name_or_path,
-        fix=f"{known}; give --output, or its folder",
-    )
+    """The folder of a sweep or an ablation; see :func:`tune.paths.find`."""
+    kinds: tuple[type[PlanPaths], ...] = (SweepPaths, AblationPaths)
+    paths = find(name_or_path, output.resolve(), *kinds, what="sweep or ablation")
+    return type(paths)(paths.root.resolve())
 
 
 def reconcile(paths: PlanPaths, *, uri: str | None = None, mend: bool = True) -> Reconciliation:

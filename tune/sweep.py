@@ -23,7 +23,7 @@ from tune.driver import only_driver
 from tune.ending import stop_when
 from tune.execution import Execution, execute
 from tune.parent import ParentRecord
-from tune.paths import SweepPaths
+from tune.paths import SweepPaths, find
 from tune.plan import SweepPlan
 from tune.progress import Progress, Standing, duration
 from tune.resources import execution_of, gpu_share, on_cluster
@@ -60,23 +60,8 @@ def new_sweep(plan: SweepPlan, *, address: str | None = None) -> dict[str, Any]:
 
 
 def find_sweep(name_or_path: str, output: Path) -> SweepPaths:
-    """The folder of an earlier sweep: ``<output>/<name>``, or the path that was given.
-
-    Raises:
-        ConfigError: There is no sweep; the names of those there are are given.
-    """
-    from nfbmr.fields import did_you_mean
-
-    for folder in (output / name_or_path, Path(name_or_path)):
-        if SweepPaths(folder).plan.exists():
-            return SweepPaths(folder)
-    names = sorted(path.parent.name for path in output.glob(f"*/{SweepPaths(output).plan.name}"))
-    known = f"sweeps in {output} are {', '.join(names[-8:])}" if names else f"there is none in {output}"
-    raise ConfigError(
-        f"no sweep {name_or_path}{did_you_mean(name_or_path, names)}",
-        where=output / name_or_path,
-        fix=f"{known}; give --output, or its folder",
-    )
+    """The folder of an earlier sweep; see :func:`tune.paths.find`."""
+    return find(name_or_path, output, SweepPaths, what="sweep")
 
 
 def carry_out(plan: SweepPlan, paths: SweepPaths, *, address: str | None = None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from nfbmr.cli.options import config_options, emit, json_option
-from nfbmr.cli.sweep import Duration, Share
+from nfbmr.cli.running import name_of, running_options, settings_given
 
 _SPLIT_SEEDS = ("same", "vary")
 
@@ -44,27 +43,7 @@ def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -
     "--name", metavar="NAME", help="Of the ablation and its folder. Default: the time and the table's."
 )
 @click.option("--resume", metavar="NAME", help="Go on with an ablation, also with more --seeds.")
-@click.option("--concurrent", type=click.IntRange(min=1), metavar="K", help="Cells at once; as many as fit.")
-@click.option(
-    "--resources",
-    type=Share(),
-    metavar="SHARE",
-    help="Of each cell (of each of its workers): cpu=1,gpu=0.25.",
-)
-@click.option(
-    "--workers-per-trial", type=click.IntRange(min=1), metavar="W", help="Processes a cell trains with."
-)
-@click.option(
-    "--time-budget", type=Duration(), metavar="T", help="Stop after it: 45m, 2h30m; --resume goes on."
-)
-@click.option(
-    "--address", metavar="HOST:PORT", help="A Ray cluster; else RAY_ADDRESS, else one is started here."
-)
-@click.option(
-    "--local/--ray",
-    default=None,
-    help="Cells one after another in this process, or on Ray. Default: on Ray.",
-)
+@running_options("cell")
 @json_option
 def ablate(resolved: Any, table: str | None, resume: str | None, as_json: bool, **asked: Any) -> int:
     """Run every row of TABLE with several seeds, and say what tells the rows apart.
@@ -103,15 +82,11 @@ def ablate(resolved: Any, table: str | None, resume: str | None, as_json: bool, 
 
 
 def _new_plan(table: str, resolved: Any, asked: Mapping[str, Any]) -> Any:
-    from datetime import datetime
-
     from tune.ablation_plan import plan_ablation
     from tune.lattice import load_lattice
 
     lattice = load_lattice(table)
-    name = asked["name"] or f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{lattice.name}"
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise click.BadParameter("letters, digits, dots, dashes and underscores", param_hint="--name")
+    name = name_of(asked["name"], lattice.name)
     return plan_ablation(
         lattice,
         resolved,
@@ -142,11 +117,7 @@ def _refuse_changes(table: str | None, resolved: Any, asked: Mapping[str, Any]) 
     """An ablation that goes on keeps what makes its cells comparable."""
     given = [] if table is None else [f"TABLE ({table})"]
     given += [f"--{name.replace('_', '-')}" for name in ("name", "split_seeds") if asked[name] is not None]
-    given += [
-        f"{key} ({origin})"
-        for key, origin in resolved.origins.items()
-        if origin != "default" and not origin.startswith("method ") and key != "output"
-    ]
+    given += settings_given(resolved)
     if given:
         raise click.UsageError(
             f"it goes on as it was begun; with --resume leave out {', '.join(given)}, or begin another"

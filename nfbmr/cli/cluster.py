@@ -53,7 +53,7 @@ def cluster() -> None:
 @_folder_option
 @json_option
 def up(nodes: int, cpus: float | None, gpus: int, folder: Path, as_json: bool) -> None:
-    """Start a cluster; some 15 seconds."""
+    """Start a cluster; about half a minute."""
     from cluster import local
 
     click.echo(f"starting {nodes} nodes ...", err=True)

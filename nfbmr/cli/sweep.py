@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,52 +10,13 @@ from typing import Any
 import click
 
 from nfbmr.cli.options import config_options, emit, json_option
+from nfbmr.cli.running import name_of, running_options, settings_given
 
 TABLE_ROWS = 20
 """A table of trials that is no longer is printed whole; it is in a file anyway."""
 
-_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _SAMPLERS = ("tpe", "gp", "qmc", "random", "nsga2")
 _OBJECTIVES = ("auroc", "latency", "parameters")
-
-
-class Duration(click.ParamType[Any]):
-    """A time such as ``2h30m``, in seconds."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read it."""
-        if isinstance(value, int | float):
-            return float(value)
-        parts = re.findall(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.lower())
-        if not parts or re.sub(r"(\d+(?:\.\d+)?)\s*([a-z]*)\s*", "", value.lower()):
-            self.fail(f"{value!r} is no time; write 90s, 45m or 2h30m", param, ctx)
-        unknown = [unit for _, unit in parts if (unit or "s") not in _UNITS]
-        if unknown or (len(parts) > 1 and not all(unit for _, unit in parts)):
-            self.fail(f"{value!r} is no time; units are s, m, h and d, such as 2h30m", param, ctx)
-        return sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
-
-
-class Share(click.ParamType[Any]):
-    """What each trial gets: ``cpu=1,gpu=0.25``."""
-
-    name = "resources"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
-        """Read it."""
-        found: dict[str, Any] = {}
-        for part in str(value).split(","):
-            name, equals, text = (piece.strip() for piece in part.partition("="))
-            if name not in ("cpu", "gpu") or not equals or name in found:
-                self.fail(f"{value!r}: write cpu=1, gpu=0.25 or both, with a comma between", param, ctx)
-            try:
-                found[name] = "auto" if (name, text) == ("gpu", "auto") else float(text)
-            except ValueError:
-                self.fail(f"{name}={text} is no number", param, ctx)
-            if found[name] != "auto" and not 0 <= found[name] < math.inf:
-                self.fail(f"{name}={text}: give 0 or more", param, ctx)
-        return found
 
 
 class Names(click.ParamType[Any]):
@@ -91,19 +51,6 @@ class Names(click.ParamType[Any]):
     help="What is searched: default, wide, or a YAML file (docs/sweeps.md). Default: default.",
 )
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="How many trials. Default: 20.")
-@click.option(
-    "--time-budget", type=Duration(), metavar="T", help="Stop handing out trials after it: 45m, 2h30m."
-)
-@click.option("--concurrent", type=click.IntRange(min=1), metavar="K", help="Trials at once; as many as fit.")
-@click.option(
-    "--resources",
-    type=Share(),
-    metavar="SHARE",
-    help="Of each trial (of each of its workers): cpu=1,gpu=0.25. gpu=auto measures the first trial.",
-)
-@click.option(
-    "--workers-per-trial", type=click.IntRange(min=1), metavar="W", help="Processes a trial trains with."
-)
 @click.option("--sampler", type=click.Choice(_SAMPLERS), help="Who suggests. Default: tpe.")
 @click.option(
     "--objective",
@@ -125,14 +72,7 @@ class Names(click.ParamType[Any]):
 )
 @click.option("--name", metavar="NAME", help="Of the sweep and its folder. Default: the time.")
 @click.option("--resume", metavar="NAME", help="Go on with a sweep; with --trials also with a finished one.")
-@click.option(
-    "--address", metavar="HOST:PORT", help="A Ray cluster; else RAY_ADDRESS, else one is started here."
-)
-@click.option(
-    "--local/--ray",
-    default=None,
-    help="Trials one after another in this process, or on Ray. Default: on Ray.",
-)
+@running_options("trial", auto="; gpu=auto measures the first")
 @json_option
 def sweep(resolved: Any, resume: str | None, address: str | None, as_json: bool, **asked: Any) -> int:
     """Search a space of configurations; score the best on the test set, once.
@@ -166,15 +106,11 @@ def sweep(resolved: Any, resume: str | None, address: str | None, as_json: bool,
 
 def _new_plan(config: Any, asked: Mapping[str, Any]) -> Any:
     """The plan that the options ask for."""
-    from datetime import datetime
-
     from tune.plan import SweepPlan
     from tune.resources import Resources
     from tune.space import Space
 
-    name = asked["name"] or f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-sweep"
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise click.BadParameter("letters, digits, dots, dashes and underscores", param_hint="--name")
+    name = name_of(asked["name"], "sweep")
     space = Space.load(asked["space"] or "default")
     objectives = asked["objectives"] or ("auroc",)
     several = len(objectives) > 1
@@ -232,11 +168,7 @@ _SETTLED = {
 def _refuse_changes(resolved: Any, asked: Mapping[str, Any]) -> None:
     """A sweep that goes on keeps what makes its trials comparable."""
     given = [option for name, option in _SETTLED.items() if asked[name] not in (None, ())]
-    given += [
-        f"{key} ({origin})"
-        for key, origin in resolved.origins.items()
-        if origin != "default" and not origin.startswith("method ") and key != "output"
-    ]
+    given += settings_given(resolved)
     if given:
         raise click.UsageError(
             f"a sweep goes on as it was begun; with --resume leave out {', '.join(given)}, or begin another"

@@ -96,39 +96,12 @@ def backend(request: pytest.FixtureRequest, peers: Any) -> Backend:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory, textures: Path) -> Callable[..., Config]:
+def config(tmp_path_factory: pytest.TempPathFactory, small: Any) -> Callable[..., Config]:
     """Makes a configuration; all share features, and no flow unless they ask for the same store."""
-    from nfbmr.api import configure
-
+    few = {"features__compute": "fp32", "train__flow__batch": 5, "train__mapping__batch": 5}
+    often = {"train__validate_every": 1, "train__checkpoint_every": 1}
     root = tmp_path_factory.mktemp("workers")
-
-    def make(**settings: Any) -> Config:
-        values = {
-            "data.path": str(textures),
-            "output": str(root / "runs"),
-            "store": str(root / "store"),
-            "features.size": 64,
-            "features.taps": ["blocks.2"],
-            "features.compute": "fp32",
-            "flow.blocks": 2,
-            "flow.hidden": 8,
-            "flow.kernels": [3],
-            "mapping.latent": 8,
-            "mapping.residual_blocks": 1,
-            "train.flow.epochs": 3,
-            "train.flow.batch": 5,
-            "train.mapping.epochs": 2,
-            "train.mapping.batch": 5,
-            "train.validate_every": 1,
-            "train.checkpoint_every": 1,
-            "train.precision": "fp32",
-            "evaluation.bootstrap": 50,
-            "evaluation.heatmaps": 0,
-            "tracking.kind": "folder",
-        }
-        return configure(settings=values | {key.replace("__", "."): v for key, v in settings.items()})
-
-    return make
+    return lambda **settings: small(root, **(few | often | {"evaluation__heatmaps": 0} | settings))
 
 
 @pytest.fixture

@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from cluster import local
 from cluster.local import LocalCluster
-from nfbmr.api import configure
 from nfbmr.paths import RunPaths
 from nfbmr.resolve import dump_yaml
 from tune.paths import SweepPaths
@@ -73,31 +73,18 @@ class Sweep:
 
 
 @pytest.fixture
-def begin(tmp_path: Path, textures: Path) -> Iterator[Callable[..., Sweep]]:
+def begin(tmp_path: Path, small: Any) -> Iterator[Callable[..., Sweep]]:
     """Starts a sweep on a cluster; trials of a few seconds."""
-    config = configure(
-        settings={
-            "data.path": str(textures),
-            "output": str(tmp_path / "runs"),
-            "store": str(tmp_path / "store"),
-            "features.size": 64,
-            "features.taps": ["blocks.2"],
-            "features.compute": "fp32",
-            "flow.blocks": 1,
-            "flow.hidden": 4,
-            "flow.kernels": [3],
-            "mapping.latent": 4,
-            "mapping.residual_blocks": 1,
-            "train.flow.epochs": 2,
-            "train.mapping.epochs": 60,
-            "train.checkpoint_every": 1,
-            "train.validate_every": 20,
-            "train.precision": "fp32",
-            "evaluation.bootstrap": 20,
-            "evaluation.heatmaps": 1,
-            "tracking.kind": "mlflow",
-            "tracking.uri": f"sqlite:///{tmp_path / 'mlflow.db'}",
-        }
+    config = small(
+        tmp_path,
+        features__compute="fp32",
+        flow__blocks=1,
+        train__flow__epochs=2,
+        train__mapping__epochs=60,
+        train__checkpoint_every=1,
+        train__validate_every=20,
+        tracking__kind="mlflow",
+        tracking__uri=f"sqlite:///{tmp_path / 'mlflow.db'}",
     )
     base, space = tmp_path / "base.yaml", tmp_path / "space.yaml"
     base.write_text(dump_yaml(config))

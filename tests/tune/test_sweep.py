@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,36 +34,17 @@ features.taps: {choice: [[blocks.1], [blocks.2]]}
 """
 
 
-def tiny_config(root: Path, textures: Path):
-    from nfbmr.api import configure
-
-    return configure(
-        settings={
-            "data.path": str(textures),
-            "output": str(root / "runs"),
-            "store": str(root / "store"),
-            "features.size": 64,
-            "features.taps": ["blocks.2"],
-            "features.compute": "fp32",
-            "flow.blocks": 1,
-            "flow.hidden": 4,
-            "flow.kernels": [3],
-            "mapping.latent": 4,
-            "mapping.residual_blocks": 1,
-            "train.flow.epochs": 2,
-            "train.mapping.epochs": 2,
-            "train.precision": "fp32",
-            "evaluation.bootstrap": 20,
-            "evaluation.heatmaps": 1,
-            "tracking.kind": "folder",
-        }
-    )
+@pytest.fixture(scope="session")
+def tiny_config(small):
+    """Smaller than small: what is looked at here is the sweep."""
+    size = {"features__compute": "fp32", "flow__blocks": 1, "flow__hidden": 4, "mapping__latent": 4}
+    return partial(small, train__flow__epochs=2, evaluation__bootstrap=20, evaluation__heatmaps=1, **size)
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory, textures):
+def swept(tmp_path_factory, tiny_config):
     """A finished sweep of five trials, without pruning, and its summary."""
-    config = tiny_config(tmp_path_factory.mktemp("sweep"), textures)
+    config = tiny_config(tmp_path_factory.mktemp("sweep"))
     plan = SweepPlan("tiles", config, Space.parse(SPACE), trials=5, prune=False, resources=HERE)
     return plan, SweepPaths(config.output / "tiles"), new_sweep(plan)
 
@@ -179,8 +161,8 @@ def test_two_drivers_of_one_sweep_are_refused(tmp_path):
         pass
 
 
-def test_several_objectives_end_in_a_pareto_front(tmp_path, textures, swept):
-    config = tiny_config(tmp_path, textures).model_copy(update={"store": swept[0].config.store})
+def test_several_objectives_end_in_a_pareto_front(tmp_path, tiny_config, swept):
+    config = tiny_config(tmp_path).model_copy(update={"store": swept[0].config.store})
     plan = SweepPlan(
         "front",
         config,
@@ -199,17 +181,17 @@ def test_several_objectives_end_in_a_pareto_front(tmp_path, textures, swept):
         assert point["values"]["cost.parameters"] > 100
 
 
-def test_a_sweep_learns_from_an_earlier_one(tmp_path, textures, swept):
+def test_a_sweep_learns_from_an_earlier_one(tmp_path, tiny_config, swept):
     earlier, paths, _ = swept
-    config = tiny_config(tmp_path, textures).model_copy(update={"store": earlier.config.store})
+    config = tiny_config(tmp_path).model_copy(update={"store": earlier.config.store})
     plan = SweepPlan("next", config, Space.parse(SPACE), trials=1, warm_start=str(paths.root), resources=HERE)
     summary = new_sweep(plan)
     assert summary["trials"]["finished"] == 1
     assert summary["best"]["number"] == 5
 
 
-def test_trials_that_cannot_be_trained_do_not_end_the_others(tmp_path, textures, swept):
-    config = tiny_config(tmp_path, textures).model_copy(update={"store": swept[0].config.store})
+def test_trials_that_cannot_be_trained_do_not_end_the_others(tmp_path, tiny_config, swept):
+    config = tiny_config(tmp_path).model_copy(update={"store": swept[0].config.store})
     space = "train.mapping.lr: {choice: [1.0e-3, 1.0e+30]}"
     points = ({"train.mapping.lr": 1e30}, {"train.mapping.lr": 1e-3})
     plan = SweepPlan("odd", config, Space.parse(space), trials=2, start=points, resources=HERE)
@@ -225,8 +207,8 @@ def test_trials_that_cannot_be_trained_do_not_end_the_others(tmp_path, textures,
 # -- what is refused
 
 
-def test_data_that_is_not_there_does_not_take_the_name(tmp_path, textures):
-    config = tiny_config(tmp_path, textures)
+def test_data_that_is_not_there_does_not_take_the_name(tmp_path, tiny_config):
+    config = tiny_config(tmp_path)
     lost = config.model_copy(update={"data": config.data.model_copy(update={"path": tmp_path / "nowhere"})})
     plan = SweepPlan("mistyped", lost, Space.parse(SPACE), trials=1, resources=HERE)
     with pytest.raises(NfbmrError, match="nowhere"):
@@ -318,11 +300,11 @@ def wait_for(condition, process: subprocess.Popen[str], seconds: float = 240) ->
 
 
 @pytest.fixture
-def long_sweep(tmp_path, textures):
+def long_sweep(tmp_path, tiny_config):
     """A configuration file and arguments of a sweep that takes some seconds a trial."""
     from nfbmr.resolve import dump_yaml
 
-    config = tiny_config(tmp_path, textures)
+    config = tiny_config(tmp_path)
     file, space = tmp_path / "base.yaml", tmp_path / "space.yaml"
     file.write_text(dump_yaml(config))
     space.write_text("mapping.latent: {int: [4, 64], log: true}\nflow.hidden: {choice: [4, 8]}\n")
@@ -375,10 +357,10 @@ def test_ctrl_c_checkpoints_and_says_how_to_go_on(long_sweep):
 
 
 @pytest.mark.slow
-def test_on_ray_trials_run_at_once_and_the_best_is_scored(tmp_path, textures, swept):
+def test_on_ray_trials_run_at_once_and_the_best_is_scored(tmp_path, tiny_config, swept):
     from cluster.connection import connect
 
-    config = tiny_config(tmp_path, textures).model_copy(update={"store": swept[0].config.store})
+    config = tiny_config(tmp_path).model_copy(update={"store": swept[0].config.store})
 
     def plan(name: str, **resources) -> SweepPlan:
         how = Resources(backend="ray", **resources)
@@ -395,9 +377,9 @@ def test_on_ray_trials_run_at_once_and_the_best_is_scored(tmp_path, textures, sw
 
 
 @pytest.mark.slow
-def test_an_earlier_sweep_is_found_in_mlflow_by_its_name(tmp_path, textures, swept):
+def test_an_earlier_sweep_is_found_in_mlflow_by_its_name(tmp_path, tiny_config, swept):
     pytest.importorskip("mlflow")
-    config = tiny_config(tmp_path, textures).model_copy(update={"store": swept[0].config.store})
+    config = tiny_config(tmp_path).model_copy(update={"store": swept[0].config.store})
     tracking = config.tracking.model_copy(
         update={"kind": "mlflow", "uri": f"sqlite:///{tmp_path / 'mlflow.db'}", "log_model": False}
     )

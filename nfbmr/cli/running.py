@@ -1,0 +1,123 @@
+"""What the commands that run many trials share: how and where these are run, and what the whole is called."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+class Duration(click.ParamType[Any]):
+    """A time such as ``2h30m``, in seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it."""
+        if isinstance(value, int | float):
+            return float(value)
+        parts = re.findall(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.lower())
+        if not parts or re.sub(r"(\d+(?:\.\d+)?)\s*([a-z]*)\s*", "", value.lower()):
+            self.fail(f"{value!r} is no time; write 90s, 45m or 2h30m", param, ctx)
+        unknown = [unit for _, unit in parts if (unit or "s") not in _UNITS]
+        if unknown or (len(parts) > 1 and not all(unit for _, unit in parts)):
+            self.fail(f"{value!r} is no time; units are s, m, h and d, such as 2h30m", param, ctx)
+        return sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
+
+
+class Share(click.ParamType[Any]):
+    """What each trial gets: ``cpu=1,gpu=0.25``."""
+
+    name = "resources"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+        """Read it."""
+        found: dict[str, Any] = {}
+        for part in str(value).split(","):
+            name, equals, text = (piece.strip() for piece in part.partition("="))
+            if name not in ("cpu", "gpu") or not equals or name in found:
+                self.fail(f"{value!r}: write cpu=1, gpu=0.25 or both, with a comma between", param, ctx)
+            try:
+                found[name] = "auto" if (name, text) == ("gpu", "auto") else float(text)
+            except ValueError:
+                self.fail(f"{name}={text} is no number", param, ctx)
+            if found[name] != "auto" and not 0 <= found[name] < math.inf:
+                self.fail(f"{name}={text}: give 0 or more", param, ctx)
+        return found
+
+
+def running_options(noun: str, *, auto: str = "") -> Callable[[Function], Function]:
+    """Give a command the options that say with what its trials are run, and where.
+
+    Args:
+        noun: What is run: a trial, a cell.
+        auto: What help says of ``gpu=auto``, where the command takes it.
+    """
+    nouns = f"{noun}s".capitalize()
+    options = (
+        click.option(
+            "--time-budget", type=Duration(), metavar="T", help=f"No {noun} is begun after it: 45m, 2h30m."
+        ),
+        click.option(
+            "--concurrent", type=click.IntRange(min=1), metavar="K", help=f"{nouns} at once; as many as fit."
+        ),
+        click.option(
+            "--resources",
+            type=Share(),
+            metavar="SHARE",
+            help=f"Of each {noun} (of each of its workers): cpu=1,gpu=0.25{auto}.",
+        ),
+        click.option(
+            "--workers-per-trial",
+            type=click.IntRange(min=1),
+            metavar="W",
+            help=f"Processes a {noun} trains with.",
+        ),
+        click.option(
+            "--address",
+            metavar="HOST:PORT",
+            help="A Ray cluster; else RAY_ADDRESS; else one is started.",
+        ),
+        click.option(
+            "--local/--ray",
+            default=None,
+            help=f"{nouns} one after another in this process, or on Ray. Default: on Ray.",
+        ),
+    )
+
+    def decorate(function: Function) -> Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def name_of(given: str | None, kind: str) -> str:
+    """The name that was given, or one of the time and the kind.
+
+    Raises:
+        click.BadParameter: It cannot be a folder's.
+    """
+    from datetime import datetime
+
+    name = given or f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{kind}"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise click.BadParameter("letters, digits, dots, dashes and underscores", param_hint="--name")
+    return name
+
+
+def settings_given(resolved: Any) -> list[str]:
+    """Settings of this command line, which what goes on as it was begun cannot take."""
+    return [
+        f"{key} ({origin})"
+        for key, origin in resolved.origins.items()
+        if origin != "default" and not origin.startswith("method ") and key != "output"
+    ]

@@ -25,11 +25,11 @@ from nfbmr.config import Config
 from nfbmr.data.pictures import picture_of, prepare
 from nfbmr.data.synthesize import CLASSES, synthesize
 from nfbmr.features.backbone import load_backbone
-from nfbmr.methods.detector import build
+from nfbmr.methods.nf_bmr import NFBMR
 from nfbmr.preparation import read_data, validation_of
 from nfbmr.training.compute import autocast
 from nfbmr.training.optimiser import Optimiser
-from nfbmr.training.stages import FlowStage, MappingStage, Stage
+from nfbmr.training.stages import Stage
 
 
 def measure(*, images: int, epochs: tuple[int, int], size: int = 384) -> dict[str, Any]:
@@ -103,16 +103,10 @@ def usual_way(config: Config) -> float:
     pictures = [picture_of(sample) for sample in split.train]
     train = [prepare(p, size=size, photometric="none", mean=mean, std=std) for p in pictures]
     x_N3SS = torch.stack([torch.as_tensor(x) for x in train]).contiguous(memory_format=torch.channels_last)
-    detector = build(config, backbone.shapes(size)[backbone.taps[0]], backbone.weights_digest)
-    if detector.mapping is None:
-        raise ValueError("nf-bmr has two stages")
-    stages: tuple[Stage, ...] = (
-        FlowStage(detector.flow),
-        MappingStage(detector.mapping, detector.flow.standardise),
-    )
+    networks = NFBMR((backbone.shapes(size)[backbone.taps[0]],), config)
     started = time.perf_counter()
-    for stage in stages:
-        _train(stage, backbone, detector.flow, x_N3SS, config)
+    for stage in networks.stages:
+        _train(stage, backbone, networks.flow, x_N3SS, config)
     for start in range(0, watched, 16):
         _features(backbone, x_N3SS[: min(16, watched - start)])
     return time.perf_counter() - started

@@ -151,15 +151,12 @@ def _needed(config: Mapping[str, Any] | None) -> dict[str, Any]:
         import torch
 
         from nfbmr.config import Config
-        from nfbmr.features.backbone import load_backbone
-        from nfbmr.methods.detector import build
+        from nfbmr.methods.detector import build, shapes_read
 
         whole = Config.model_validate(config)
-        features = whole.features.model_copy(update={"weights": "random"})
-        shapes = load_backbone(features).shapes(features.size).values()
-        height, width = min(shape[1:] for shape in shapes)
+        shapes = shapes_read(whole)
         with torch.device("meta"):  # shapes alone, no memory
-            counts = build(whole, (sum(shape[0] for shape in shapes), height, width), "").parameters()
+            counts = build(whole, shapes, "").parameters()
     except Exception as error:  # a guess; a wrong configuration is told elsewhere, and better
         return {"bytes": None, "why": f"{type(error).__name__}: {error}"[:200]}
     return {"bytes": 16 * max(counts.values()), "parameters": sum(counts.values())}

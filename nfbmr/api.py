@@ -7,7 +7,7 @@ from typing import Any
 
 from nfbmr.config import Config
 from nfbmr.layers import Layer, config_layers
-from nfbmr.methods.table import METHODS, NAMED
+from nfbmr.methods.table import NAMED, method_defaults
 from nfbmr.prediction import predict
 from nfbmr.rescoring import evaluate
 from nfbmr.resolve import nested, resolve
@@ -34,4 +34,4 @@ def configure(*names_or_files: str, settings: Mapping[str, Any] | None = None) -
         *config_layers(names_or_files, (), None, named=NAMED),
         Layer("settings", nested(settings or {})),
     ]
-    return resolve(layers, methods={name: method.defaults for name, method in METHODS.items()}).config
+    return resolve(layers, methods=method_defaults()).config

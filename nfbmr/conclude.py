@@ -113,6 +113,7 @@ def summarise(
         "selection": {
             "on": config.selection.on,
             "auroc": selection.auroc,
+            "parts": list(scorer.parts),
             "weights": list(scorer.weights),
             "normalise": "none" if config.scoring.weights == "paper" else config.scoring.normalise,
             "reduction": reduction_name(scorer),
@@ -183,14 +184,14 @@ def _measure(
     images: ScoredImages, selection: Selection, context: Context, detector: Detector
 ) -> dict[str, Estimate]:
     config = detector.config
-    on_test = images.side == "test"
+    with_pixels = images.side == "test" and detector.networks.localises
     return evaluate(
         scores_of(images, selection, grouped=bool(context.split["grouped"])),
         selection.scorer.threshold,
         config.evaluation,
         config.seed,
-        maps_NHW=selection.scorer.fuse(images.maps_NPHW).numpy() if on_test else None,
-        masks=Masks(images) if on_test else None,
+        maps_NHW=selection.scorer.fuse(images.maps_NPHW).numpy() if with_pixels else None,
+        masks=Masks(images) if with_pixels else None,
     )
 
 
@@ -219,7 +220,10 @@ def _draw(
             f"split {context.split['name']}, seed {config.seed}{peeked}"
         ),
     )
-    return draw_curves(scene, paths.pictures) + draw_heatmaps(
+    curves = draw_curves(scene, paths.pictures)
+    if not detector.networks.localises:
+        return curves
+    return curves + draw_heatmaps(
         scene,
         scorer.fuse(test.maps_NPHW).numpy(),
         scorer.fuse(validation.good.maps_NPHW).numpy(),

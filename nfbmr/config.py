@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -19,6 +19,15 @@ Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 VIEWS = ("flip-h", "flip-v", "rot90", "rot180", "rot270", "darker", "brighter")
 View = Literal["flip-h", "flip-v", "rot90", "rot180", "rot270", "darker", "brighter"]
+Taps = tuple[int | str, ...]
+Scale = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+def _distinct(value: tuple[Any, ...], field: ValidationInfo) -> tuple[Any, ...]:
+    """Refuse a list that names something twice."""
+    if len(set(map(str, value))) != len(value):
+        raise ValueError(f"names a {str(field.field_name).removesuffix('s')} twice")
+    return value
 
 
 class Section(BaseModel):
@@ -68,6 +77,16 @@ class DataConfig(Section):
         return value
 
 
+class TargetConfig(Section):
+    """A second frozen backbone, for methods that map between the features of two (PFM)."""
+
+    backbone: str | None = Field(None, description="any timm model name; null where a method reads one alone")
+    weights: str = Field("auto", description="as features.weights")
+    taps: Taps = Field((), description="as features.taps, level by level")
+
+    _distinct = field_validator("taps")(_distinct)
+
+
 class FeatureConfig(Section):
     """The frozen backbone, and what is done to an image before it."""
 
@@ -76,25 +95,37 @@ class FeatureConfig(Section):
         "auto",
         description="auto, hub, packaged, random, or a .pth / .safetensors file; auto = packaged, then hub",
     )
-    taps: tuple[int | str, ...] = Field(
+    taps: Taps = Field(
         ("blocks.5",), min_length=1, description="flat block indices (0-based) or module paths"
     )
+    target: TargetConfig = TargetConfig()
     size: int = Field(384, ge=32, le=4096, description="images are resized to a square of this many pixels")
+    scales: tuple[Scale, ...] = Field(
+        (1.0,), min_length=1, description="shares of size at which images are seen, each a pass of its own"
+    )
     photometric: Literal["none", "brightness", "standardize"] = Field(
         "none", description="per image: nothing, mean grey set to 0.5, or mean 0.5 and standard deviation 0.2"
     )
     views: tuple[View, ...] = Field((), description="training augmentations, each extracted once")
+    rotations: PositiveInt = Field(
+        1, description="training images are also seen turned by each of so many parts of a full turn"
+    )
+    test_rotations: PositiveInt = Field(
+        1, description="an image's score is the mean over so many parts of a full turn; needs pooled"
+    )
+    pooled: bool = Field(False, description="store means over positions instead of maps (DifferNet)")
     dtype: Literal["float16", "bfloat16"] = Field("float16", description="type in the store")
     compute: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the forward pass")
     compile: bool = Field(False, description="torch.compile with frozen weights; slow to start, faster after")
     batch: PositiveInt = Field(16, description="images a forward pass")
 
-    @field_validator("views", "taps")
-    @classmethod
-    def _distinct(cls, value: tuple[int | str, ...], field: ValidationInfo) -> tuple[int | str, ...]:
-        if len(set(map(str, value))) != len(value):
-            raise ValueError(f"names a {str(field.field_name).removesuffix('s')} twice")
-        return value
+    _distinct = field_validator("views", "taps", "scales")(_distinct)
+
+    @model_validator(mode="after")
+    def _turned(self) -> FeatureConfig:
+        if self.test_rotations > 1 and not self.pooled:
+            raise ValueError("maps of turned images do not lie on each other: test_rotations needs pooled")
+        return self
 
 
 class FlowConfig(Section):
@@ -127,8 +158,8 @@ class MappingConfig(Section):
         2, ge=1, le=16, description="residual blocks n on each side of the shared one"
     )
     latent: PositiveInt = Field(256, description="channels C_latent inside (paper: 1024)")
-    pfm_latent: PositiveInt = Field(
-        400, description="latent width l of B-PFM's networks, for nf-b-pfm alone (published: 200, 400, 900)"
+    pfm_latent: tuple[PositiveInt, ...] = Field(
+        (200, 400, 900), min_length=1, description="latent width l of PFM's networks, level by level"
     )
 
 
@@ -162,15 +193,17 @@ class TrainConfig(Section):
 class ScoringConfig(Section):
     """From error maps to one score: fixed here, or chosen on validation data."""
 
-    weights: tuple[float, float, float] | Literal["auto", "paper"] = Field(
-        "auto", description="of source error, target error and ||z||^2; paper = eq. 14, parts as they are"
+    weights: tuple[float, ...] | Literal["auto", "paper"] = Field(
+        "auto",
+        description="of the method's score parts, in order (nf-bmr: source error, target error, ||z||^2); "
+        "paper: as published, parts as they are",
     )
     normalise: Literal["position", "part", "none"] = Field(
         "part",
         description="by mean and deviation on good validation images: a part's, a position's, or not",
     )
-    reduction: Literal["auto", "max", "mean", "topk"] = Field(
-        "auto", description="of a map to the image score"
+    reduction: Literal["auto", "max", "mean", "topk", "image"] = Field(
+        "auto", description="of a map to the image score; image = the method's own, where it has one"
     )
     topk: tuple[Fraction, ...] = Field(
         (0.02, 0.07, 0.2), min_length=1, description="shares of the positions that topk may average"

@@ -11,24 +11,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from nfbmr.data.files import IMAGE_SUFFIXES, images_below
 from nfbmr.data.images import read_image
-from nfbmr.data.pictures import picture_of, prepare
+from nfbmr.data.pictures import picture_of
 from nfbmr.data.samples import Sample
 from nfbmr.errors import CheckpointError, ConfigError, DataError, ImageError
-from nfbmr.features.backbone import load_backbone
-from nfbmr.features.engine import Engine
-from nfbmr.features.shards import to_stored
-from nfbmr.features.table import TensorTable, join
+from nfbmr.features.reader import FeatureReader
+from nfbmr.features.table import Tensors, ViewedFeatures
 from nfbmr.methods.detector import Detector
+from nfbmr.methods.fitting import maps_of
 from nfbmr.paths import RunPaths, atomic
 from nfbmr.scoring.fusion import Scorer
-from nfbmr.scoring.maps import PARTS
 from nfbmr.training.compute import device_of
 from nfbmr.wording import as_text, visible
 
@@ -94,18 +91,15 @@ class Predictor:
         if detector.scorer is None:
             raise CheckpointError("the model has no threshold yet", fix="finish the run first")
         features = detector.config.features
-        backbone = load_backbone(features)
-        if backbone.weights_digest != detector.weights_digest:
+        # Nothing is left to be measured in a finished model's configuration; bf16 is for one made by hand.
+        self._reader = FeatureReader(features, device_of(device), "bf16")
+        if self._reader.weights_digest != detector.weights_digest:
             raise CheckpointError(
                 f"the model was trained on other weights of {features.backbone}",
                 where=f"features.weights = {features.weights}",
                 fix="use the weights file that it was trained with",
             )
-        # Nothing is left to be measured in a finished model's configuration; bf16 is for one made by hand.
-        compute = "bf16" if features.compute == "auto" else features.compute
         self.detector, self.scorer, self.features = detector, detector.scorer, features
-        self._engine = Engine(backbone, compute=compute, size=features.size, device=str(device_of(device)))
-        self._dtype = torch.bfloat16 if features.dtype == "bfloat16" else torch.float16
 
     def __call__(
         self, files: Sequence[Path], *, threshold: float | None = None
@@ -114,17 +108,18 @@ class Predictor:
         limit = self.scorer.threshold if threshold is None else threshold
         if not math.isfinite(limit):
             raise ConfigError("the threshold is not a finite number", where=str(limit), fix="give a number")
+        batch = max(1, self.features.batch // self.features.test_rotations)
         with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
-            for start in range(0, len(files), self.features.batch):
-                chunk = files[start : start + self.features.batch]
+            for start in range(0, len(files), batch):
+                chunk = files[start : start + batch]
                 yield from self._batch(chunk, list(pool.map(self._prepared, chunk)), limit)
 
     def _batch(
-        self, files: Sequence[Path], images: Sequence[Tensor | ImageError], limit: float
+        self, files: Sequence[Path], images: Sequence[Tensors | ImageError], limit: float
     ) -> Iterator[tuple[Prediction, Tensor | None]]:
         peeked = self.detector.config.selection.on == "test"
-        readable = [image for image in images if isinstance(image, Tensor)]
-        scored = iter(self._scored(torch.stack(readable)) if readable else ())
+        readable = [image for image in images if not isinstance(image, ImageError)]
+        scored = iter(self._scored(readable) if readable else ())
         for file, image in zip(files, images, strict=True):
             if isinstance(image, ImageError):
                 yield Prediction(file, None, limit, None, {}, peeked, image.what), None
@@ -132,27 +127,18 @@ class Predictor:
                 score, parts, map_HW = next(scored)
                 yield Prediction(file, score, limit, score > limit, parts, peeked), map_HW
 
-    def _scored(self, x_B3SS: Tensor) -> Iterator[tuple[float, dict[str, float], Tensor]]:
-        # Rounded as the store rounds, so that a score is the one that the evaluation gave.
-        tables = [TensorTable(to_stored(y, self._dtype).permute(0, 3, 1, 2)) for y in self._engine(x_B3SS)]
-        maps_BPHW = self.detector.parts(join(tables).gather(range(len(x_B3SS))))
+    def _scored(self, images: Sequence[Tensors]) -> Iterator[tuple[float, dict[str, float], Tensor]]:
+        features = self.detector.networks.arranged(self._reader(images))
+        seen = ViewedFeatures.of(features, self.features.test_rotations)
+        maps_BPHW = maps_of(self.detector, seen)
         map_BHW = self.scorer.fuse(maps_BPHW)
-        scores = self.scorer.reduce(map_BHW).tolist()
+        scores = self.scorer.score(maps_BPHW, map_BHW).tolist()
         for score, part_P, map_HW in zip(scores, maps_BPHW.flatten(2).amax(2).tolist(), map_BHW, strict=True):
-            yield score, dict(zip(PARTS, part_P, strict=True)), map_HW
+            yield score, dict(zip(self.scorer.parts, part_P, strict=True)), map_HW
 
-    def _prepared(self, file: Path) -> Tensor | ImageError:
-        backbone = self._engine.backbone
+    def _prepared(self, file: Path) -> Tensors | ImageError:
         try:
-            return torch.as_tensor(
-                prepare(
-                    picture_of(Sample(file, file.name)),
-                    size=self.features.size,
-                    photometric=self.features.photometric,
-                    mean=backbone.mean,
-                    std=backbone.std,
-                )
-            )
+            return self._reader.prepared(picture_of(Sample(file, file.name)))
         except ImageError as error:
             return error
 
@@ -231,9 +217,10 @@ def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
 
 
 def _rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, object]]:
+    named = dict.fromkeys(part for prediction in predictions for part in prediction.parts)
     for prediction in predictions:
         row = asdict(prediction)
         parts = row.pop("parts")
         row["path"] = as_text(prediction.path)
         row["heatmap"] = None if prediction.heatmap is None else str(prediction.heatmap)
-        yield {**row, **{f"{part}_max": parts.get(part) for part in PARTS}}
+        yield {**row, **{f"{part}_max": parts.get(part) for part in named}}

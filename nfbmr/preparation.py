@@ -6,18 +6,17 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from nfbmr.addresses import folder_here
 from nfbmr.config import Config, FeatureConfig
 from nfbmr.data.defects import synthetic_defects
 from nfbmr.data.pictures import Picture, ViewOp, picture_of
 from nfbmr.data.samples import Dataset, Sample, Split
 from nfbmr.errors import DataError, ImageError
-from nfbmr.features.extraction import extract, unusable, weights_of
+from nfbmr.features.extraction import Extraction, extract, unusable
 from nfbmr.features.store import FeatureStore
-from nfbmr.features.table import join
+from nfbmr.features.table import Features, ViewedFeatures
 from nfbmr.methods.fitting import TrainingData
+from nfbmr.methods.table import networks_of
 from nfbmr.results import synthetic_sample
 from nfbmr.training.compute import device_of
 from nfbmr.training.stopping import StopRequest
@@ -60,30 +59,42 @@ def training_data(
     """
     device = str(device_of(config.train.device))
     _refuse_unreadable(config, split, store, device, stop, workers)
-    bases = [picture_of(sample) for sample in split.train]
-    views = [[base, *(base.then(ViewOp(view)) for view in config.features.views)] for base in bases]
-    train = [picture for pictures in views for picture in pictures]
+    train = [view for sample in split.train for view in training_views(picture_of(sample), config.features)]
     validation = validation_of(config, split)
-    everything = [*train, *validation.good, *validation.defective]
+    turns = config.features.test_rotations
+    good, defective = (
+        [view for picture in pictures for view in picture.turned(turns)]
+        for pictures in (validation.good, validation.defective)
+    )
+    everything = [*train, *good, *defective]
     extraction = extract(
         everything, config.features, store, device=device, stop=lambda: stop.requested, workers=workers
     )
     log.info("features: %d computed, %d from the store", extraction.computed, extraction.reused)
-    table = join(extraction.tables)
-    rows = torch.arange(len(train)).view(len(bases), -1)
-    first, second = len(train), len(train) + len(validation.good)
+    features = arranged(config, extraction)
+    first, second = len(train), len(train) + len(good)
     return (
         TrainingData(
-            train=table.part(range(first)),
-            rows_NV=rows,
-            good=table.part(range(first, second)),
-            defective=table.part(range(second, len(everything))),
+            train=ViewedFeatures.of(features.part(range(first)), len(train) // len(split.train)),
+            good=ViewedFeatures.of(features.part(range(first, second)), turns),
+            defective=ViewedFeatures.of(features.part(range(second, len(everything))), turns),
             good_samples=validation.good_samples,
             defective_samples=validation.defective_samples,
         ),
         config.features.model_copy(update={"compute": extraction.compute}),
-        weights_of(extraction),
+        extraction.weights_digest,
     )
+
+
+def training_views(picture: Picture, config: FeatureConfig) -> tuple[Picture, ...]:
+    """A training image as it is, then its views, then its turns."""
+    views = [picture.then(ViewOp(view)) for view in config.views]
+    return (picture, *views, *picture.turned(config.rotations)[1:])
+
+
+def arranged(config: Config, extraction: Extraction) -> Features:
+    """Extracted features as the configuration's method reads them."""
+    return networks_of(config.method).arranged(Features(extraction.tables))
 
 
 def _refuse_unreadable(

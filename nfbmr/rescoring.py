@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from nfbmr.methods.detector import Detector
 from nfbmr.methods.fitting import choose_scorer
 from nfbmr.paths import RunPaths, read_json
 from nfbmr.results import read_sets
-from nfbmr.scoring.maps import PARTS
 
 
 def evaluate(run: Path | str, scoring: ScoringConfig | None = None) -> dict[str, Any]:
@@ -45,7 +45,8 @@ def evaluate(run: Path | str, scoring: ScoringConfig | None = None) -> dict[str,
     detector = replace(detector, config=config)
     sets = {images.side: images for images in read_sets(paths.scores, paths.maps)}
     validation, test = sets["validation"], sets["test"]
-    selection = choose_scorer(detector, validation.good, validation.defective)
+    judge = detector.networks.stages[-1]
+    selection = choose_scorer(config, judge, validation.good, validation.defective)
     split = read_json(paths.split)
     context = Context(
         run_id=summary["run_id"],
@@ -75,28 +76,36 @@ def finished(run: Path) -> RunPaths:
     return paths
 
 
-def parse_fusion(text: str) -> tuple[float, float, float]:
+def parts_of(run: Path) -> tuple[str, ...]:
+    """Names of the score parts of a finished run's method."""
+    return tuple(read_json(finished(run).model / "model.json")["parts"])
+
+
+def parse_fusion(text: str, parts: Sequence[str]) -> tuple[float, ...]:
     """Weights from ``source=1,target=1,norm=0.5``; parts that are not named weigh nothing.
+
+    Args:
+        text: Names with weights.
+        parts: The names there are.
 
     Raises:
         ConfigError: A part does not exist or a weight is no number.
 
     Example:
-        >>> parse_fusion("source=1,norm=0.5")
+        >>> parse_fusion("source=1,norm=0.5", ("source", "target", "norm"))
         (1.0, 0.0, 0.5)
     """
-    weights = dict.fromkeys(PARTS, 0.0)
+    weights = dict.fromkeys(parts, 0.0)
+    example = ",".join(f"{part}=1" for part in parts)
     given = [item.strip().partition("=") for item in text.split(",")]
     if len({name for name, _, _ in given}) < len(given):
         raise ConfigError("a score part is named twice", where=f"--fuse {text}", fix="name each part once")
     for name, equals, value in given:
         if not equals:
-            raise ConfigError(
-                "not PART=WEIGHT", where=f"--fuse {text}", fix="for example --fuse source=1,target=1,norm=0.5"
-            )
+            raise ConfigError("not PART=WEIGHT", where=f"--fuse {text}", fix=f"for example --fuse {example}")
         if name not in weights:
             raise ConfigError(
-                "no such score part", where=f"--fuse {text}", fix=f"parts are {', '.join(PARTS)}"
+                "no such score part", where=f"--fuse {text}", fix=f"parts are {', '.join(parts)}"
             )
         try:
             weights[name] = float(value)
@@ -106,7 +115,6 @@ def parse_fusion(text: str) -> tuple[float, float, float]:
             raise ConfigError(
                 "a weight is no number from 0 to 1e6",
                 where=f"--fuse {text}",
-                fix="for example --fuse source=1,target=1,norm=0.5",
+                fix=f"for example --fuse {example}",
             ) from None
-    source, target, norm = weights.values()
-    return source, target, norm
+    return tuple(weights.values())

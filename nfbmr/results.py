@@ -1,6 +1,6 @@
 """What a method says of a set of images, in memory and on disk.
 
-Shapes: N images, P = 3 score parts, H W the feature map.
+Shapes: N images, P score parts, H W the feature map.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from nfbmr.data.samples import GOOD, Sample, units_of
 from nfbmr.errors import CheckpointError, OutputError
 from nfbmr.paths import atomic
 from nfbmr.scoring.fusion import REDUCTIONS, Scorer, UnitMaps, reduced
-from nfbmr.scoring.maps import PARTS
 from nfbmr.tensors import read_tensors, write_tensors
 from nfbmr.wording import as_text
 
@@ -81,7 +80,7 @@ def _rows(images: ScoredImages, scorer: Scorer) -> list[dict[str, Any]]:
     score_N = scorer.score(images.maps_NPHW).tolist()
     parts = {
         f"{part}_{reduction}": reduced(images.maps_NPHW[:, p], reduction, scorer.topk).tolist()
-        for p, part in enumerate(PARTS)
+        for p, part in enumerate(scorer.parts)
         for reduction in REDUCTIONS
     }
     return [

@@ -23,26 +23,17 @@ from nfbmr.environment import environment
 from nfbmr.errors import ConfigError, ImageError, Interrupted, NfbmrError, Pruned
 from nfbmr.features.extraction import extract
 from nfbmr.features.store import FeatureStore, open_store
-from nfbmr.features.table import FeatureTable, join
+from nfbmr.features.table import ViewedFeatures
 from nfbmr.methods.detector import Detector, build
-from nfbmr.methods.fitting import (
-    OnEpoch,
-    TrainingData,
-    choose_scorer,
-    embeddings_of,
-    fit_flow,
-    fit_mapping,
-    latents,
-    maps_of,
-)
+from nfbmr.methods.fitting import Fitting, OnEpoch, choose_scorer, embeddings_of, latents, maps_of
 from nfbmr.paths import RunPaths, read_json, write_json, write_text
-from nfbmr.preparation import read_data, training_data
+from nfbmr.preparation import arranged, read_data, training_data
 from nfbmr.recording import Recorder
 from nfbmr.resolve import dump_yaml, load_config
 from nfbmr.results import ScoredImages
 from nfbmr.scoring.fusion import Selection
 from nfbmr.tracking import FolderTracker, NoTracker, Status, Tracker
-from nfbmr.training.compute import device_of, limit_threads
+from nfbmr.training.compute import limit_threads
 from nfbmr.training.stopping import StopRequest
 from nfbmr.training.workers import ALONE, Workers
 
@@ -203,13 +194,13 @@ def _recorded(
 
 @dataclass(frozen=True)
 class Trained:
-    """A run after every choice is made, and before the test set is read."""
+    """A run after every choice is made, and before the test set is read; `key` is its first stage's."""
 
     detector: Detector
     selection: Selection
     validation: ScoredImages
     split: Split
-    flow_key: str
+    key: str
     store: FeatureStore
     context: Context
 
@@ -236,24 +227,20 @@ def fit(
     with clock("features"):
         data, features, weights_digest = training_data(config, split, store, stop, workers)
     config = config.model_copy(update={"features": features})
-    detector = build(config, data.train.shape, weights_digest)
-    device = device_of(config.train.device)
-    detector.flow.to(device)
+    detector = build(config, data.train.features.shapes, weights_digest)
 
     fitted = {}
-    with clock("flow"):
-        flow_key, fitted["flow"] = fit_flow(detector, data, store, stop=stop, on_epoch=told, workers=workers)
-    if detector.mapping is not None:
-        detector.mapping.to(device)
-        with clock("mapping"):
-            folder = run.paths.checkpoints("mapping")
-            fitted["mapping"] = fit_mapping(
-                detector, data, flow_key, store, folder, stop=stop, on_epoch=told, workers=workers
-            )
+    fitting = Fitting(detector, data, store, run.paths.checkpoints, stop=stop, on_epoch=told, workers=workers)
+    for stage in detector.networks.stages:
+        with clock(stage.name):
+            fitted[stage.name] = fitting.fit(stage)
 
     with clock("selection"):
-        validation = score_validation(detector, data, flow_key, store, workers)
-        selection = workers.from_first(lambda: choose_scorer(detector, validation.good, validation.defective))
+        validation = score_validation(fitting)
+        judge = detector.networks.stages[-1]
+        selection = workers.from_first(
+            lambda: choose_scorer(config, judge, validation.good, validation.defective)
+        )
         detector = detector.with_scorer(selection.scorer)
         if workers.rank == 0:
             detector.save(run.paths.model)
@@ -261,12 +248,12 @@ def fit(
         run_id=run.run_id,
         dataset=dataset_facts(dataset, split, digest),
         split=split_facts(split),
-        history={stage: list(fit.history) for stage, fit in fitted.items()},
-        epochs={stage: fit.epoch for stage, fit in fitted.items()},
-        reused={"flow": fitted["flow"].reused},
-        saved={"flow": fitted["flow"].seconds if fitted["flow"].reused else 0.0},
+        history={name: list(fit.history) for name, fit in fitted.items()},
+        epochs={name: fit.epoch for name, fit in fitted.items() if fit.epoch},
+        reused={stage.name: fitted[stage.name].reused for stage in detector.networks.stages if stage.shared},
+        saved={name: fit.seconds for name, fit in fitted.items() if fit.reused},
     )
-    return Trained(detector, selection, validation, split, flow_key, store, context)
+    return Trained(detector, selection, validation, split, fitting.key, store, context)
 
 
 def begin(run: Run, recorder: Recorder, dataset: Dataset, split: Split) -> str:
@@ -292,9 +279,7 @@ def evaluate_on_test(
 ) -> dict[str, Any]:
     """Score the test set, once; measure, draw and report."""
     with clock("test"):
-        test, unreadable = score_test(
-            trained.detector, trained.split, trained.flow_key, trained.store, stop, workers
-        )
+        test, unreadable = score_test(trained, stop, workers)
     return workers.from_first(lambda: measure_and_report(run, trained, clock, test, unreadable))
 
 
@@ -319,61 +304,56 @@ def measure_and_report(
         )
 
 
-def score_validation(
-    detector: Detector,
-    data: TrainingData,
-    flow_key: str,
-    store: FeatureStore,
-    workers: Workers = ALONE,
-) -> ScoredImages:
+def score_validation(fitting: Fitting) -> ScoredImages:
     """Score parts of the validation images and their synthetic defects."""
+    data, z = fitting.data, fitting.latents
     maps_NPHW = torch.cat(
         [
-            maps_of(detector, y, latents(detector, y, flow_key, store, workers), workers)
-            for y in (data.good, data.defective)
+            maps_of(fitting.detector, data.good, None if z is None else z.good, fitting.workers),
+            maps_of(fitting.detector, data.defective, None if z is None else z.defective, fitting.workers),
         ]
     )
     return ScoredImages("validation", (*data.good_samples, *data.defective_samples), maps_NPHW)
 
 
 def score_test(
-    detector: Detector,
-    split: Split,
-    flow_key: str,
-    store: FeatureStore,
-    stop: StopRequest,
-    workers: Workers = ALONE,
+    trained: Trained, stop: StopRequest, workers: Workers = ALONE
 ) -> tuple[ScoredImages, dict[str, str]]:
     """Score parts of the test images: the one place where a run reads them.
 
     Returns:
         The images that could be read, and what was wrong with the others by name.
     """
+    detector, config = trained.detector, trained.detector.config
+    turns = config.features.test_rotations
     pictures: list[Picture] = []
     readable: list[Sample] = []
     failed: dict[str, str] = {}
-    for sample in split.test:
+    for sample in trained.split.test:
         try:
-            pictures.append(picture_of(sample))
+            pictures += picture_of(sample).turned(turns)
             readable.append(sample)
         except ImageError as error:
             failed[sample.name] = error.what
-    config = detector.config
     extraction = extract(
         pictures,
         config.features,
-        store,
-        device=str(device_of(config.train.device)),
+        trained.store,
+        device=str(detector.device),
         on_error="skip",
         stop=lambda: stop.requested,
         workers=workers,
     )
-    failed |= {readable[i].name: error.what for i, error in extraction.failed.items()}
-    samples = [sample for i, sample in enumerate(readable) if i not in extraction.failed]
-    table: FeatureTable = join(extraction.tables)
-    z = latents(detector, table, flow_key, store, workers)
-    spaces = embeddings_of(detector, table, z, workers)
-    return ScoredImages("test", tuple(samples), maps_of(detector, table, z, workers), spaces), failed
+    failed |= {readable[i // turns].name: error.what for i, error in extraction.failed.items()}
+    samples = tuple(sample for sample in readable if sample.name not in failed)
+    seen = ViewedFeatures.of(arranged(config, extraction), turns)
+    z = (
+        latents(detector, seen, trained.key, trained.store, workers)
+        if detector.networks.keeps_latents
+        else None
+    )
+    spaces = embeddings_of(detector, seen, z, workers)
+    return ScoredImages("test", samples, maps_of(detector, seen, z, workers), spaces), failed
 
 
 @dataclass

@@ -105,7 +105,9 @@ def test_rescoring_needs_neither_images_nor_store(finished, tmp_path):
     same = nfbmr.evaluate(moved)
     assert same["metrics"]["test"]["image_auroc"] == summary["metrics"]["test"]["image_auroc"]
     config = nfbmr.Config.model_validate(summary["config"])
-    scoring = config.scoring.model_copy(update={"weights": parse_fusion("norm=1"), "reduction": "mean"})
+    scoring = config.scoring.model_copy(
+        update={"weights": parse_fusion("norm=1", ("source", "target", "norm")), "reduction": "mean"}
+    )
     assert nfbmr.evaluate(moved, scoring)["selection"]["reduction"] == "mean"
 
 
@@ -135,7 +137,7 @@ def test_flow_alone_is_a_method(finished):
     config, _ = finished
     summary = nfbmr.train(config.model_copy(update={"method": "nf"}))
     assert summary["reused"] == {"flow": True}
-    assert summary["selection"]["weights"] == [0.0, 0.0, 1.0]
+    assert summary["selection"]["weights"] == [1.0]
 
 
 def test_selecting_on_the_test_set_is_marked_everywhere(tiny, textures):
@@ -192,7 +194,7 @@ def test_unreadable_training_images_are_all_named_at_once(tiny, textures, tmp_pa
 )
 def test_fusions_that_make_no_sense_are_refused(text):
     with pytest.raises(ConfigError):
-        parse_fusion(text)
+        parse_fusion(text, ("source", "target", "norm"))
 
 
 def test_a_threshold_that_is_no_number_is_refused(finished, textures):

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from nfbmr import yaml_text
 from nfbmr.config import Config
 from nfbmr.errors import ConfigError
+from nfbmr.methods.table import method_defaults, sharing_key
 from nfbmr.nesting import flatten, nested
 from nfbmr.paths import write_text
 from nfbmr.resolve import DEFAULT, Layer, Resolved, digest, dump_yaml, resolve
@@ -116,7 +117,7 @@ class AblationPlan:
             test=True,
             tags=tags,
         )
-        return Cell(row.name, category, seed, task, flow_family(own))
+        return Cell(row.name, category, seed, task, sharing_key(own))
 
     def extended(self, seeds: int | None, categories: Sequence[str] | None) -> AblationPlan:
         """The same ablation with more seeds, or with other categories in its table.
@@ -277,13 +278,6 @@ def check_plan(plan: AblationPlan) -> None:
         raise as_error(list(dict.fromkeys(problems)), plan.lattice)
 
 
-def flow_family(config: Config) -> str:
-    """Equal for runs that want the same flow; see :func:`nfbmr.methods.fitting.flow_identity`."""
-    scoring = config.scoring.model_dump(mode="json", exclude={"weights"})
-    train = [config.train.flow.model_dump(mode="json"), config.train.precision, config.train.validate_every]
-    return digest(config.data, config.features, config.flow, train, scoring, config.selection, config.seed)
-
-
 # ------------------------------------------------------------------------------------------------ layers
 
 
@@ -304,10 +298,8 @@ def _typed(origin: str) -> bool:
 
 
 def _resolved(layers: list[Layer], problems: list[str], prefix: str) -> Config | None:
-    from nfbmr.methods.table import METHODS
-
     try:
-        return resolve(layers, methods={name: method.defaults for name, method in METHODS.items()}).config
+        return resolve(layers, methods=method_defaults()).config
     except ConfigError as error:
         lines = [line.removeprefix("  - ") for line in error.what.splitlines()]
         problems += [f"{prefix}{line}" for line in (lines[1:] or lines)]

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nfbmr.config import FeatureConfig
+from nfbmr.methods.table import sharing_key
 from nfbmr.resolve import digest
 from tune.children import child_name, child_tags
 from tune.paths import SweepPaths
@@ -73,7 +74,7 @@ class Study:
             return None
         task = next((task for task in self._ready if not self._clashes(task)), self._ready[0])
         self._ready.remove(task)
-        self._busy[task.key] = flow_signature(task)
+        self._busy[task.key] = sharing_key(task.config)
         return task
 
     def report(self, key: str, step: int, metrics: Mapping[str, float]) -> bool:
@@ -266,7 +267,7 @@ class Study:
 
     def _clashes(self, task: Task) -> bool:
         """Whether a running trial trains the flow that this one wants."""
-        return flow_signature(task) in self._busy.values()
+        return sharing_key(task.config) in self._busy.values()
 
     def _enqueue(self) -> None:
         """Points to begin with and the trials of an earlier sweep; once, whatever is killed in between."""
@@ -330,14 +331,6 @@ class Study:
         numbers = numbers_of(summary)
         values = [numbers.get(goal.number, math.nan) for goal in self.plan.goals]
         return values if all(map(math.isfinite, values)) else None
-
-
-def flow_signature(task: Task) -> str:
-    """Equal for trials that want the same flow; see :func:`nfbmr.methods.fitting.flow_identity`."""
-    config = task.config
-    scoring = config.scoring.model_dump(mode="json", exclude={"weights"})
-    train = [config.train.precision, config.train.validate_every]
-    return digest(config.features, config.flow, config.train.flow, scoring, train, config.seed)
 
 
 def pass_key(features: FeatureConfig) -> str:

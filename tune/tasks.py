@@ -44,9 +44,9 @@ class Task:
     @property
     def epochs(self) -> int:
         """Epochs of all stages together: the last step that :meth:`Tasks.report` hears of."""
-        from nfbmr.methods.table import method_named
+        from nfbmr.methods.table import epochs_of
 
-        return sum(getattr(self.config.train, s).epochs for s in method_named(self.config.method).stages)
+        return epochs_of(self.config)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, which :meth:`from_json` reads back on another machine."""

@@ -15,7 +15,7 @@ from mlflow_server.choice import choose
 from nfbmr import run as runs
 from nfbmr.errors import ConfigError, Interrupted, NfbmrError, Pruned
 from nfbmr.methods.fitting import OnEpoch
-from nfbmr.methods.table import method_named
+from nfbmr.methods.table import trained_sections
 from nfbmr.paths import RunPaths, read_json
 from nfbmr.recording import Recorder
 from nfbmr.records import read_record
@@ -134,9 +134,9 @@ def _finish_record(run: Run, tracking: Callable[[Run], Tracker], task: Task) -> 
 def _on_epoch(task: Task, report: Report) -> OnEpoch:
     """Number the epochs of all stages in one row, and prune where `report` says so."""
     before, epochs = {}, 0
-    for stage in method_named(task.config.method).stages:
+    for stage, section in trained_sections(task.config).items():
         before[stage] = epochs
-        epochs += getattr(task.config.train, stage).epochs
+        epochs += section.epochs
 
     def on_epoch(stage: str, epoch: int, metrics: Mapping[str, float]) -> None:
         try:

@@ -17,7 +17,7 @@ from nfbmr.cli.options import emit, json_option, resolve_options
     metavar="WEIGHTS",
     help="Weights of the score parts, such as source=1,target=1,norm=0.5; or auto, or paper.",
 )
-@click.option("--reduction", metavar="NAME", help="auto, max, mean or topk.")
+@click.option("--reduction", metavar="NAME", help="auto, max, mean, topk or image.")
 @click.option("--smooth", metavar="SIGMA", help="Smoothing of the map, in feature positions.")
 @json_option
 def evaluate(run: Path, fuse: str | None, reduction: str | None, smooth: str | None, as_json: bool) -> None:
@@ -27,12 +27,13 @@ def evaluate(run: Path, fuse: str | None, reduction: str | None, smooth: str | N
     """
     from nfbmr.cli.results import headline
     from nfbmr.rescoring import evaluate as evaluate_run
-    from nfbmr.rescoring import finished, parse_fusion
+    from nfbmr.rescoring import finished, parse_fusion, parts_of
 
     paths = finished(run)
     given: dict[str, tuple[str, Any]] = {}
     if fuse is not None:
-        given["scoring.weights"] = ("--fuse", fuse if fuse in ("auto", "paper") else list(parse_fusion(fuse)))
+        weights = fuse if fuse in ("auto", "paper") else list(parse_fusion(fuse, parts_of(run)))
+        given["scoring.weights"] = ("--fuse", weights)
     if reduction is not None:
         given["scoring.reduction"] = ("--reduction", reduction)
     if smooth is not None:

@@ -83,11 +83,11 @@ def resolve_options(
     given: Mapping[str, tuple[str, Any]] | None = None,
 ) -> Any:
     """Resolve what a command line says, with the named configurations and methods of this package."""
-    from nfbmr.methods.table import METHODS, NAMED
+    from nfbmr.methods.table import NAMED, method_defaults
     from nfbmr.resolve import config_layers, resolve
 
     layers = config_layers(configs, assignments, given, named=NAMED)
-    return resolve(layers, methods={name: method.defaults for name, method in METHODS.items()})
+    return resolve(layers, methods=method_defaults())
 
 
 def _parameter(option: str) -> str:

@@ -105,7 +105,32 @@ class PasteDefect:
         return Image.fromarray(defective_HWC.squeeze(2) if image.mode == "L" else defective_HWC), mask
 
 
-Op = ViewOp | PasteDefect
+@dataclass(frozen=True, slots=True)
+class Rotate:
+    """A turn by any angle, anticlockwise about the middle; corners that come into view are black.
+
+    It is done on the resized square, as DifferNet does it: an oblong image turned at its full size would lose
+    its ends.
+
+    Args:
+        degrees: Of the turn.
+    """
+
+    degrees: float
+
+    def as_json(self) -> dict[str, object]:
+        """What goes into the key."""
+        return {"op": "rotate", "degrees": self.degrees}
+
+    def apply(self, pixels_SSC: Pixels) -> Pixels:
+        """The square turned; bilinear."""
+        side = pixels_SSC.shape[0]
+        image = Image.fromarray(pixels_SSC.squeeze(2) if pixels_SSC.shape[2] == 1 else pixels_SSC)
+        turned = image.rotate(self.degrees, resample=Image.Resampling.BILINEAR)
+        return np.asarray(turned).reshape(side, side, -1)
+
+
+Op = ViewOp | PasteDefect | Rotate
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +164,17 @@ class Picture:
         """The same picture with more done to it."""
         return Picture(self.path, self.digest, (*self.ops, *ops))
 
+    def turned(self, parts: int) -> tuple[Picture, ...]:
+        """The picture turned by each of so many parts of a full turn, beginning with itself.
+
+        Example:
+            >>> [one.ops for one in Picture(Path("1.png"), "5e" * 32).turned(2)]
+            [(), (Rotate(degrees=180.0),)]
+        """
+        return (self, *(self.then(Rotate(360.0 * k / parts)) for k in range(1, parts)))
+
     def pixels(self) -> Pixels:
-        """The pixels (H, W, 3), after all operations.
+        """The pixels (H, W, 3), after all operations but rotations, which are of the resized square.
 
         Raises:
             ImageError: The file, or a defect's donor, cannot be read.
@@ -164,6 +198,8 @@ class Picture:
     def _render(self) -> tuple[Image.Image, Mask | None]:
         image, mask = load_image(self.path), None
         for op in self.ops:
+            if isinstance(op, Rotate):
+                continue
             if isinstance(op, PasteDefect):
                 image, pasted = op.draw(image)
                 mask = pasted if mask is None else mask | pasted
@@ -185,7 +221,7 @@ def picture_of(sample: Sample) -> Picture:
 def prepare(
     picture: Picture, *, size: int, photometric: Photometric, mean: Sequence[float], std: Sequence[float]
 ) -> NDArray[np.float32]:
-    r"""What the backbone sees: operations, photometric normalisation, resizing, channel normalisation.
+    r"""What the backbone sees: operations, photometric normalisation, resizing, rotations, normalisation.
 
     .. math:: x_c = (\mathrm{resize}(p)_c / 255 - \mu_c) / \sigma_c
 
@@ -210,6 +246,9 @@ def prepare(
     """
     image = _photometric(picture.image(), photometric)
     pixels_SSC = _resized(image, size)
+    for op in picture.ops:
+        if isinstance(op, Rotate):
+            pixels_SSC = op.apply(pixels_SSC)
     scale, shift = _affine(tuple(mean), tuple(std), size)
     if pixels_SSC.shape[2] == 1:
         out_SS3 = np.empty((size, size, 3), np.float32)

@@ -42,7 +42,7 @@ def write_report(summary: Mapping[str, Any], pictures: Sequence[tuple[str, Path,
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(duration=duration, percent=lambda x: f"{x:g}", number=number)
+    environment.filters.update(duration=duration, percent=lambda x: f"{x:g}", number=number, part=part_title)
     source = resources.files("nfbmr.evaluation").joinpath("report.html").read_text(encoding="utf-8")
     template = environment.from_string(source)
     write_text(path, template.render(_view(summary, pictures)))
@@ -101,6 +101,16 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def part_title(name: str) -> str:
+    """What people call a score part.
+
+    Example:
+        >>> part_title("norm"), part_title("level 2")
+        ('‖z‖²', 'level 2')
+    """
+    return {"source": "source error", "target": "target error", "norm": "‖z‖²"}.get(name, name)
 
 
 def number(value: Any) -> str:

@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -31,8 +31,9 @@ from nfbmr.data.pictures import Picture, prepare
 from nfbmr.errors import ImageError, Interrupted
 from nfbmr.features.backbone import Backbone, load_backbone
 from nfbmr.features.engine import Compute, Engine, choose_compute
+from nfbmr.features.passes import passes_of
 from nfbmr.features.store import FeatureStore, Space, SpaceSpec, Writer
-from nfbmr.features.table import FeatureTable, TensorTable
+from nfbmr.features.table import FeatureTable, Shape, TensorTable
 
 log = logging.getLogger(__name__)
 
@@ -84,12 +85,12 @@ class Extraction:
     """Stored features of some pictures.
 
     Attributes:
-        tables: One a tap, rows in the order of the pictures that did not fail.
-        computed: Distinct pictures that went through the backbone.
+        tables: One a pass and tap, rows in the order of the pictures that did not fail.
+        computed: Distinct pictures that went through a backbone.
         reused: Distinct pictures that were in the store already.
         seconds: All of it took.
         failed: Error by position in the pictures that were asked for.
-        specs: What the tables' spaces are, one a tap.
+        specs: What the tables' spaces are, one a table.
     """
 
     tables: tuple[FeatureTable, ...]
@@ -101,8 +102,8 @@ class Extraction:
 
     @property
     def weights_digest(self) -> str:
-        """Fingerprint of the backbone's weights."""
-        return str(self.specs[0].fields["weights"])
+        """Fingerprint of the weights of all backbones."""
+        return joined_digest(str(spec.fields["weights"]) for spec in self.specs)
 
     @property
     def compute(self) -> Compute:
@@ -110,9 +111,9 @@ class Extraction:
         return "bf16" if self.specs[0].fields["compute"] == "bf16" else "fp32"
 
 
-def weights_of(extraction: Extraction) -> str:
-    """Fingerprint of the weights that the features were made with."""
-    return extraction.weights_digest
+def joined_digest(digests: Iterable[str]) -> str:
+    """Fingerprints of several backbones' weights as one; that of one backbone is its own."""
+    return "+".join(dict.fromkeys(digests))
 
 
 def space_spec(backbone: Backbone, tap: str, config: FeatureConfig, compute: Compute) -> SpaceSpec:
@@ -130,6 +131,7 @@ def space_spec(backbone: Backbone, tap: str, config: FeatureConfig, compute: Com
             "resize": RESIZE,
             "dtype": config.dtype,
             "compute": compute,
+            "pooled": config.pooled,
             "folded": backbone.folded,
         },
     )
@@ -145,17 +147,20 @@ def extract(
     stop: Callable[[], bool] | None = None,
     workers: Sharing = _ALONE,
 ) -> Extraction:
-    """Features of every picture and tap, from the store where it has them.
+    """Features of every picture, pass and tap, from the store where it has them.
 
     Args:
         pictures: In any order; repeated contents are computed once.
-        config: Backbone, taps, size, preprocessing, types.
+        config: Backbones, taps, sizes, preprocessing, types.
         store: Where features are kept.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ..., or ``"auto"``: the GPU where there is one.
         on_error: What an unreadable picture does once all others are stored: ``"raise"`` names them all,
             ``"skip"`` reports them in :attr:`Extraction.failed`.
         stop: Read between batches; True stops, keeping what is done.
         workers: Who takes part, all with the same pictures. Each computes its share and gets all tables.
+
+    Returns:
+        Tables in the order of :func:`~nfbmr.features.passes.passes_of`.
 
     Raises:
         ImageError: Some pictures cannot be read, and `on_error` is ``"raise"``.
@@ -167,15 +172,55 @@ def extract(
     started = time.perf_counter()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    distinct = {picture.key: picture for picture in pictures}
+    errors: dict[str, ImageError] = {}
+    computed: set[str] = set()
+    filled: list[tuple[Space, SpaceSpec, Shape]] = []
+    compute = config.compute
+    for one in passes_of(config):
+        settings = one.model_copy(update={"compute": compute})
+        spaces, done, failed = _fill_pass(distinct, settings, store, device, stop, workers)
+        compute = spaces[0][1].fields["compute"]  # one arithmetic for all passes, so that one word says it
+        filled += spaces
+        computed |= done
+        errors |= failed
+        distinct = {key: picture for key, picture in distinct.items() if key not in failed}
+    failed_at = {i: errors[picture.key] for i, picture in enumerate(pictures) if picture.key in errors}
+    if failed_at and on_error == "raise":
+        raise unusable({pictures[i].path: error for i, error in failed_at.items()}, len(pictures))
+    keys = [picture.key for picture in pictures if picture.key not in errors]
+    return Extraction(
+        tables=tuple(_table(space, keys, shape) for space, _, shape in filled),
+        computed=len(computed),
+        reused=len(distinct) - len(computed),
+        seconds=time.perf_counter() - started,
+        specs=tuple(spec for _, spec, _ in filled),
+        failed=failed_at,
+    )
+
+
+def _fill_pass(
+    distinct: Mapping[str, Picture],
+    config: FeatureConfig,
+    store: FeatureStore,
+    device: str,
+    stop: Callable[[], bool] | None,
+    workers: Sharing,
+) -> tuple[list[tuple[Space, SpaceSpec, Shape]], set[str], dict[str, ImageError]]:
+    """Compute what one network at one size lacks.
+
+    Returns:
+        For each tap its space, what that is, and (C, H, W); keys that went through; errors by key.
+    """
     backbone = load_backbone(config)
-    shapes = backbone.shapes(config.size)
+    shapes = shapes_of(backbone, config)
+    pictures = tuple(distinct.values())
     compute = workers.from_first(lambda: _compute(backbone, config, store, pictures, device))
     specs = tuple(space_spec(backbone, tap, config, compute) for tap in backbone.taps)
     spaces = {tap: store.space(spec) for tap, spec in zip(backbone.taps, specs, strict=True)}
-    distinct = {picture.key: picture for picture in pictures}
     wanted = workers.from_first(lambda: _missing(spaces, distinct))
+    computed: set[str] = set()
     errors: dict[str, ImageError] = {}
-    computed = 0
     if wanted:
         with ExitStack() as locks:
             if workers.rank == 0:
@@ -189,18 +234,25 @@ def extract(
                 engine = Engine(
                     backbone, compute=compute, size=config.size, device=device, compiled=config.compile
                 )
-                computed, errors = _fill(spaces, todo, engine, config, stop)
-            done = workers.gather((computed, errors))
-            computed = sum(some for some, _ in done)
-            errors = {key: error for _, some in done for key, error in some.items()}
-    failed = {i: errors[picture.key] for i, picture in enumerate(pictures) if picture.key in errors}
-    if failed and on_error == "raise":
-        raise unusable({pictures[i].path: error for i, error in failed.items()}, len(pictures))
-    keys = [picture.key for picture in pictures if picture.key not in errors]
-    tables = tuple(_table(spaces[tap], keys, shapes[tap]) for tap in backbone.taps)
-    reused = len(distinct) - computed - len(errors)
-    seconds = time.perf_counter() - started
-    return Extraction(tables, computed, reused, seconds, specs, failed)
+                errors = _fill(spaces, todo, engine, config, stop)
+            failed = workers.gather(errors)
+            errors = {key: error for some in failed for key, error in some.items()}
+            computed = set(wanted) - set(errors)
+    made = [(spaces[tap], spec, shapes[tap]) for tap, spec in zip(backbone.taps, specs, strict=True)]
+    return made, computed, errors
+
+
+def shapes_of(backbone: Backbone, config: FeatureConfig) -> dict[str, Shape]:
+    """(C, H, W) of what is stored of each tap."""
+    shapes = backbone.shapes(config.size)
+    return {tap: (shape[0], 1, 1) for tap, shape in shapes.items()} if config.pooled else shapes
+
+
+def as_stored(y_BCHW: Tensor, config: FeatureConfig) -> Tensor:
+    """What is stored of a tap's map: the map itself, or its mean over positions, (B, C, 1, 1)."""
+    if not config.pooled:
+        return y_BCHW
+    return y_BCHW.float().mean((2, 3), keepdim=True).to(y_BCHW.dtype)
 
 
 def unusable(failed: Mapping[Path, ImageError], count: int) -> ImageError:
@@ -246,8 +298,8 @@ def _fill(
     engine: Engine,
     config: FeatureConfig,
     stop: Callable[[], bool] | None,
-) -> tuple[int, dict[str, ImageError]]:
-    """Compute what is missing. Returns how many pictures went through, and errors by key."""
+) -> dict[str, ImageError]:
+    """Compute what is missing; errors by key."""
     lacking = {tap: set(space.missing(todo)) for tap, space in spaces.items()}
     errors: dict[str, ImageError] = {}
     computed = 0
@@ -258,7 +310,7 @@ def _fill(
         batches = writers.enter_context(closing(_batches(todo, engine, config, errors)))
         for keys, x in batches:
             for tap, y in zip(spaces, engine(x), strict=True):
-                shelf.put(open_writers[tap], keys, y, lacking[tap])
+                shelf.put(open_writers[tap], keys, as_stored(y, config), lacking[tap])
             computed += len(keys)
             progress.update(len(keys))
             if stop is not None and stop():
@@ -267,7 +319,7 @@ def _fill(
                     fix="run the same command again: it goes on with the rest",
                 )
         shelf.wait()
-    return computed, errors
+    return errors
 
 
 def _batches(
@@ -346,7 +398,7 @@ class _Shelf:
             self._pending.popleft().result()
 
 
-def _table(space: Space, keys: Sequence[str], shape: tuple[int, int, int]) -> FeatureTable:
+def _table(space: Space, keys: Sequence[str], shape: Shape) -> FeatureTable:
     if keys:
         return space.table(keys)
     return TensorTable(torch.empty(0, *shape, dtype=space.dtype), ())

@@ -1,12 +1,14 @@
 """Stored rows as tensors: by number, fast, in the stored type, channels_last.
 
-Nothing here knows where rows came from: backbone features, latents of a flow, or a tensor in memory.
+A :class:`FeatureTable` is one map a picture; :class:`Features` are several of them side by side, which is
+what a method reads. Nothing here knows where rows came from: a backbone, a flow, or a tensor in memory.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from nfbmr.data.samples import digest_of
 from nfbmr.errors import StoreError
 
 Rows = Sequence[int] | np.ndarray | Tensor
+Shape = tuple[int, int, int]
+Tensors = tuple[Tensor, ...]
 
 
 class FeatureTable(ABC):
@@ -30,7 +34,7 @@ class FeatureTable(ABC):
     """
 
     keys: tuple[str, ...]
-    shape: tuple[int, int, int]
+    shape: Shape
     dtype: torch.dtype
     space_key: str = ""
 
@@ -73,7 +77,7 @@ class ShardTable(FeatureTable):
         self,
         keys: Sequence[str],
         rows_HWC: Sequence[Tensor],
-        shape: tuple[int, int, int],
+        shape: Shape,
         dtype: torch.dtype,
         space_key: str = "",
         owner: object = None,
@@ -169,10 +173,109 @@ def join(tables: Sequence[FeatureTable]) -> FeatureTable:
     return tables[0] if len(tables) == 1 else JoinedTable(tables)
 
 
+class Features:
+    """What a method reads of each picture: aligned rows of one or several tables.
+
+    Args:
+        tables: With the same keys in the same order.
+
+    Raises:
+        StoreError: The tables have other rows than each other, or there are none.
+
+    Example:
+        >>> fine, coarse = TensorTable(torch.randn(5, 8, 4, 4)), TensorTable(torch.randn(5, 16, 2, 2))
+        >>> features = Features((fine, coarse))
+        >>> features.shapes, [tuple(y.shape) for y in features.gather([3, 1])]
+        (((8, 4, 4), (16, 2, 2)), [(2, 8, 4, 4), (2, 16, 2, 2)])
+    """
+
+    def __init__(self, tables: Sequence[FeatureTable]) -> None:
+        if not tables:
+            raise StoreError("no tables", fix="name at least one tap")
+        if any(table.keys != tables[0].keys for table in tables):
+            raise StoreError("tables have different rows", fix="extract the same pictures for every tap")
+        self.tables = tuple(tables)
+
+    def __len__(self) -> int:
+        return len(self.tables[0])
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The rows' keys, in their order."""
+        return self.tables[0].keys
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """(C, H, W) of each table."""
+        return tuple(table.shape for table in self.tables)
+
+    @property
+    def space_key(self) -> str:
+        """Key of all that decided the rows but the pictures."""
+        keys = [table.space_key for table in self.tables]
+        return keys[0] if len(keys) == 1 else digest_of(keys)
+
+    def gather(self, rows: Rows) -> Tensors:
+        """Rows by number: a (B, C, H, W) a table, channels_last, in the stored type."""
+        return tuple(table.gather(rows) for table in self.tables)
+
+    def part(self, rows: Rows) -> Features:
+        """Some of the rows; nothing is copied."""
+        return Features([table.part(rows) for table in self.tables])
+
+    def joined(self) -> Features:
+        """All tables as one, see :class:`JoinedTable`."""
+        return Features([join(self.tables)])
+
+
+@dataclass(frozen=True)
+class ViewedFeatures:
+    """Features of images, each seen in one or several views.
+
+    Attributes:
+        features: A row a view.
+        rows_NV: Row numbers, an image a line, a view a column; the first column is the image as it is.
+
+    Example:
+        >>> seen = ViewedFeatures.of(Features([TensorTable(torch.randn(6, 8, 4, 4))]), views=2)
+        >>> len(seen), seen.views, seen.gather([2])[0].shape
+        (3, 2, torch.Size([2, 8, 4, 4]))
+    """
+
+    features: Features
+    rows_NV: Tensor
+
+    @classmethod
+    def of(cls, features: Features, views: int = 1) -> ViewedFeatures:
+        """Rows in the order of the images, the views of each next to each other."""
+        return cls(features, torch.arange(len(features)).view(-1, views))
+
+    def __len__(self) -> int:
+        return len(self.rows_NV)
+
+    @property
+    def views(self) -> int:
+        """How many views each image has."""
+        return int(self.rows_NV.shape[1])
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of all rows, image by image."""
+        return tuple(self.features.keys[row] for row in self.rows_NV.flatten().tolist())
+
+    def gather(self, images: Rows) -> Tensors:
+        """All views of some images: (B * V, C, H, W) a table, the views of an image next to each other."""
+        return self.features.gather(self.rows_of(images))
+
+    def rows_of(self, images: Rows) -> Tensor:
+        """Row numbers of all views of some images, (B * V,)."""
+        return self.rows_NV[list(_as_list(images))].flatten()
+
+
 def _as_list(rows: Rows) -> Sequence[int]:
     return rows.tolist() if isinstance(rows, np.ndarray | Tensor) else rows
 
 
-def _empty(shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
+def _empty(shape: Shape, dtype: torch.dtype) -> Tensor:
     channels, height, width = shape
     return torch.empty(0, height, width, channels, dtype=dtype).permute(0, 3, 1, 2)

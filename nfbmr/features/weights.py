@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from nfbmr.errors import BackboneError, WeightsError
 from nfbmr.fields import suggestion
+from nfbmr.seeding import seeded
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +73,7 @@ def new_model(backbone: str, *, seed: int = 0) -> nn.Module:
                 backbone.partition(".")[0], timm.list_models(), "choose one of timm.list_models()"
             ),
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = timm.create_model(backbone, pretrained=False)
     return model.eval().requires_grad_(False)
 

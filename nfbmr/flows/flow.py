@@ -11,6 +11,7 @@ from nfbmr.config import FlowConfig
 from nfbmr.errors import BackboneError, ConfigError
 from nfbmr.flows.coupling import AffineCoupling
 from nfbmr.flows.standardise import Standardise
+from nfbmr.seeding import seeded
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -46,12 +47,11 @@ class Flow(nn.Module):
     def __init__(self, shape_CHW: tuple[int, int, int], config: FlowConfig, seed: int) -> None:
         super().__init__()
         _check(shape_CHW, config)
-        self.shape_CHW = shape_CHW
+        self.shape_CHW, self.config = shape_CHW, config
         self.standardise = Standardise(shape_CHW[0], enabled=config.standardize)
         self.blocks = SequenceINN(*shape_CHW)
         generator = torch.Generator().manual_seed(seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             for k in range(config.blocks):
                 kernel = config.kernels[min(k, len(config.kernels) - 1)]
                 self.blocks.append(AffineCoupling, kernel=kernel, config=config, generator=generator)

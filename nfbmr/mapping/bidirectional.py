@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from nfbmr.config import MappingConfig
+
 
 class BidirectionalMapping(nn.Module):
     """TMNN: Y to Z and SMNN: Z to Y, through a middle that is *the same module* in both.
@@ -12,15 +14,21 @@ class BidirectionalMapping(nn.Module):
     know a method's mapping by this class alone.
 
     Args:
+        config: What they were made by.
         shared: The middle.
         target: What comes before and after it in TMNN.
         source: What comes before and after it in SMNN.
     """
 
     def __init__(
-        self, shared: nn.Module, target: tuple[nn.Module, nn.Module], source: tuple[nn.Module, nn.Module]
+        self,
+        config: MappingConfig,
+        shared: nn.Module,
+        target: tuple[nn.Module, nn.Module],
+        source: tuple[nn.Module, nn.Module],
     ) -> None:
         super().__init__()
+        self.config = config
         self.shared = shared
         self.target_in, self.target_out = target
         self.source_in, self.source_out = source

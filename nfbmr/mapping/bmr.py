@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from nfbmr.config import MappingConfig
 from nfbmr.mapping.bidirectional import BidirectionalMapping
+from nfbmr.seeding import seeded
 
 
 class ResidualBlock(nn.Module):
@@ -53,6 +53,7 @@ class BMR(BidirectionalMapping):
         seed: Draws the first weights; the global random state is neither read nor changed.
 
     Example:
+        >>> import torch
         >>> bmr = BMR(6, MappingConfig(residual_blocks=1, latent=8))
         >>> y_hat_BCHW, z_hat_BCHW = bmr(torch.randn(2, 6, 4, 4), torch.randn(2, 6, 4, 4))
         >>> y_hat_BCHW.shape
@@ -61,10 +62,9 @@ class BMR(BidirectionalMapping):
 
     def __init__(self, channels: int, config: MappingConfig, seed: int = 0) -> None:
         n, latent = config.residual_blocks, config.latent
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             super().__init__(
-                ResidualBlock(latent), _halves(channels, latent, n), _halves(channels, latent, n)
+                config, ResidualBlock(latent), _halves(channels, latent, n), _halves(channels, latent, n)
             )
 
 

@@ -8,20 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from nfbmr.config import FeatureConfig
-from nfbmr.features.backbone import load_backbone
-from nfbmr.features.engine import Engine
-from nfbmr.features.table import TensorTable, join
+from nfbmr.features.reader import FeatureReader
+from nfbmr.features.table import ViewedFeatures
 from nfbmr.methods.detector import Detector
+from nfbmr.methods.fitting import maps_of
 from nfbmr.training.compute import device_of
 
 
 def latency_ms(model: Path, *, device: str = "auto", repeats: int = 9) -> float:
     """Milliseconds from a prepared picture to its score parts, one picture at a time.
 
-    The backbone up to its last tap, the flow and the mapping, in the arithmetic the model was made with;
+    The backbones up to their last taps and the method's networks, in the arithmetic the model was made with;
     reading and resizing the file are not in it. The median of several passes after a warm-up, so that one
     disturbed pass says nothing; a busy machine is slower all the same.
 
@@ -37,13 +34,13 @@ def latency_ms(model: Path, *, device: str = "auto", repeats: int = 9) -> float:
     place = device_of(device)
     detector = Detector.load(model, place)
     features = detector.config.features
-    engine = _engine(features, place)
-    x_13SS = torch.randn(1, 3, features.size, features.size).to(engine.dtype)
+    # As extraction runs it; a model's configuration says in which arithmetic.
+    reader = FeatureReader(features, place, "fp32")
+    pictures = reader.noise(1)
 
     def once() -> None:
-        y_T1CHW = [y.to(torch.float16).cpu() for y in engine(x_13SS)]
-        tables = [TensorTable(y, ("picture",)) for y in y_T1CHW]
-        detector.parts(join(tables).gather([0]))
+        seen = ViewedFeatures.of(detector.networks.arranged(reader(pictures)), features.test_rotations)
+        maps_of(detector, seen)
 
     return 1000 * _median_seconds(once, repeats)
 
@@ -56,13 +53,6 @@ def parameters_of(summary: dict[str, Any]) -> int:
         1500
     """
     return int(sum(summary["parameters"].values()))
-
-
-def _engine(features: FeatureConfig, device: torch.device) -> Engine:
-    """The backbone as extraction runs it; a model's configuration says in which arithmetic."""
-    compute = "fp32" if features.compute == "auto" else features.compute
-    backbone = load_backbone(features)
-    return Engine(backbone, compute=compute, size=features.size, device=str(device), compiled=False)
 
 
 def _median_seconds(once: Callable[[], None], repeats: int) -> float:

@@ -1,11 +1,10 @@
 """A trained method: stored features in, score parts out; saved and loaded without pickles.
 
-Shapes: B batch, C channels, H W the feature map, P = 3 score parts.
+Shapes: B batch, C channels, H W the feature map, P score parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,21 +14,19 @@ from torch import Tensor
 
 from nfbmr.config import Config
 from nfbmr.errors import CheckpointError, NfbmrError
-from nfbmr.flows.flow import Flow
-from nfbmr.mapping.bidirectional import BidirectionalMapping
-from nfbmr.mapping.bmr import BMR
-from nfbmr.mapping.pfm import BPFM
-from nfbmr.methods.table import method_named
+from nfbmr.features.backbone import load_backbone
+from nfbmr.features.extraction import shapes_of
+from nfbmr.features.passes import passes_of
+from nfbmr.features.table import Features, Shape, Tensors, TensorTable
+from nfbmr.methods.networks import Networks
+from nfbmr.methods.table import networks_of
 from nfbmr.paths import read_json, write_json
 from nfbmr.scoring.fusion import Scorer
-from nfbmr.scoring.maps import part_maps
 from nfbmr.tensors import read_tensors, write_tensors
-from nfbmr.training.compute import autocast
+from nfbmr.training.compute import autocast, device_of
+from nfbmr.training.stages import Stage
 
-Shape = tuple[int, int, int]
-
-MAPPINGS: Mapping[str, Callable[..., BidirectionalMapping]] = {"bmr": BMR, "b-pfm": BPFM}
-"""What a method's second stage trains: (channels, configuration, seed=) to networks."""
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -38,56 +35,76 @@ class Detector:
 
     Attributes:
         config: The run's configuration, whole.
-        shape: (C, H, W) of the features.
-        weights_digest: Of the backbone's weights: prediction refuses another backbone's features.
-        flow: The TNF.
-        mapping: The mapping networks; None for a method without.
+        shapes: (C, H, W) of each table that the networks read.
+        weights_digest: Of the backbones' weights: prediction refuses another backbone's features.
+        networks: The method's.
         scorer: Chosen on validation data.
     """
 
     config: Config
-    shape: Shape
+    shapes: tuple[Shape, ...]
     weights_digest: str
-    flow: Flow
-    mapping: BidirectionalMapping | None
+    networks: Networks
     scorer: Scorer | None = None
 
-    @torch.inference_mode()
-    def parts(self, y_BCHW: Tensor, z_BCHW: Tensor | None = None) -> Tensor:
-        """Score parts of a batch of features, (B, 3, H, W) float32 on the CPU.
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return device_of(self.config.train.device)
 
-        Source errors are taken on standardised features, the ones that the mapping was trained on.
+    @torch.inference_mode()
+    def parts(self, y: Tensors, z_BCHW: Tensor | None = None, *, stage: Stage | None = None) -> Tensor:
+        """Score parts of a batch of features, (B, P, H, W) float32 on the CPU.
 
         Args:
-            y_BCHW: Stored features.
-            z_BCHW: Their latents, where they are stored as well; else the flow is run.
+            y: Stored features, a (B, C, H, W) a table.
+            z_BCHW: Their latents, where they are stored as well; else the method computes what it needs.
+            stage: Whose parts; by default those of the whole method.
         """
-        device = next(self.flow.parameters()).device
-        y = y_BCHW.to(device, torch.float32)
-        with autocast(self.config.train.precision, device):
-            # In the precision of stored latents, so that a score is the same with and without a store.
-            z = self.flow(y)[0].half().float() if z_BCHW is None else z_BCHW.to(device, torch.float32)
-            standard = self.flow.standardise(y)
-            y_hat, z_hat = (None, None) if self.mapping is None else self.mapping(standard, z)
-        return part_maps(standard, z, y_hat, z_hat, pool=self.config.scoring.pool).cpu()
+        stage = stage or self.networks.stages[-1]
+        inputs = self._inputs(*y)
+        with autocast("fp32" if stage.exact else self.config.train.precision, inputs[0].device):
+            if self.networks.keeps_latents:
+                z = self.networks.latents(*inputs) if z_BCHW is None else self._inputs(z_BCHW)[0]
+                inputs = (*inputs, z)
+            return stage.maps(*inputs).float().cpu()
 
     @torch.inference_mode()
-    def embeddings(self, y_BCHW: Tensor, z_BCHW: Tensor) -> dict[str, Tensor]:
-        """Means over positions, (B, C): S source features, T mapped to the target domain, NF latents."""
-        device = next(self.flow.parameters()).device
-        y = y_BCHW.to(device, torch.float32)
-        spaces = {"S": y}
-        if self.mapping is not None:
-            standard = self.flow.standardise(y)
-            with autocast(self.config.train.precision, device):
-                spaces["T"] = self.mapping.target(standard)
-        spaces["NF"] = z_BCHW.to(device, torch.float32)
-        return {name: features.float().mean((2, 3)).cpu() for name, features in spaces.items()}
+    def latents(self, y: Tensors) -> Tensor:
+        """What is stored of a batch of features, (B, C, H, W) float32 on the CPU."""
+        inputs = self._inputs(*y)
+        with autocast(self.config.train.precision, inputs[0].device):
+            return self.networks.latents(*inputs).float().cpu()
+
+    @torch.inference_mode()
+    def embeddings(self, y: Tensors, z_BCHW: Tensor | None) -> dict[str, Tensor]:
+        """Means over positions, (B, C) by the name of their space."""
+        inputs = self._inputs(*y, *(() if z_BCHW is None else (z_BCHW,)))
+        with autocast(self.config.train.precision, inputs[0].device):
+            found = self.networks.embeddings(*inputs)
+        return {name: features_BC.float().cpu() for name, features_BC in found.items()}
 
     def parameters(self) -> dict[str, int]:
-        """Trained numbers by stage; the block that both mapping networks share counts once."""
-        modules = self._modules().items()
+        """Trained numbers by stage; what several networks share counts once."""
+        modules = self.networks.modules().items()
         return {name: sum(p.numel() for p in module.parameters()) for name, module in modules}
+
+    def size_bytes(self) -> int:
+        """Of everything that is stored of it, measured numbers included."""
+        tensors = (t for module in self.networks.modules().values() for t in module.state_dict().values())
+        return sum(t.nbytes for t in tensors)
+
+    def to(self, device: torch.device) -> Detector:
+        """Move the networks."""
+        for module in self.networks.modules().values():
+            module.to(device)
+        return self
+
+    def eval(self) -> Detector:
+        """Put the networks in evaluation mode."""
+        for module in self.networks.modules().values():
+            module.eval()
+        return self
 
     def with_scorer(self, scorer: Scorer) -> Detector:
         """The same networks with another scorer."""
@@ -95,15 +112,16 @@ class Detector:
 
     def save(self, folder: Path) -> None:
         """Write the networks as safetensors, then ``model.json``: a model is whole or absent."""
-        for name, module in self._modules().items():
+        for name, module in self.networks.modules().items():
             write_tensors(folder / f"{name}.safetensors", module.state_dict())
         write_json(
             folder / "model.json",
             {
-                "format": 1,
+                "format": FORMAT,
                 "config": self.config.model_dump(mode="json"),
-                "shape": list(self.shape),
+                "shapes": [list(shape) for shape in self.shapes],
                 "weights_digest": self.weights_digest,
+                "parts": list(self.networks.parts),
                 "scorer": None if self.scorer is None else self.scorer.as_json(),
             },
         )
@@ -121,12 +139,13 @@ class Detector:
             )
         meta: dict[str, Any] = read_json(folder / "model.json")
         try:
+            if meta["format"] != FORMAT:
+                raise CheckpointError(f"made by another version of nfbmr (format {meta['format']})")
             config = Config.model_validate(meta["config"])
-            channels, height, width = meta["shape"]
-            detector = build(config, (channels, height, width), meta["weights_digest"])
-            for name, module in detector._modules().items():
+            shapes = tuple((channels, height, width) for channels, height, width in meta["shapes"])
+            detector = build(config, shapes, meta["weights_digest"])
+            for name, module in detector.networks.modules().items():
                 module.load_state_dict(read_tensors(folder / f"{name}.safetensors"))
-                module.eval().to(device)
             scorer = None if meta["scorer"] is None else Scorer.from_json(meta["scorer"])
         except (NfbmrError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise CheckpointError(
@@ -134,15 +153,34 @@ class Detector:
                 where=folder,
                 fix="train again, or copy the folder whole",
             ) from error
-        return replace(detector, scorer=scorer)
+        return replace(detector, scorer=scorer).to(torch.device(device)).eval()
 
-    def _modules(self) -> dict[str, torch.nn.Module]:
-        return {"flow": self.flow} | ({} if self.mapping is None else {"mapping": self.mapping})
+    def _inputs(self, *tensors: Tensor) -> Tensors:
+        """Stored tensors as networks take them."""
+        device = _device_of(self.networks)
+        return tuple(tensor.to(device, torch.float32) for tensor in tensors)
 
 
-def build(config: Config, shape: Shape, weights_digest: str) -> Detector:
+def build(config: Config, shapes: tuple[Shape, ...], weights_digest: str) -> Detector:
     """The untrained networks of a configuration; the seed fixes their first weights."""
-    flow = Flow(shape, config.flow, seed=config.seed)
-    kind = method_named(config.method).mapping
-    mapping = None if kind is None else MAPPINGS[kind](shape[0], config.mapping, seed=config.seed + 1)
-    return Detector(config, shape, weights_digest, flow, mapping)
+    return Detector(config, shapes, weights_digest, networks_of(config.method)(shapes, config))
+
+
+def shapes_read(config: Config) -> tuple[Shape, ...]:
+    """(C, H, W) of each table that a configuration's method will read: no picture and no weights are needed.
+
+    Raises:
+        BackboneError: There is no such backbone or tap, or it cannot work at this size.
+    """
+    shapes: list[Shape] = []
+    for one in passes_of(config.features):
+        shapes += shapes_of(load_backbone(one.model_copy(update={"weights": "random"})), one).values()
+    tables = [TensorTable(torch.empty(0, *shape)) for shape in shapes]
+    return networks_of(config.method).arranged(Features(tables)).shapes
+
+
+def _device_of(networks: Networks) -> torch.device:
+    for module in networks.modules().values():
+        for tensor in (*module.parameters(), *module.buffers()):
+            return tensor.device
+    return torch.device("cpu")

@@ -1,8 +1,8 @@
 """Fitting a method's stages on stored features, each flow once.
 
-A trained flow is content-addressed: its key covers the features it saw, its configuration, how it was trained
-and the seed. A run, a trial or an ablation row that differs only in its mapping finds it and trains nothing.
-Two runs that want the same flow at once: one trains, the other waits for it.
+A fitted stage that says so is content-addressed: its key covers the features it saw, its configuration, how
+it was trained and the seed. A run, a trial or an ablation row that differs only in what comes after finds it
+and trains nothing. Two runs that want the same one at once: one trains, the other waits for it.
 
 All functions that are given `workers` are called by all of them, and give all the same.
 """
@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +22,21 @@ from torch import Tensor
 
 from nfbmr.config import Config, ScoringConfig
 from nfbmr.data.samples import Sample, digest_of, units_of
-from nfbmr.errors import Interrupted, NfbmrError
 from nfbmr.features.store import FeatureStore, SpaceSpec
-from nfbmr.features.table import FeatureTable
-from nfbmr.flows.flow import Flow
+from nfbmr.features.table import FeatureTable, ViewedFeatures
 from nfbmr.methods.detector import Detector
-from nfbmr.methods.table import method_named
-from nfbmr.paths import read_json, write_json
-from nfbmr.scoring.fusion import Selection, UnitMaps, auroc_error, select_scorer
-from nfbmr.tensors import read_tensors, write_tensors
+from nfbmr.methods.shared_stages import load_stage, only_one, save_stage
+from nfbmr.scoring.fusion import Selection, UnitMaps, auroc_error, check_scoring, select_scorer
 from nfbmr.training.batches import Batches
-from nfbmr.training.compute import autocast, device_of
+from nfbmr.training.compute import autocast
 from nfbmr.training.loop import train_stage
-from nfbmr.training.stages import FlowStage, MappingStage
+from nfbmr.training.stages import Stage
 from nfbmr.training.stopping import StopRequest
-from nfbmr.training.workers import ALONE, Workers, concatenated, same_weights, share_of
+from nfbmr.training.workers import ALONE, Workers, in_order, same_weights, share_of
 
 log = logging.getLogger(__name__)
 
-SELECTION_VERSION = 3
+SELECTION_VERSION = 4
 """Raised when another epoch would be chosen from the same validation set: old flows are then not found."""
 
 OnEpoch = Callable[[str, int, Mapping[str, float]], None]
@@ -54,29 +48,33 @@ class TrainingData:
     """Stored features of the images that may be learned from.
 
     Attributes:
-        train: Features of the training images and their views.
-        rows_NV: Rows of `train`, an image a line, a view a column; the first column is the image as it is.
-        good: Features of the good validation images.
-        defective: Features of their synthetic defects.
-        good_samples: The images of `good`, row by row.
+        train: The training images and their views.
+        good: The good validation images.
+        defective: Their synthetic defects.
+        good_samples: The images of `good`.
         defective_samples: The images of `defective`.
     """
 
-    train: FeatureTable
-    rows_NV: Tensor
-    good: FeatureTable
-    defective: FeatureTable
+    train: ViewedFeatures
+    good: ViewedFeatures
+    defective: ViewedFeatures
     good_samples: tuple[Sample, ...]
     defective_samples: tuple[Sample, ...]
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A stage's outcome: where its weights come from, and how it got there."""
+    """A stage's outcome: where its weights come from, and how it got there.
+
+    Attributes:
+        history: Metrics of each epoch.
+        epoch: The one that was kept, from 1; 0 for a stage that is not trained.
+        reused: Whether it came from the store.
+    """
 
     history: tuple[Mapping[str, float], ...]
     epoch: int
-    reused: bool
+    reused: bool = False
 
     @property
     def seconds(self) -> float:
@@ -84,256 +82,278 @@ class Fitted:
         return sum(metrics.get("seconds", 0.0) for metrics in self.history)
 
 
-def fit_flow(
-    detector: Detector,
-    data: TrainingData,
-    store: FeatureStore,
-    *,
-    stop: StopRequest | None = None,
-    on_epoch: OnEpoch | None = None,
-    workers: Workers = ALONE,
-) -> tuple[str, Fitted]:
-    """Train the detector's flow in place, or take it from the store.
+@dataclass(frozen=True)
+class Latents:
+    """What the first stage made of the features, stored."""
 
-    Rank 0 holds the flow's lock and looks for it; the others wait for its word.
-
-    Returns:
-        The flow's key and how it was fitted.
-    """
-    config, flow = detector.config, detector.flow
-    identity = flow_identity(config, data)
-    key = digest_of([json.dumps(identity, sort_keys=True)])
-    folder = store.root / "flows" / key
-    with _only_one(folder, stop) if workers.rank == 0 else nullcontext():
-        if workers.rank == 0:
-            store.fetch_flow(folder)
-        meta = workers.from_first(lambda: _load(flow, folder))
-        if meta is not None:
-            same_weights(flow, workers)
-            log.info("stage one: flow %s is in the store; nothing to train", key)
-            if on_epoch is not None:
-                for metrics in meta["history"]:
-                    on_epoch("flow", int(metrics["epoch"]), metrics)
-            return key, Fitted(tuple(meta["history"]), meta["epoch"], reused=True)
-        if workers.rank == 0:
-            flow.standardise.fit(data.train, data.rows_NV[:, 0])
-        same_weights(flow.standardise, workers)
-        result = train_stage(
-            FlowStage(flow),
-            Batches((data.train,), data.rows_NV, config.train.flow.batch, config.seed, workers=workers),
-            config.train.flow,
-            config.train,
-            seed=config.seed,
-            folder=folder / "checkpoints",
-            identity=identity,
-            on_epoch=_named(on_epoch, "flow"),
-            validate=lambda: _flow_validation(detector, data, workers),
-            stop=stop,
-            select=config.selection.epoch,
-            workers=workers,
-        )
-        if workers.rank == 0:
-            history = list(result.history)
-            _save(flow, folder, {"identity": identity, "history": history, "epoch": result.epoch})
-            store.publish_flow(folder)
-        return key, Fitted(tuple(result.history), result.epoch, reused=False)
+    train: FeatureTable
+    good: FeatureTable
+    defective: FeatureTable
 
 
-def fit_mapping(
-    detector: Detector,
-    data: TrainingData,
-    flow_key: str,
-    store: FeatureStore,
-    folder: Path,
-    *,
-    stop: StopRequest | None = None,
-    on_epoch: OnEpoch | None = None,
-    workers: Workers = ALONE,
-) -> Fitted:
-    """Train the detector's mapping in place; latents are computed once and stored before the first epoch.
+class Fitting:
+    """Fits a detector's stages in place, one after the other.
 
     Args:
-        detector: Its flow is trained.
+        detector: What is fitted; moved to its device.
         data: Features to learn from and to validate on.
-        flow_key: What :func:`fit_flow` returned; latents are stored under it.
-        store: Where latents are kept.
-        folder: Where the stage's checkpoints go.
+        store: Where shared stages and latents are kept.
+        folder_of: Where a stage's checkpoints go that is not shared.
         stop: Set by a signal: the stage then checkpoints and raises.
-        on_epoch: Told of each epoch.
+        on_epoch: Told of each epoch, also of those of a stage that the store had.
         workers: Who takes part.
+
+    Raises:
+        ConfigError: The scoring section asks for what the method does not have.
     """
-    config = detector.config
-    z_train, z_good, z_defective = (
-        latents(detector, table, flow_key, store, workers)
-        for table in (data.train, data.good, data.defective)
+
+    def __init__(
+        self,
+        detector: Detector,
+        data: TrainingData,
+        store: FeatureStore,
+        folder_of: Callable[[str], Path],
+        *,
+        stop: StopRequest | None = None,
+        on_epoch: OnEpoch | None = None,
+        workers: Workers = ALONE,
+    ) -> None:
+        check_scoring(detector.config.scoring, detector.networks.parts)
+        self.detector, self.data, self.store = detector.to(detector.device), data, store
+        self.workers = workers
+        self.key = ""
+        self.latents: Latents | None = None
+        self._folder_of, self._stop, self._on_epoch = folder_of, stop, on_epoch
+
+    def fit(self, stage: Stage) -> Fitted:
+        """Fit a stage, or take it from the store; those before it are fitted."""
+        identity = self.identity(stage)
+        fitted = self._shared(stage, identity) if stage.shared else self._own(stage, identity)
+        if stage is self.detector.networks.stages[0]:
+            self.key = digest_of([json.dumps(identity, sort_keys=True)])
+        if self.detector.networks.keeps_latents and self.latents is None:
+            sides = (self.data.train, self.data.good, self.data.defective)
+            self.latents = Latents(
+                *(latents(self.detector, side, self.key, self.store, self.workers) for side in sides)
+            )
+        return fitted
+
+    def identity(self, stage: Stage) -> dict[str, Any]:
+        """All that a fitted stage depends on; two runs with the same identity may share it."""
+        config, data = self.detector.config, self.data
+        identity: dict[str, Any] = {
+            "stage": stage.name,
+            **stage.settings,
+            "features": data.train.features.space_key,
+            "images": digest_of(data.train.keys),
+            "train": _how(config, stage),
+            "seed": config.seed,
+        }
+        if self.key:
+            identity["after"] = self.key
+        if stage.trained and config.selection.epoch == "best":
+            # Validation images pick the epoch, by the scores that the scoring section allows.
+            units = (*units_of(data.good_samples), *units_of(data.defective_samples))
+            identity["validation"] = digest_of([*data.good.keys, "|", *data.defective.keys, "|", *units])
+            identity["validate_every"] = config.train.validate_every
+            identity["scoring"] = self._scoring(stage).model_dump(mode="json")
+            identity["selection"] = SELECTION_VERSION
+        return identity
+
+    def _scoring(self, stage: Stage) -> ScoringConfig:
+        """How a stage is judged: weights are those of the last one's parts, and say nothing of another's."""
+        config, last = self.detector.config, self.detector.networks.stages[-1]
+        return (
+            config.scoring.model_copy(update={"weights": "auto"})
+            if stage is not last or len(stage.parts) == 1
+            else config.scoring
+        )
+
+    def _shared(self, stage: Stage, identity: Mapping[str, Any]) -> Fitted:
+        """Train a stage in its folder of the store, or find it there.
+
+        Rank 0 holds the folder's lock and looks for it; the others wait for its word.
+        """
+        key = digest_of([json.dumps(identity, sort_keys=True)])
+        folder = self.store.root / "flows" / key
+        with only_one(folder, self._stop) if self.workers.rank == 0 else nullcontext():
+            if self.workers.rank == 0:
+                self.store.fetch_flow(folder)
+            meta = self.workers.from_first(lambda: load_stage(stage, folder))
+            if meta is not None:
+                same_weights(stage.module, self.workers)
+                log.info("stage one: flow %s is in the store; nothing to train", key)
+                if self._on_epoch is not None:
+                    for metrics in meta["history"]:
+                        self._on_epoch(stage.name, int(metrics["epoch"]), metrics)
+                return Fitted(tuple(meta["history"]), meta["epoch"], reused=True)
+            fitted = self._train(stage, identity, folder / "checkpoints")
+            if self.workers.rank == 0:
+                history = list(fitted.history)
+                save_stage(stage, folder, {"identity": identity, "history": history, "epoch": fitted.epoch})
+                self.store.publish_flow(folder)
+            return fitted
+
+    def _own(self, stage: Stage, identity: Mapping[str, Any]) -> Fitted:
+        return self._train(stage, identity, self._folder_of(stage.name))
+
+    def _train(self, stage: Stage, identity: Mapping[str, Any], folder: Path) -> Fitted:
+        """Measure what is measured, and train what is trained."""
+        config, train = self.detector.config, self.data.train
+        if self.workers.rank == 0:
+            stage.prepare(train, self._stop)
+        same_weights(stage.module, self.workers)
+        if not stage.trained:
+            return Fitted((), 0)
+        section = getattr(config.train, stage.name)
+        tables = (*train.features.tables, *(() if self.latents is None else (self.latents.train,)))
+        result = train_stage(
+            stage,
+            Batches(tables, train.rows_NV, section.batch, config.seed, workers=self.workers),
+            section,
+            config.train,
+            seed=config.seed,
+            folder=folder,
+            identity=identity,
+            on_epoch=_named(self._on_epoch, stage.name),
+            validate=lambda: self._validation(stage),
+            stop=self._stop,
+            select=config.selection.epoch,
+            workers=self.workers,
+        )
+        return Fitted(tuple(result.history), result.epoch)
+
+    def _validation(self, stage: Stage) -> dict[str, float]:
+        """How well the stage tells held-out good images from synthetic defects; and its loss on good ones.
+
+        The loss on held-out images is recorded and does not choose: on few distinct parts it turns within
+        two epochs, long before detection does (LOG.md).
+        """
+        data, detector, workers = self.data, self.detector, self.workers
+        z_good, z_defective = (
+            (None, None) if self.latents is None else (self.latents.good, self.latents.defective)
+        )
+        good = maps_of(detector, data.good, z_good, workers, stage=stage)
+        defective = maps_of(detector, data.defective, z_defective, workers, stage=stage)
+        judged = self._judged(stage, good, defective)
+        return {**judged, "validation_loss": self._validation_loss(stage, z_good)}
+
+    def _validation_loss(self, stage: Stage, z: FeatureTable | None) -> float:
+        total, device = 0.0, self.detector.device
+        for chunk in _chunks(self.data.good, self.workers):
+            rows = self.data.good.rows_of(chunk)
+            batch = (*self.data.good.features.gather(rows), *(() if z is None else (z.gather(rows),)))
+            with torch.inference_mode(), autocast(self.detector.config.train.precision, device):
+                loss = stage.loss(*(tensor.to(device, torch.float32) for tensor in batch))
+            total += float(loss) * len(chunk)
+        return sum(self.workers.gather(total)) / len(self.data.good)
+
+    def _judged(self, stage: Stage, good_NPHW: Tensor, defective_NPHW: Tensor) -> dict[str, float]:
+        """The AUROC as the epoch's objective, and its standard error as what two epochs may differ by."""
+        good = UnitMaps(good_NPHW, units_of(self.data.good_samples))
+        defective = UnitMaps(defective_NPHW, units_of(self.data.defective_samples))
+        scoring = self._scoring(stage)
+        auroc = self.workers.from_first(
+            lambda: choose_scorer(self.detector.config, stage, good, defective, scoring).auroc
+        )
+        error = auroc_error(auroc, len(good_NPHW), len(defective_NPHW))
+        return {"objective": auroc, "tolerance": error, "validation_auroc": auroc}
+
+
+def choose_scorer(
+    config: Config, stage: Stage, good: UnitMaps, defective: UnitMaps, scoring: ScoringConfig | None = None
+) -> Selection:
+    """Weights, reduction and threshold of a stage's score parts, on validation data.
+
+    Args:
+        config: The run's.
+        stage: Whose parts.
+        good: Held-out good images.
+        defective: Their synthetic defects.
+        scoring: What is fixed; by default as in `config`.
+    """
+    return select_scorer(
+        good,
+        defective,
+        scoring or config.scoring,
+        parts=stage.parts,
+        published=stage.published,
+        false_reject_rate=config.selection.false_reject_rate,
     )
-    if detector.mapping is None:
-        raise ValueError(f"method {config.method} has no mapping to fit")
-    result = train_stage(
-        MappingStage(detector.mapping, detector.flow.standardise),
-        Batches(
-            (data.train, z_train), data.rows_NV, config.train.mapping.batch, config.seed, workers=workers
-        ),
-        config.train.mapping,
-        config.train,
-        seed=config.seed,
-        folder=folder,
-        identity={
-            "flow": flow_key,
-            "mapping": config.mapping.model_dump(mode="json"),
-            "train": _how(config, "mapping"),
-        },
-        on_epoch=_named(on_epoch, "mapping"),
-        validate=lambda: _mapping_validation(detector, data, z_good, z_defective, workers),
-        stop=stop,
-        select=config.selection.epoch,
-        workers=workers,
-    )
-    return Fitted(tuple(result.history), result.epoch, reused=False)
-
-
-def flow_identity(config: Config, data: TrainingData) -> dict[str, Any]:
-    """All that a trained flow depends on; two runs with the same identity share it."""
-    seen = [data.train.keys[row] for row in data.rows_NV.flatten().tolist()]
-    identity: dict[str, Any] = {
-        "features": data.train.space_key,
-        "images": digest_of(seen),
-        "flow": config.flow.model_dump(mode="json"),
-        "train": _how(config, "flow"),
-        "seed": config.seed,
-    }
-    if config.selection.epoch == "best":
-        # Validation images pick the epoch, by the scores that the scoring section allows.
-        units = (*units_of(data.good_samples), *units_of(data.defective_samples))
-        identity["validation"] = digest_of([*data.good.keys, "|", *data.defective.keys, "|", *units])
-        identity["validate_every"] = config.train.validate_every
-        identity["scoring"] = _flow_scoring(config).model_dump(mode="json")
-        identity["selection"] = SELECTION_VERSION
-    return identity
-
-
-def _flow_scoring(config: Config) -> ScoringConfig:
-    """How the flow alone is judged: weights of parts that it does not have would say nothing."""
-    return config.scoring.model_copy(update={"weights": "auto"})
 
 
 def latents(
-    detector: Detector, table: FeatureTable, flow_key: str, store: FeatureStore, workers: Workers = ALONE
+    detector: Detector,
+    seen: ViewedFeatures,
+    key: str,
+    store: FeatureStore,
+    workers: Workers = ALONE,
 ) -> FeatureTable:
-    """Latents z = TNF(y) of every row, stored under the flow's key and computed only where it is missing."""
-    space = store.space(
-        SpaceSpec("latents", {"flow": flow_key, "shape": list(table.shape), "dtype": "float16"})
-    )
+    """What the first stage makes of every row, stored under its key and computed only where it is missing."""
+    table = seen.features.tables[0]
+    space = store.space(SpaceSpec("latents", {"flow": key, "shape": list(table.shape), "dtype": "float16"}))
     with space.lock() if workers.rank == 0 else nullcontext():
         missing = workers.from_first(lambda: set(space.missing(table.keys)))
         rows = [row for row, key in enumerate(table.keys) if key in missing]
         own = share_of(len(rows), workers)
-        device = device_of(detector.config.train.device)
         for start in own[::64]:
             chunk = rows[start : min(start + 64, own.stop)]
-            y_BCHW = table.gather(chunk).to(device, torch.float32)
-            with torch.inference_mode(), autocast(detector.config.train.precision, device):
-                z_BCHW, _ = detector.flow(y_BCHW)
-            space.append([table.keys[row] for row in chunk], z_BCHW.float().cpu())
+            space.append([table.keys[row] for row in chunk], detector.latents(seen.features.gather(chunk)))
         workers.barrier()
     return space.table(table.keys)
 
 
 def maps_of(
-    detector: Detector, y: FeatureTable, z: FeatureTable | None = None, workers: Workers = ALONE
+    detector: Detector,
+    seen: ViewedFeatures,
+    z: FeatureTable | None = None,
+    workers: Workers = ALONE,
+    *,
+    stage: Stage | None = None,
 ) -> Tensor:
-    """Score parts of every row, (N, 3, H, W)."""
-    detector.flow.eval()
-    if detector.mapping is not None:
-        detector.mapping.eval()
-    parts = [detector.parts(y.gather(c), None if z is None else z.gather(c)) for c in _chunks(y, workers)]
-    return concatenated(torch.cat(parts) if parts else torch.zeros(0, 3, *y.shape[1:]), workers)
+    """Score parts of every image, (N, P, H, W); the mean over its views where it has several.
+
+    Args:
+        detector: Whose.
+        seen: Features of the images.
+        z: Their latents, row by row of the features, where they are stored.
+        workers: Who takes part.
+        stage: Whose parts; by default those of the whole method.
+    """
+    detector.eval()
+    parts = []
+    for chunk in _chunks(seen, workers):
+        z_BCHW = None if z is None else z.gather(seen.rows_of(chunk))
+        maps = detector.parts(seen.gather(chunk), z_BCHW, stage=stage)
+        parts.append(maps.view(len(chunk), seen.views, *maps.shape[1:]).mean(1))
+    parts = in_order(parts, workers)
+    return torch.cat(parts) if parts else torch.zeros(0, len(detector.networks.parts), 1, 1)
 
 
 def embeddings_of(
-    detector: Detector, y: FeatureTable, z: FeatureTable, workers: Workers = ALONE
+    detector: Detector, seen: ViewedFeatures, z: FeatureTable | None, workers: Workers = ALONE
 ) -> dict[str, Tensor]:
-    """:meth:`Detector.embeddings` of every row, (N, C) by the name of the space."""
-    parts = [detector.embeddings(y.gather(chunk), z.gather(chunk)) for chunk in _chunks(y, workers)]
-    parts = [part for some in workers.gather(parts) for part in some]
+    """:meth:`Detector.embeddings` of every image as it is, (N, C) by the name of the space."""
+    parts = []
+    for chunk in _chunks(seen, workers):
+        rows = seen.rows_NV[chunk.start : chunk.stop, 0]
+        parts.append(detector.embeddings(seen.features.gather(rows), None if z is None else z.gather(rows)))
+    parts = in_order(parts, workers)
     return {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 
-def _chunks(table: FeatureTable, workers: Workers, size: int = 32) -> list[range]:
-    """This worker's share of the rows, a few at a time."""
-    own = share_of(len(table), workers)
+def _chunks(seen: ViewedFeatures, workers: Workers, size: int = 32) -> list[range]:
+    """This worker's share of the images, a few at a time."""
+    own = share_of(len(seen), workers)
+    size = max(1, size // seen.views)
     return [own[start : start + size] for start in range(0, len(own), size)]
 
 
-def choose_scorer(detector: Detector, good: UnitMaps, defective: UnitMaps) -> Selection:
-    """Weights, reduction and threshold, by the method's own parts and the run's configuration."""
-    return _selected(detector, detector.config.method, good, defective)
-
-
-def _flow_validation(detector: Detector, data: TrainingData, workers: Workers) -> dict[str, float]:
-    """How well the flow alone tells held-out good images from synthetic defects; and its likelihood.
-
-    The likelihood of held-out images is recorded and does not choose: on few distinct parts it turns within
-    two epochs, long before detection does (LOG.md).
-    """
-    flow, device = detector.flow, device_of(detector.config.train.device)
-    total = 0.0
-    for chunk in _chunks(data.good, workers):
-        y_BCHW = data.good.gather(chunk)
-        with torch.inference_mode(), autocast(detector.config.train.precision, device):
-            z_BCHW, logdet_B = flow(y_BCHW.to(device, torch.float32))
-        total += float(0.5 * z_BCHW.float().square().sum() - logdet_B.float().sum())
-    config = detector.config.model_copy(update={"scoring": _flow_scoring(detector.config)})
-    alone = replace(detector, config=config, mapping=None)
-    good, defective = (maps_of(alone, table, workers=workers) for table in (data.good, data.defective))
-    loss = sum(workers.gather(total)) / (len(data.good) * math.prod(data.good.shape))
-    return {**_judged(alone, "nf", data, good, defective, workers), "validation_loss": loss}
-
-
-def _mapping_validation(
-    detector: Detector,
-    data: TrainingData,
-    z_good: FeatureTable,
-    z_defective: FeatureTable,
-    workers: Workers,
-) -> dict[str, float]:
-    """How well the best fusion tells held-out good images from their synthetic defects."""
-    good = maps_of(detector, data.good, z_good, workers)
-    defective = maps_of(detector, data.defective, z_defective, workers)
-    return _judged(detector, detector.config.method, data, good, defective, workers)
-
-
-def _judged(
-    detector: Detector,
-    method: str,
-    data: TrainingData,
-    good_NPHW: Tensor,
-    defective_NPHW: Tensor,
-    workers: Workers,
-) -> dict[str, float]:
-    """The AUROC as the epoch's objective, and its standard error as what two epochs may differ by."""
-    good = UnitMaps(good_NPHW, units_of(data.good_samples))
-    defective = UnitMaps(defective_NPHW, units_of(data.defective_samples))
-    auroc = workers.from_first(lambda: _selected(detector, method, good, defective).auroc)
-    error = auroc_error(auroc, len(good_NPHW), len(defective_NPHW))
-    return {"objective": auroc, "tolerance": error, "validation_auroc": auroc}
-
-
-def _selected(detector: Detector, method: str, good: UnitMaps, defective: UnitMaps) -> Selection:
-    config, its = detector.config, method_named(method)
-    return select_scorer(
-        good,
-        defective,
-        config.scoring,
-        parts=its.parts,
-        paper_weights=its.paper_weights,
-        false_reject_rate=config.selection.false_reject_rate,
-    )
-
-
-def _how(config: Config, stage: str) -> dict[str, Any]:
+def _how(config: Config, stage: Stage) -> dict[str, Any]:
     """The training settings that change a stage's weights."""
-    section = getattr(config.train, stage).model_dump(mode="json")
+    if not stage.trained:
+        return {}
+    section = getattr(config.train, stage.name).model_dump(mode="json")
     return {**section, "precision": config.train.precision, "select": config.selection.epoch}
 
 
@@ -341,48 +361,3 @@ def _named(on_epoch: OnEpoch | None, stage: str) -> Callable[[int, Mapping[str, 
     if on_epoch is None:
         return None
     return lambda epoch, metrics: on_epoch(stage, epoch, metrics)
-
-
-def _save(flow: Flow, folder: Path, meta: Mapping[str, Any]) -> None:
-    write_tensors(folder / "flow.safetensors", flow.state_dict())
-    # Written last: a flow is in the store once its description is.
-    write_json(folder / "flow.json", meta)
-
-
-def _load(flow: Flow, folder: Path) -> Mapping[str, Any] | None:
-    """Take a stored flow; None where there is none, or where it is damaged and has to be trained again."""
-    if not (folder / "flow.json").exists():
-        return None
-    try:
-        meta: Mapping[str, Any] = read_json(folder / "flow.json")
-        flow.load_state_dict(read_tensors(folder / "flow.safetensors"))
-    except (NfbmrError, RuntimeError) as error:
-        log.warning("a stored flow is damaged and is trained again: %s", error)
-        return None
-    return meta
-
-
-@contextmanager
-def _only_one(folder: Path, stop: StopRequest | None) -> Iterator[None]:
-    """Hold the folder's lock; the kernel lets go of it when the process dies."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as handle:
-        told = False
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    log.info("stage one: another process trains this flow; waiting for it")
-                    told = True
-            if stop is not None and stop.requested:
-                raise Interrupted(
-                    "stopped while waiting for a flow that another process trains",
-                    where=folder,
-                    fix="run the same command again",
-                )
-            time.sleep(0.5)
-        yield

@@ -9,62 +9,65 @@ Example:
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from nfbmr.config import Config, StageConfig
 from nfbmr.errors import ConfigError
 from nfbmr.fields import suggestion
+from nfbmr.resolve import digest
+
+if TYPE_CHECKING:
+    from nfbmr.methods.networks import Networks
 
 
 @dataclass(frozen=True)
 class Method:
-    """A detector: which stages it trains, which score parts it has, where it comes from.
+    """A detector: what it is, where it comes from, what it is run with.
 
     Attributes:
-        mapping: What its second stage trains, in :data:`nfbmr.methods.detector.MAPPINGS`; None: nothing.
-        parts: Score parts it yields, in the order of :data:`nfbmr.scoring.maps.PARTS`.
-        paper_weights: Weights of source error, target error and ||z||^2 in the source's own score.
+        networks: Its :class:`~nfbmr.methods.networks.Networks` as ``module:class``; imported when it is used.
+        stages: Names of what is fitted, in order; those that are trained are sections of ``train``.
         defaults: Overrides of the configuration's defaults.
+        shares: Methods with the same word fit the same first stage, and share it where its settings are
+            equal; None for a first stage that nobody else could use.
+        published: Names of the configurations that are as published, in :data:`NAMED`.
     """
 
     title: str
     source: str
-    mapping: Literal["bmr", "b-pfm"] | None
-    parts: tuple[str, ...]
-    paper_weights: tuple[float, float, float]
-    defaults: Mapping[str, Any]
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """What is trained, in this order."""
-        return ("flow",) if self.mapping is None else ("flow", "mapping")
+    networks: str
+    stages: tuple[str, ...]
+    shares: str | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    published: tuple[str, ...] = ()
 
 
 METHODS: dict[str, Method] = {
     "nf-bmr": Method(
         title="flow-based bidirectional mapping residual network",
         source="Zhang et al., Computers, Materials & Continua 78(2), 2024",
-        mapping="bmr",
-        parts=("source", "target", "norm"),
-        paper_weights=(0.5, 0.5, 0.0),  # eq. 14
-        defaults={},
+        networks="nfbmr.methods.nf_bmr:NFBMR",
+        stages=("flow", "mapping"),
+        shares="flow",
+        published=("paper",),
     ),
     "nf-b-pfm": Method(
         title="flow and bidirectional 1x1 mapping, NF + B-PFM",
         source="Zhang et al. 2024, Table 5, fourth row; the mapping is B-PFM's, Wan et al. 2022",
-        mapping="b-pfm",
-        parts=("source", "target", "norm"),
-        paper_weights=(0.5, 0.5, 0.0),  # eq. 14
-        defaults={},
+        networks="nfbmr.methods.nf_bmr:NFBPFM",
+        stages=("flow", "mapping"),
+        shares="flow",
+        defaults={"mapping": {"pfm_latent": [400]}},
     ),
     "nf": Method(
         title="normalizing flow alone",
         source="Zhang et al. 2024, Table 5, last row",
-        mapping=None,
-        parts=("norm",),
-        paper_weights=(0.0, 0.0, 0.5),  # ||z||^2 / 2
-        defaults={},
+        networks="nfbmr.methods.nf:NF",
+        stages=("flow",),
+        shares="flow",
     ),
 }
 
@@ -112,3 +115,45 @@ def method_named(name: str) -> Method:
     except KeyError:
         hint = suggestion(name, METHODS, f"methods are {', '.join(METHODS)}")
         raise ConfigError("no such method", where=f"method = {name}", fix=hint) from None
+
+
+def networks_of(name: str) -> type[Networks]:
+    """The class of a method's networks."""
+    module, _, attribute = method_named(name).networks.partition(":")
+    networks: type[Networks] = getattr(importlib.import_module(module), attribute)
+    return networks
+
+
+def method_defaults() -> dict[str, Mapping[str, Any]]:
+    """Each method's own defaults by its name, as :func:`nfbmr.resolve.resolve` takes them."""
+    return {name: method.defaults for name, method in METHODS.items()}
+
+
+def epochs_of(config: Config) -> int:
+    """Epochs of all stages of a configuration's method together."""
+    return sum(section.epochs for section in trained_sections(config).values())
+
+
+def sharing_key(config: Config) -> str:
+    """Equal for runs that can share their first stage: one of them fits it.
+
+    See :meth:`nfbmr.methods.fitting.Fitting.identity`, of which this is what a configuration tells.
+
+    Example:
+        >>> sharing_key(Config(method="nf")) == sharing_key(Config(method="nf-bmr"))
+        True
+    """
+    method = method_named(config.method)
+    if method.shares is None:
+        return digest(config)
+    scoring = config.scoring.model_dump(mode="json", exclude={"weights"})
+    stage = getattr(config.train, method.stages[0]).model_dump(mode="json")
+    train = [stage, config.train.precision, config.train.validate_every]
+    parts = (config.data, config.features, config.flow, config.selection)
+    return digest(*parts, method.shares, train, scoring, config.seed)
+
+
+def trained_sections(config: Config) -> dict[str, StageConfig]:
+    """The sections of ``train`` that a configuration's method is trained by, in order."""
+    stages = method_named(config.method).stages
+    return {stage: getattr(config.train, stage) for stage in stages if hasattr(config.train, stage)}

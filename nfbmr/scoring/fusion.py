@@ -1,6 +1,6 @@
 """From score parts to one score an image and a decision.
 
-Shapes: N images, P = 3 score parts (:data:`nfbmr.scoring.maps.PARTS`), H W the feature map.
+Shapes: N images, P score parts, H W the feature map.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from torch import Tensor
 
 from nfbmr.config import ScoringConfig
 from nfbmr.errors import ConfigError
-from nfbmr.scoring.maps import PARTS, smoothed
+from nfbmr.scoring.maps import smoothed
 
 REDUCTIONS = ("max", "mean", "topk")
 """How a map becomes one number: its maximum, its mean, or the mean of its highest share of positions."""
+
+IMAGE = "image"
+"""A score part that says one thing of the whole image: constant over its map, never mixed with the others.
+It is a reduction as well: the score is then this part, whatever the map is."""
 
 FOLDS = 10
 """Into how many folds validation units are dealt, each judged by the others."""
@@ -37,10 +41,11 @@ class Scorer:
     an image is rejected where ``score > threshold``.
 
     Attributes:
-        weights: Of source error, target error and ||z||^2.
+        parts: Names of the score parts.
+        weights: Of each of them.
         center_PHW: What good images show, for each part and position; (P, 1, 1) for the same everywhere.
         scale_PHW: By how much they differ in it, likewise. The papers' own score has 0 and 1.
-        reduction: One of :data:`REDUCTIONS`.
+        reduction: One of :data:`REDUCTIONS`, or :data:`IMAGE`.
         topk: Share of the positions that ``topk`` averages.
         smooth: Sigma of the Gaussian smoothing, in feature positions.
         threshold: Scores above it are rejected; NaN until it is chosen.
@@ -48,9 +53,10 @@ class Scorer:
             below, and what synthetic defects reach.
     """
 
-    weights: tuple[float, float, float]
-    center_PHW: Tensor = field(default_factory=lambda: torch.zeros(len(PARTS), 1, 1))
-    scale_PHW: Tensor = field(default_factory=lambda: torch.ones(len(PARTS), 1, 1))
+    parts: tuple[str, ...]
+    weights: tuple[float, ...]
+    center_PHW: Tensor = field(default_factory=lambda: torch.zeros(1, 1, 1))
+    scale_PHW: Tensor = field(default_factory=lambda: torch.ones(1, 1, 1))
     reduction: str = "max"
     topk: float = 0.02
     smooth: float = 0.0
@@ -61,22 +67,32 @@ class Scorer:
         """The fused anomaly map, (N, H, W) float32.
 
         Example:
-            >>> Scorer((0.5, 0.5, 0.0)).fuse(torch.ones(1, 3, 2, 2))[0, 0].tolist()
+            >>> Scorer(("source", "target"), (0.5, 0.5)).fuse(torch.ones(1, 2, 2, 2))[0, 0].tolist()
             [1.0, 1.0]
         """
         # A part without weight may be anything, even not a number.
         used = [p for p, weight in enumerate(self.weights) if weight != 0]
-        parts_NPHW = (maps_NPHW[:, used].float() - self.center_PHW[used]) / self.scale_PHW[used]
+        parts_NPHW = self._normalised(maps_NPHW, used)
         map_NHW = torch.einsum("p,nphw->nhw", torch.tensor(self.weights)[used], parts_NPHW)
         return smoothed(map_NHW, self.smooth)
 
-    def reduce(self, map_NHW: Tensor) -> Tensor:
-        """One score an image, (N,) float64."""
-        return reduced(map_NHW, self.reduction, self.topk)
+    def score(self, maps_NPHW: Tensor, map_NHW: Tensor | None = None) -> Tensor:
+        """One score an image, (N,) float64.
 
-    def score(self, maps_NPHW: Tensor) -> Tensor:
-        """Fuse, then reduce: (N,) float64."""
-        return self.reduce(self.fuse(maps_NPHW))
+        Args:
+            maps_NPHW: Score parts.
+            map_NHW: What :meth:`fuse` makes of them, where that is known already.
+        """
+        if self.reduction == IMAGE:
+            own_N1HW = self._normalised(maps_NPHW, [self.parts.index(IMAGE)])
+            return own_N1HW[:, 0, 0, 0].double()
+        return reduced(self.fuse(maps_NPHW) if map_NHW is None else map_NHW, self.reduction, self.topk)
+
+    def _normalised(self, maps_NPHW: Tensor, used: list[int]) -> Tensor:
+        center_PHW, scale_PHW = (
+            one if len(one) == 1 else one[used] for one in (self.center_PHW, self.scale_PHW)
+        )
+        return (maps_NPHW[:, used].float() - center_PHW) / scale_PHW
 
     def as_json(self) -> dict[str, Any]:
         """For the model's folder; tensors as nested lists."""
@@ -87,7 +103,7 @@ class Scorer:
     def from_json(cls, value: Mapping[str, Any]) -> Scorer:
         """The inverse of :meth:`as_json`."""
         tensors = {name: torch.tensor(value[name]) for name in ("center_PHW", "scale_PHW")}
-        pairs = {name: tuple(value[name]) for name in ("weights", "colours")}
+        pairs = {name: tuple(value[name]) for name in ("parts", "weights", "colours")}
         return cls(**{**value, **tensors, **pairs})
 
 
@@ -134,8 +150,8 @@ def select_scorer(
     defective: UnitMaps,
     config: ScoringConfig,
     *,
-    parts: Sequence[str],
-    paper_weights: tuple[float, float, float],
+    parts: tuple[str, ...],
+    published: tuple[float, ...],
     false_reject_rate: float,
 ) -> Selection:
     """Choose weights, reduction and threshold on validation data, by the rule of one standard error.
@@ -152,18 +168,19 @@ def select_scorer(
         defective: Their synthetic defects.
         config: Fixes what is not ``auto``.
         parts: The parts that the method yields.
-        paper_weights: The method's own fusion.
+        published: The source's own weights of them.
         false_reject_rate: Share of good images that the threshold may reject.
     """
     normalise = "none" if config.weights == "paper" else config.normalise
     good_NPHW, defective_MPHW = (cross_normalised(images, good, normalise) for images in (good, defective))
     options = []
-    for weights in _weight_options(config, parts, paper_weights):
-        base = Scorer(weights, smooth=config.smooth)
+    for weights in _weight_options(config, parts, published):
+        base = Scorer(parts, weights, smooth=config.smooth)
         good_NHW, defective_MHW = base.fuse(good_NPHW), base.fuse(defective_MPHW)
-        for reduction, share in _reduction_options(config):
+        for reduction, share in _reduction_options(config, parts):
             scorer = replace(base, reduction=reduction, topk=share)
-            options.append((auroc(scorer.reduce(good_NHW), scorer.reduce(defective_MHW)), scorer))
+            scores = scorer.score(good_NPHW, good_NHW), scorer.score(defective_MPHW, defective_MHW)
+            options.append((auroc(*scores), scorer))
     # Python's sort is stable: among equals the earlier option stays first.
     options.sort(key=lambda option: -option[0])
     highest = options[0][0]
@@ -176,13 +193,23 @@ def select_scorer(
         best,
         center_PHW=center_PHW,
         scale_PHW=scale_PHW,
-        threshold=threshold_at(best.reduce(good_NHW), false_reject_rate),
+        threshold=threshold_at(best.score(good_NPHW, good_NHW), false_reject_rate),
         colours=(low, max(high, low + 1e-6)),
     )
     rows = tuple(
         {"weights": list(s.weights), "reduction": reduction_name(s), "auroc": value} for value, s in options
     )
     return Selection(chosen, best_auroc, rows)
+
+
+def check_scoring(config: ScoringConfig, parts: tuple[str, ...]) -> None:
+    """Refuse what a method of these parts cannot do, before anything is trained for it.
+
+    Raises:
+        ConfigError: Weights of other parts, or a score that the method does not have.
+    """
+    _weight_options(config, parts, tuple(1.0 for _ in parts))
+    _reduction_options(config, parts)
 
 
 def cross_normalised(images: UnitMaps, good: UnitMaps, normalise: str) -> Tensor:
@@ -219,7 +246,7 @@ def normal_statistics(good_NPHW: Tensor, normalise: str) -> tuple[Tensor, Tensor
     count = len(maps)
     mean_P11 = maps.mean((0, 2, 3)).view(-1, 1, 1)
     if normalise == "none" or not count:
-        return torch.zeros(len(PARTS), 1, 1), torch.ones(len(PARTS), 1, 1)
+        return torch.zeros_like(mean_P11).float(), torch.ones_like(mean_P11).float()
     if normalise == "part":
         deviation_P = (maps - mean_P11).square().mean((0, 2, 3)).sqrt()
         return mean_P11.float(), _positive(deviation_P.view(-1, 1, 1))
@@ -241,8 +268,15 @@ def reduction_name(scorer: Scorer) -> str:
     return f"topk {scorer.topk:.0%}" if scorer.reduction == "topk" else scorer.reduction
 
 
-def _reduction_options(config: ScoringConfig) -> list[tuple[str, float]]:
-    names = REDUCTIONS if config.reduction == "auto" else (config.reduction,)
+def _reduction_options(config: ScoringConfig, parts: Sequence[str]) -> list[tuple[str, float]]:
+    if config.reduction == IMAGE and IMAGE not in parts:
+        raise ConfigError(
+            "the method has no score of its own for the image",
+            where="scoring.reduction = image",
+            fix=f"use one of auto, {', '.join(REDUCTIONS)}",
+        )
+    own = (IMAGE,) if IMAGE in parts else ()
+    names = (*REDUCTIONS, *own) if config.reduction == "auto" else (config.reduction,)
     plain = [(name, config.topk[0]) for name in names if name != "topk"]
     return plain + ([("topk", share) for share in config.topk] if "topk" in names else [])
 
@@ -291,31 +325,39 @@ def auroc_error(value: float, good: int, defective: int) -> float:
 
 def _evidence(scorer: Scorer) -> tuple[float, int]:
     """How much a score averages over: the share of positions, then parts."""
-    share = {"max": 0.0, "mean": 1.0}.get(scorer.reduction, scorer.topk)
+    share = {"max": 0.0, "mean": 1.0, IMAGE: 1.0}.get(scorer.reduction, scorer.topk)
     return share, sum(weight != 0 for weight in scorer.weights)
 
 
 def _weight_options(
-    config: ScoringConfig, parts: Sequence[str], paper_weights: tuple[float, float, float]
-) -> list[tuple[float, float, float]]:
+    config: ScoringConfig, parts: Sequence[str], published: tuple[float, ...]
+) -> list[tuple[float, ...]]:
     if config.weights == "paper":
-        return [paper_weights]
+        return [published]
     if config.weights != "auto":
-        if not any(w for w, part in zip(config.weights, PARTS, strict=True) if part in parts):
-            raise ConfigError(
-                "all weight lies on score parts that the method does not have",
-                where=f"scoring.weights = {config.weights}",
-                fix=f"give weight to {', '.join(parts)}",
-            )
+        _check_weights(config.weights, parts)
         return [config.weights]
-    present = [part in parts for part in PARTS]
-    total = sum(paper_weights)
-    own = tuple(weight / total for weight in paper_weights)
+    mixed = [part != IMAGE for part in parts]
+    total = sum(published)
+    own = tuple(weight / total for weight in published)
     # Every non-empty subset of the parts, equally weighted: coarse on purpose, since a fine grid only fits
     # the synthetic defects' noise.
-    subsets = [on for on in itertools.product((0, 1), repeat=3) if any(on)]
-    subsets = [
-        on for on in subsets if all(has or not chosen for chosen, has in zip(on, present, strict=True))
-    ]
-    equal = [tuple(o / sum(on) for o in on) for on in subsets]
-    return [(a, b, c) for a, b, c in dict.fromkeys([own, *equal])]
+    subsets = itertools.product(*((0, 1) if may else (0,) for may in mixed))
+    equal = [tuple(one / sum(on) for one in on) for on in subsets if any(on)]
+    return list(dict.fromkeys([own, *equal]))
+
+
+def _check_weights(weights: tuple[float, ...], parts: Sequence[str]) -> None:
+    where = f"scoring.weights = {list(weights)}"
+    if len(weights) != len(parts):
+        raise ConfigError(
+            f"{len(weights)} weights for {len(parts)} score parts",
+            where=where,
+            fix=f"give a weight to each of {', '.join(parts)}, in this order",
+        )
+    if IMAGE in parts and weights[parts.index(IMAGE)] != 0:
+        raise ConfigError(
+            "the score part image is of the whole image and has no place in a map",
+            where=where,
+            fix="weigh it 0; scoring.reduction=image takes it for the score",
+        )

@@ -1,47 +1,102 @@
-"""The two stages as the training loop sees them: a name, a module, a loss."""
+"""What is fitted, as the training loop and the validation see it: a module, a loss, and score parts.
+
+A method is one stage or several, in order (:mod:`nfbmr.methods.networks`); a later stage may read what an
+earlier one made of the features. Those of the main method are here.
+
+Shapes: B batch, C channels, H W the feature map, P score parts.
+"""
 
 from __future__ import annotations
 
-from copy import deepcopy
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from nfbmr.config import Section
+from nfbmr.features.table import ViewedFeatures
 from nfbmr.flows.flow import Flow
 from nfbmr.flows.standardise import Standardise
 from nfbmr.mapping.bidirectional import BidirectionalMapping
+from nfbmr.scoring.maps import squared_norm
+from nfbmr.training.stopping import StopRequest
 
 
-class Stage(Protocol):
-    """Something that can be trained.
+class Stage(ABC):
+    """Something that can be fitted, and then judges features.
 
     Attributes:
-        name: ``"flow"``, ``"mapping"``: the section of ``train`` it is configured by, and its name in
-            checkpoints.
-        module: Holds all that is trained and stored.
+        name: Of its checkpoints and weights, and, where it is trained, of the section of ``train`` that it is
+            configured by: ``"flow"``, ``"mapping"``.
+        module: Holds all that is fitted and stored.
+        parts: Names of the score parts that :meth:`maps` gives.
+        published: The source's own weights of these parts.
+        trained: Whether it has a loss to descend; else :meth:`prepare` is all there is to it.
+        exact: Whether its maps need float32 throughout: distances, not networks.
+        shared: Whether a fitted one is kept in the store, for every run that wants the same.
     """
 
     name: str
     module: nn.Module
+    parts: tuple[str, ...]
+    published: tuple[float, ...]
+    trained: bool = True
+    exact: bool = False
+    shared: bool = False
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What decides its weights besides its training: kind and sections of the configuration."""
+        return {"kind": type(self).__name__}
+
+    def prepare(self, seen: ViewedFeatures, stop: StopRequest | None = None) -> None:  # noqa: B027
+        """Measure what is measured, not trained, on the training features; comes before the first epoch.
+
+        Args:
+            seen: Features of the training images.
+            stop: Asks to stop, for what takes long.
+        """
+
+    @abstractmethod
+    def maps(self, *batch: Tensor) -> Tensor:
+        """Score parts of a batch, (B, P, H, W): a (B, C, H, W) a table, then what earlier stages made."""
 
     def loss(self, *batch: Tensor) -> Tensor:
-        """The mean loss of a batch, one tensor (B, C, H, W) a table: a scalar of the order of one."""
-        ...
+        """The mean loss of a batch, tensors as for :meth:`maps`: a scalar of the order of one."""
+        raise NotImplementedError(f"stage {self.name} is not trained")
 
 
-class FlowStage:
+class FlowStage(Stage):
     r"""Stage one: maximum likelihood of y under the flow (eq. 8), for one dimension.
 
     .. math:: L = \frac{1}{CHW}\left(\frac{\|z\|^2}{2} - \log|\det dz/dy|\right)
 
     Args:
         flow: The TNF.
+        pool: Sigma of the Gaussian that z is averaged with before its norm; 0 for none.
     """
 
     name = "flow"
+    parts = ("norm",)
+    published = (0.5,)  # ||z||^2 / 2
+    shared = True
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, pool: float = 0.0) -> None:
+        self.flow = flow
         self.module: nn.Module = flow
+        self.pool = pool
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The flow's section."""
+        return {"flow": _plain(self.flow.config)}
+
+    def prepare(self, seen: ViewedFeatures, stop: StopRequest | None = None) -> None:
+        """Measure each channel's mean and deviation on the images as they are."""
+        (table,) = seen.features.tables
+        self.flow.standardise.fit(table, seen.rows_NV[:, 0])
 
     def loss(self, *batch: Tensor) -> Tensor:
         """Of (y_BCHW,): a scalar."""
@@ -50,31 +105,64 @@ class FlowStage:
         loss: Tensor = (0.5 * z_BCHW.square().sum() - logdet_B.sum()) / z_BCHW.numel()
         return loss
 
+    def maps(self, *batch: Tensor) -> Tensor:
+        """``||z||^2`` at each position of (y_BCHW,), or of (y_BCHW, z_BCHW) where z is known already."""
+        z_BCHW = batch[1] if len(batch) > 1 else self.latents(batch[0])
+        return squared_norm(z_BCHW, self.pool).unsqueeze(1)
 
-class MappingStage:
+    def latents(self, y_BCHW: Tensor) -> Tensor:
+        """``z = TNF(y)``, rounded as it is stored: a score is the same with and without a store."""
+        z_BCHW: Tensor = self.flow(y_BCHW)[0]
+        return z_BCHW.half().float()
+
+
+class MappingStage(Stage):
     r"""Stage two: both mapping errors (eqs. 11 to 13), on stored y and z; backbone and flow are frozen.
 
     .. math:: L = \mathrm{mean}\,(y - \mathrm{SMNN}(z))^2 + \mathrm{mean}\,(z - \mathrm{TMNN}(y))^2
 
     Args:
-        bmr: Both mapping networks.
+        mapping: Both mapping networks.
         standardise: What brings y to the scale of z, normally ``flow.standardise``; None takes y as it is.
             The paper adds raw errors of y to errors of z, whose sizes then depend on the backbone.
+        pool: Sigma of the Gaussian that error vectors are averaged with before their norm; 0 for none.
     """
 
     name = "mapping"
+    parts = ("source", "target", "norm")
+    published = (0.5, 0.5, 0.0)  # eq. 14
 
-    def __init__(self, bmr: BidirectionalMapping, standardise: Standardise | None = None) -> None:
-        self.module: nn.Module = bmr
-        self.standardise = deepcopy(
-            standardise
-        )  # moves to the device on its own, and is no part of the module
+    def __init__(
+        self, mapping: BidirectionalMapping, standardise: Standardise | None = None, pool: float = 0.0
+    ) -> None:
+        self.mapping = mapping
+        self.module: nn.Module = mapping
+        self._standardise = standardise
+        self.pool = pool
+
+    def standardised(self, y_BCHW: Tensor) -> Tensor:
+        """Source features on the scale that the flow works on."""
+        return y_BCHW if self._standardise is None else self._standardise(y_BCHW)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The mapping's kind and section."""
+        return {"kind": type(self.mapping).__name__, "mapping": _plain(self.mapping.config)}
 
     def loss(self, *batch: Tensor) -> Tensor:
         """Of (y_BCHW, z_BCHW): a scalar."""
-        y_BCHW, z_BCHW = batch
-        if self.standardise is not None:
-            y_BCHW = self.standardise.to(y_BCHW.device)(y_BCHW)
+        y_BCHW, z_BCHW = self.standardised(batch[0]), batch[1]
         y_hat_BCHW, z_hat_BCHW = self.module(y_BCHW, z_BCHW)
         loss: Tensor = (y_BCHW - y_hat_BCHW).square().mean() + (z_BCHW - z_hat_BCHW).square().mean()
         return loss
+
+    def maps(self, *batch: Tensor) -> Tensor:
+        """``||y - y_hat||^2``, ``||z - z_hat||^2`` and ``||z||^2`` at each position of (y_BCHW, z_BCHW)."""
+        y_BCHW, z_BCHW = self.standardised(batch[0]), batch[1]
+        y_hat_BCHW, z_hat_BCHW = self.module(y_BCHW, z_BCHW)
+        errors = (y_BCHW - y_hat_BCHW.float(), z_BCHW - z_hat_BCHW.float(), z_BCHW)
+        return torch.stack([squared_norm(error, self.pool) for error in errors], dim=1)
+
+
+def _plain(section: Section) -> dict[str, Any]:
+    return section.model_dump(mode="json")

@@ -212,9 +212,9 @@ def share_of(count: int, workers: Workers) -> range:
     return range(count * workers.rank // workers.count, count * (workers.rank + 1) // workers.count)
 
 
-def concatenated(part: Tensor, workers: Workers) -> Tensor:
-    """All workers' rows, in the order of :func:`share_of`."""
-    return part if workers.count == 1 else torch.cat(workers.gather(part))
+def in_order(part: list[T], workers: Workers) -> list[T]:
+    """All workers' parts, in the order of :func:`share_of`."""
+    return [one for some in workers.gather(part) for one in some]
 
 
 def same_weights(module: nn.Module, workers: Workers) -> None:

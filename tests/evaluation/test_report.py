@@ -78,6 +78,7 @@ def summary(**changes):
         "selection": {
             "on": "validation",
             "auroc": 0.97,
+            "parts": ["source", "target", "norm"],
             "weights": [0.5, 0.5, 0.0],
             "reduction": "topk",
             "false_reject_rate": 0.05,

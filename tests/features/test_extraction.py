@@ -19,7 +19,7 @@ from nfbmr.data.pictures import Picture, ViewOp, picture_of, prepare
 from nfbmr.data.samples import Sample
 from nfbmr.errors import ImageError, Interrupted, OutputError
 from nfbmr.features.backbone import load_backbone
-from nfbmr.features.extraction import extract, weights_of
+from nfbmr.features.extraction import extract
 from nfbmr.features.shards import shard_paths
 from nfbmr.features.store import FeatureStore
 from nfbmr.features.upkeep import list_spaces
@@ -65,7 +65,7 @@ def test_features_are_what_the_backbone_gives_for_the_prepared_picture(
     got = extract(pictures, CONFIG, store)
     assert (got.computed, got.reused, got.failed) == (9, 0, {})
     backbone = load_backbone(CONFIG)
-    assert weights_of(got) == backbone.weights_digest
+    assert got.weights_digest == backbone.weights_digest
     assert tuple(table.shape for table in got.tables) == tuple(backbone.shapes(64).values())
     x = torch.stack(
         [

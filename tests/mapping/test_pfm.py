@@ -15,7 +15,7 @@ from nfbmr.training.stages import MappingStage
 
 
 def pfm(channels: int, latent: int, seed: int = 0) -> BPFM:
-    return BPFM(channels, MappingConfig(pfm_latent=latent), seed)
+    return BPFM(channels, channels, latent, MappingConfig(), seed)
 
 
 def direction(mapping: BPFM, before: nn.Sequential, after: nn.Sequential) -> list[nn.Module]:
@@ -104,6 +104,7 @@ def test_it_learns_a_linear_map() -> None:
 
 
 def test_the_method_builds_it(tiny) -> None:
-    detector = build(tiny(method="nf-b-pfm", mapping__pfm_latent=5), (6, 2, 2), "")
-    assert isinstance(detector.mapping, BPFM)
-    assert detector.mapping.shared.out_channels == 5
+    detector = build(tiny(method="nf-b-pfm", mapping__pfm_latent=[5]), ((6, 2, 2),), "")
+    mapping = detector.networks.modules()["mapping"]
+    assert isinstance(mapping, BPFM)
+    assert mapping.shared.out_channels == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from nfbmr.config import ScoringConfig
-from nfbmr.methods.table import METHODS
+from nfbmr.errors import ConfigError
 from nfbmr.scoring.fusion import (
     FOLDS,
     Scorer,
@@ -24,8 +25,10 @@ from nfbmr.scoring.fusion import (
     select_scorer,
     threshold_at,
 )
-from nfbmr.scoring.maps import PARTS, part_maps, smoothed
+from nfbmr.scoring.maps import smoothed, squared_norm
 
+PARTS = ("source", "target", "norm")
+PUBLISHED = (0.5, 0.5, 0.0)
 FEW = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=30)
 
 
@@ -54,48 +57,30 @@ def test_threshold_holds_for_new_good_images():
     assert torch.stack(rejected).mean() == pytest.approx(0.1, abs=0.015)
 
 
-def test_paper_score_is_equation_14():
-    y, z, y_hat, z_hat = torch.randn(4, 2, 6, 3, 5)
-    expected = ((y - y_hat).square().sum(1) + (z - z_hat).square().sum(1)) / 2
-    fused = Scorer(METHODS["nf-bmr"].paper_weights).fuse(part_maps(y, z, y_hat, z_hat))
-    torch.testing.assert_close(fused, expected)
-
-
-def test_flow_alone_scores_half_the_squared_norm():
-    y, z = torch.randn(2, 2, 6, 3, 5)
-    torch.testing.assert_close(
-        Scorer(METHODS["nf"].paper_weights).fuse(part_maps(y, z)), z.square().sum(1) / 2
-    )
-
-
 def test_pooling_keeps_what_neighbours_share():
     shared = torch.randn(6).view(1, 6, 1, 1).expand(2, 6, 5, 7)
-    torch.testing.assert_close(part_maps(shared, shared, pool=1.0), part_maps(shared, shared))
+    torch.testing.assert_close(squared_norm(shared, 1.0), squared_norm(shared))
 
 
 @given(st.integers(0, 2**31), st.floats(0.5, 3.0))
 def test_pooling_averages_scatter_out_and_smoothing_the_map_does_not(seed, sigma):
     z = torch.randn(4, 32, 12, 12, generator=torch.Generator().manual_seed(seed))
-    norm = part_maps(z, z)[:, 2]
-    assert part_maps(z, z, pool=sigma)[:, 2].mean() < 0.6 * norm.mean()
+    norm = squared_norm(z)
+    assert squared_norm(z, sigma).mean() < 0.6 * norm.mean()
     assert smoothed(norm, sigma).mean() == pytest.approx(float(norm.mean()), rel=0.1)
 
 
 def test_pooling_never_mixes_images_or_channels():
-    y, z, y_hat, z_hat = torch.randn(4, 3, 6, 4, 5)
-    together = part_maps(y, z, y_hat, z_hat, pool=1.0)
-    alone = torch.cat(
-        [part_maps(*x, pool=1.0) for x in zip(*(t.split(1) for t in (y, z, y_hat, z_hat)), strict=True)]
-    )
-    torch.testing.assert_close(together, alone)
-    order = torch.randperm(6)
-    torch.testing.assert_close(together, part_maps(*(t[:, order] for t in (y, z, y_hat, z_hat)), pool=1.0))
+    error = torch.randn(3, 6, 4, 5)
+    together = squared_norm(error, 1.0)
+    torch.testing.assert_close(together, torch.cat([squared_norm(one, 1.0) for one in error.split(1)]))
+    torch.testing.assert_close(together, squared_norm(error[:, torch.randperm(6)], 1.0))
 
 
 def test_an_absent_part_does_not_touch_the_score():
     maps = torch.rand(2, 3, 4, 4)
     maps[:, 0] = torch.nan
-    assert torch.isfinite(Scorer((0.0, 0.0, 1.0)).fuse(maps)).all()
+    assert torch.isfinite(Scorer(PARTS, (0.0, 0.0, 1.0)).fuse(maps)).all()
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.7, 4.0])
@@ -113,7 +98,7 @@ def test_reductions_are_ordered():
 
 def test_scorer_survives_json():
     center, scale = torch.rand(2, 3, 4, 4)
-    scorer = Scorer((0.2, 0.3, 0.5), center, scale, "topk", 0.1, 1.5, 7.25)
+    scorer = Scorer(PARTS, (0.2, 0.3, 0.5), center, scale, "topk", 0.1, 1.5, 7.25)
     again = Scorer.from_json(json.loads(json.dumps(scorer.as_json())))
     maps = torch.rand(2, 3, 4, 4)
     assert again.score(maps).tolist() == scorer.score(maps).tolist()
@@ -140,7 +125,7 @@ def test_selection_finds_the_part_and_reduction_that_tell(part):
         _each(defective),
         ScoringConfig(smooth=0.0),
         parts=PARTS,
-        paper_weights=(0.5, 0.5, 0.0),
+        published=PUBLISHED,
         false_reject_rate=0.1,
     )
     assert selection.auroc == 1.0
@@ -159,7 +144,7 @@ def test_within_one_standard_error_the_candidate_with_most_evidence_wins():
         _each(defective),
         ScoringConfig(),
         parts=PARTS,
-        paper_weights=(0.5, 0.5, 0.0),
+        published=PUBLISHED,
         false_reject_rate=0.1,
     )
     assert all(chosen.scorer.weights)
@@ -175,20 +160,52 @@ def test_selection_keeps_to_what_is_fixed_and_to_the_parts_that_exist():
         _each(defective),
         fixed,
         parts=PARTS,
-        paper_weights=(0.5, 0.5, 0.0),
+        published=PUBLISHED,
         false_reject_rate=0.1,
     )
     assert chosen.scorer.weights == (1.0, 0.0, 0.0)
     assert chosen.scorer.reduction == "mean"
-    alone = select_scorer(
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0, 0.0, 0.0)])
+def test_weights_are_those_of_the_parts_there_are(weights):
+    good, defective = (_each(maps) for maps in _maps(telling="norm"))
+    config = ScoringConfig(weights=weights)
+    with pytest.raises(ConfigError, match=r"source, target, norm"):
+        select_scorer(good, defective, config, parts=PARTS, published=PUBLISHED, false_reject_rate=0.1)
+
+
+def test_a_score_of_the_whole_image_is_taken_as_it_is_and_never_mixed_into_the_map():
+    generator = torch.Generator().manual_seed(3)
+    good, defective = torch.rand(2, 40, 2, 6, 6, generator=generator)
+    for maps, shift in ((good, 0.0), (defective, 2.0)):
+        maps[:, 1] = (torch.rand(40, generator=generator) + shift)[:, None, None]
+    chosen = select_scorer(
         _each(good),
         _each(defective),
-        ScoringConfig(),
-        parts=("norm",),
-        paper_weights=(0.0, 0.0, 0.5),
+        ScoringConfig(reduction="image"),
+        parts=("patch", "image"),
+        published=(1.0, 0.0),
         false_reject_rate=0.1,
     )
-    assert {tuple(c["weights"]) for c in alone.candidates} == {(0.0, 0.0, 1.0)}
+    scorer = chosen.scorer
+    assert chosen.auroc == 1.0
+    assert scorer.weights == (1.0, 0.0)
+    assert (scorer.score(defective) > scorer.threshold).all()
+    torch.testing.assert_close(scorer.fuse(good), replace(scorer, reduction="max").fuse(good))
+    for refused in (ScoringConfig(weights=(0.5, 0.5)), ScoringConfig(weights=(0.0, 1.0))):
+        with pytest.raises(ConfigError, match="whole image"):
+            select_scorer(
+                _each(good), _each(defective), refused, parts=("patch", "image"),
+                published=(1.0, 0.0), false_reject_rate=0.1,
+            )  # fmt: skip
+
+
+def test_only_a_method_with_a_score_of_its_own_has_it():
+    good, defective = (_each(maps) for maps in _maps(telling="norm"))
+    config = ScoringConfig(reduction="image")
+    with pytest.raises(ConfigError, match="no score of its own"):
+        select_scorer(good, defective, config, parts=PARTS, published=PUBLISHED, false_reject_rate=0.1)
 
 
 @pytest.mark.parametrize("normalise", ["part", "position"])
@@ -196,7 +213,10 @@ def test_normalising_makes_parts_comparable(normalise):
     good, _ = _maps(telling="norm")
     good = good * torch.tensor([1.0, 100.0, 1e4]).view(3, 1, 1)
     center, scale = normal_statistics(good, normalise)
-    maps = [Scorer(tuple(float(p == part) for p in range(3)), center, scale).fuse(good) for part in range(3)]
+    maps = [
+        Scorer(PARTS, tuple(float(p == part) for p in range(3)), center, scale).fuse(good)
+        for part in range(3)
+    ]
     for one in maps:
         assert float(one.std()) == pytest.approx(float(maps[0].std()), rel=0.1)
 
@@ -217,7 +237,7 @@ def test_normalising_by_position_finds_what_is_odd_for_its_place():
             _each(defective),
             config,
             parts=PARTS,
-            paper_weights=(0.5, 0.5, 0.0),
+            published=PUBLISHED,
             false_reject_rate=0.1,
         ).auroc
 
@@ -226,7 +246,7 @@ def test_normalising_by_position_finds_what_is_odd_for_its_place():
 
 def test_parts_that_do_not_vary_are_left_finite():
     center, scale = normal_statistics(torch.zeros(5, 3, 2, 2), "position")
-    assert torch.isfinite(Scorer((1.0, 1.0, 1.0), center, scale).fuse(torch.ones(1, 3, 2, 2))).all()
+    assert torch.isfinite(Scorer(PARTS, (1.0, 1.0, 1.0), center, scale).fuse(torch.ones(1, 3, 2, 2))).all()
 
 
 def test_threshold_holds_for_new_parts_when_few_images_set_it():
@@ -239,7 +259,7 @@ def test_threshold_holds_for_new_parts_when_few_images_set_it():
         good = UnitMaps(maps, tuple(f"part {i // 5}" for i in range(120)))
         config = ScoringConfig(reduction="topk", topk=(0.2,), weights=(1.0, 1.0, 1.0), smooth=0.0)
         chosen = select_scorer(
-            good, good, config, parts=PARTS, paper_weights=(0.5, 0.5, 0.0), false_reject_rate=0.1
+            good, good, config, parts=PARTS, published=PUBLISHED, false_reject_rate=0.1
         ).scorer
         new = torch.randn(200, 3, 8, 8, generator=generator) + 5
         rejected.append((chosen.score(new) > chosen.threshold).double().mean())

@@ -8,6 +8,7 @@ from nfbmr.config import FlowConfig, MappingConfig
 from nfbmr.features.table import TensorTable
 from nfbmr.flows.flow import Flow
 from nfbmr.mapping.bmr import BMR
+from nfbmr.scoring.fusion import Scorer
 from nfbmr.training.stages import FlowStage, MappingStage
 
 
@@ -37,6 +38,26 @@ def test_stage_two_is_the_mean_of_both_errors() -> None:
     y, z = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     expected = torch.nn.functional.mse_loss(bmr.source(z), y) + torch.nn.functional.mse_loss(bmr.target(y), z)
     torch.testing.assert_close(MappingStage(bmr).loss(y, z), expected)
+
+
+def test_stage_two_judges_by_equation_14():
+    flow = Flow((3, 4, 4), FlowConfig(hidden=4), seed=0)
+    stage = MappingStage(BMR(3, MappingConfig(latent=4)), flow.standardise)
+    y, z = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    y_hat, z_hat = stage.mapping(y, z)
+    expected = ((y - y_hat).square().sum(1) + (z - z_hat).square().sum(1)) / 2
+    fused = Scorer(stage.parts, stage.published).fuse(stage.maps(y, z))
+    torch.testing.assert_close(fused, expected)
+
+
+def test_stage_one_judges_by_half_the_squared_norm_whether_z_is_known_or_not():
+    flow = Flow((3, 4, 4), FlowConfig(hidden=4), seed=0)
+    stage = FlowStage(flow)
+    y = torch.randn(2, 3, 4, 4)
+    z = stage.latents(y)
+    fused = Scorer(stage.parts, stage.published).fuse(stage.maps(y, z))
+    torch.testing.assert_close(fused, z.square().sum(1) / 2)
+    torch.testing.assert_close(stage.maps(y), stage.maps(y, z))
 
 
 def test_stage_two_standardises_y_as_the_flow_does_and_trains_nothing_of_it() -> None:

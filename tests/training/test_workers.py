@@ -12,7 +12,7 @@ from nfbmr.errors import ImageError, Interrupted, OutputError, Pruned
 from nfbmr.features.table import TensorTable
 from nfbmr.training.batches import Batches
 from nfbmr.training.stopping import StopRequest
-from nfbmr.training.workers import Alone, concatenated, same_weights, share_of
+from nfbmr.training.workers import Alone, in_order, same_weights, share_of
 
 KINDS = ("flow", "mapping")
 TOLERANCE = 1e-6
@@ -63,7 +63,7 @@ def words(workers):
         workers.gather({"rank": rank, "rows": torch.arange(3 * rank)}),
         workers.from_first(lambda: f"made by {rank}"),
         [workers.any(flag) for flag in (False, rank == 1, True)],
-        concatenated(torch.arange(5)[list(share_of(5, workers))], workers).tolist(),
+        in_order(list(share_of(5, workers)), workers),
         module.weight.mean().item(),
     )
 

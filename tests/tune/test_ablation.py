@@ -20,7 +20,7 @@ from nfbmr.cli.main import main
 from nfbmr.data.synthesize import CLASSES, synthesize
 from nfbmr.errors import ConfigError, Interrupted
 from nfbmr.layers import option_layer, set_layer
-from nfbmr.methods.table import METHODS
+from nfbmr.methods.table import method_defaults
 from nfbmr.paths import RunPaths
 from nfbmr.records import read_record
 from nfbmr.resolve import Layer, resolve
@@ -38,7 +38,7 @@ TINY = {
     "flow.hidden": 4,
     "flow.kernels": [3],
     "mapping.latent": 4,
-    "mapping.pfm_latent": 4,
+    "mapping.pfm_latent": [4],
     "train.flow.epochs": 2,
     "train.mapping.epochs": 1,
     "train.precision": "fp32",
@@ -58,7 +58,7 @@ def two_textures(tmp_path_factory):
 def resolved(root: Path, data: Path, **more):
     values = {"output": str(root / "runs"), "store": str(root / "store"), "data.path": str(data), **TINY}
     layers = [Layer("tiny.yaml", values | {key.replace("__", "."): v for key, v in more.items()})]
-    return resolve(layers, methods={name: method.defaults for name, method in METHODS.items()})
+    return resolve(layers, methods=method_defaults())
 
 
 def rows(text: str) -> Lattice:
@@ -349,7 +349,7 @@ def test_what_rows_set_is_not_set_on_the_command_line_as_well(tmp_path, textures
     given_ = resolve(
         [Layer("tiny.yaml", TINY), set_layer(["flow.blocks=3"]),
          option_layer({"data.path": ("--data", str(textures))})],
-        methods={name: method.defaults for name, method in METHODS.items()},
+        methods=method_defaults(),
     )  # fmt: skip
     lattice = rows("rows: {a: {flow.blocks: 2}, b: {flow.blocks: 4}}")
     with pytest.raises(ConfigError, match="leave that out"):

@@ -7,10 +7,11 @@ from collections import Counter
 import pytest
 
 from nfbmr.config import Config
+from nfbmr.methods.table import sharing_key
 from tune.paths import SweepPaths
 from tune.plan import SAMPLERS, SweepPlan
 from tune.space import Space
-from tune.study import GRACE, Study, flow_signature, scaled_step
+from tune.study import GRACE, Study, scaled_step
 from tune.suggesting import STARTUP
 from tune.tasks import Outcome, Task
 
@@ -285,7 +286,7 @@ def test_trials_that_share_a_flow_do_not_run_at_once_where_there_is_a_choice(mak
     clashes = 0
     for _ in range(30):
         task = study.next()
-        clashes += flow_signature(task) in {flow_signature(other) for other in running}
+        clashes += sharing_key(task.config) in {sharing_key(other.config) for other in running}
         running.append(task)
         if len(running) == 2:
             finish(study, running.pop(0))

@@ -1,0 +1,87 @@
+"""What a method is: networks between stored features and score parts, and the stages that fit them.
+
+A method's file holds one :class:`Networks` and the :class:`~nfbmr.training.stages.Stage` classes that it
+needs beyond those there are. :mod:`nfbmr.methods.table` gives it a name and a configuration. Everything
+else is shared: data, features, fitting, selection, evaluation, pictures, tracking. A method of one's own:
+``docs/own-method.md``.
+
+Shapes: B batch, C channels, H W the feature map, P score parts.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from nfbmr.config import Config
+from nfbmr.errors import BackboneError
+from nfbmr.features.table import Features, Shape
+from nfbmr.training.stages import Stage
+
+
+class Networks(ABC):
+    """A method's networks and stages; the subclass makes both in its constructor.
+
+    Args:
+        shapes: (C, H, W) of each table of features.
+        config: The run's; ``config.seed`` draws the first weights.
+
+    Attributes:
+        reads: ``joined``: all tables as one, averaged to the coarsest map and concatenated; ``apart``: as
+            they are stored, in the order of :func:`~nfbmr.features.passes.passes_of`.
+        stages: In the order in which they are fitted. The last one judges.
+        keeps_latents: Whether what the first stage makes of features is stored, for later stages and for
+            scores.
+        localises: Whether its maps have positions.
+    """
+
+    reads: ClassVar[Literal["joined", "apart"]] = "joined"
+    keeps_latents: ClassVar[bool] = False
+    localises: ClassVar[bool] = True
+    stages: tuple[Stage, ...]
+
+    def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
+        self.shapes, self.config = shapes, config
+
+    @classmethod
+    def arranged(cls, features: Features) -> Features:
+        """Features as the method reads them."""
+        return features.joined() if cls.reads == "joined" else features
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the score parts."""
+        return self.stages[-1].parts
+
+    def modules(self) -> dict[str, nn.Module]:
+        """What is stored, by stage."""
+        return {stage.name: stage.module for stage in self.stages}
+
+    def latents(self, *y: Tensor) -> Tensor:
+        """What is stored of a batch of features, (B, C, H, W), where the method keeps latents."""
+        raise NotImplementedError("this method keeps no latents")
+
+    def maps(self, *batch: Tensor) -> Tensor:
+        """Score parts of a batch, (B, P, H, W); see :meth:`nfbmr.training.stages.Stage.maps`."""
+        return self.stages[-1].maps(*batch)
+
+    def embeddings(self, *batch: Tensor) -> dict[str, Tensor]:
+        """Means over positions, (B, C), by the name of their space; S are the source features."""
+        return {"S": batch[0].float().mean((2, 3))}
+
+
+def only(shapes: tuple[Shape, ...], method: str) -> Shape:
+    """The one shape of a method that reads one table.
+
+    Raises:
+        BackboneError: There are several.
+    """
+    if len(shapes) != 1:
+        raise BackboneError(
+            f"{method} reads one map of features, and there are {len(shapes)}",
+            where="features",
+            fix="leave features.scales at [1] and features.target.backbone at null",
+        )
+    return shapes[0]

@@ -1,0 +1,49 @@
+r"""NF-BMR: a flow, and two mapping networks between the features and its latents (Zhang et al. 2024).
+
+.. math::
+    z &= \mathrm{TNF}(y), \qquad \hat z = \mathrm{TMNN}(y), \qquad \hat y = \mathrm{SMNN}(z) \\
+    \mathrm{map}(i, j) &= \left(\|y - \hat y\|^2 + \|z - \hat z\|^2\right) / 2
+
+Its ablation NF + B-PFM has B-PFM's 1x1 networks instead of the BMR (Table 5, row 4).
+``docs/methods/nf-bmr.md``, ``docs/methods/nf-b-pfm.md``.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from nfbmr.config import Config
+from nfbmr.features.table import Shape
+from nfbmr.mapping.bidirectional import BidirectionalMapping
+from nfbmr.mapping.bmr import BMR
+from nfbmr.mapping.pfm import BPFM
+from nfbmr.methods.nf import NF
+from nfbmr.training.stages import MappingStage
+
+
+class NFBMR(NF):
+    """Two stages: the TNF, then both mapping networks on stored features and latents."""
+
+    def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
+        super().__init__(shapes, config)
+        self.mapping = self._mapping(self.flow.shape_CHW[0], config)
+        second = MappingStage(self.mapping, self.flow.standardise, config.scoring.pool)
+        self._second = second
+        self.stages = (*self.stages, second)
+
+    def _mapping(self, channels: int, config: Config) -> BidirectionalMapping:
+        return BMR(channels, config.mapping, seed=config.seed + 1)
+
+    def embeddings(self, *batch: Tensor) -> dict[str, Tensor]:
+        """S source features, T mapped to the target domain, NF latents."""
+        found = super().embeddings(*batch)
+        mapped_BCHW = self.mapping.target(self._second.standardised(batch[0]))
+        return {"S": found["S"], "T": mapped_BCHW.float().mean((2, 3)), "NF": found["NF"]}
+
+
+class NFBPFM(NFBMR):
+    """The same with B-PFM's 1x1 networks."""
+
+    def _mapping(self, channels: int, config: Config) -> BidirectionalMapping:
+        latent = config.mapping.pfm_latent[0]
+        return BPFM(channels, channels, latent, config.mapping, seed=config.seed + 1)

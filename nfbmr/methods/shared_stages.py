@@ -1,0 +1,64 @@
+"""Fitted stages in the store: ``<store>/flows/<key>/flow.safetensors``, and ``flow.json``, which says all."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nfbmr.errors import Interrupted, NfbmrError
+from nfbmr.paths import read_json, write_json
+from nfbmr.tensors import read_tensors, write_tensors
+from nfbmr.training.stages import Stage
+from nfbmr.training.stopping import StopRequest
+
+log = logging.getLogger(__name__)
+
+
+def save_stage(stage: Stage, folder: Path, meta: Mapping[str, Any]) -> None:
+    """Write a fitted stage into its folder of the store."""
+    write_tensors(folder / "flow.safetensors", stage.module.state_dict())
+    # Written last: a flow is in the store once its description is.
+    write_json(folder / "flow.json", meta)
+
+
+def load_stage(stage: Stage, folder: Path) -> Mapping[str, Any] | None:
+    """Take a stored flow; None where there is none, or where it is damaged and has to be trained again."""
+    if not (folder / "flow.json").exists():
+        return None
+    try:
+        meta: Mapping[str, Any] = read_json(folder / "flow.json")
+        stage.module.load_state_dict(read_tensors(folder / "flow.safetensors"))
+    except (NfbmrError, RuntimeError) as error:
+        log.warning("a stored flow is damaged and is trained again: %s", error)
+        return None
+    return meta
+
+
+@contextmanager
+def only_one(folder: Path, stop: StopRequest | None) -> Iterator[None]:
+    """Hold the folder's lock; the kernel lets go of it when the process dies."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as handle:
+        told = False
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    log.info("stage one: another process trains this flow; waiting for it")
+                    told = True
+            if stop is not None and stop.requested:
+                raise Interrupted(
+                    "stopped while waiting for a flow that another process trains",
+                    where=folder,
+                    fix="run the same command again",
+                )
+            time.sleep(0.5)
+        yield

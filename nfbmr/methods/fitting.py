@@ -13,7 +13,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ from nfbmr.features.store import FeatureStore, SpaceSpec
 from nfbmr.features.table import FeatureTable, ViewedFeatures
 from nfbmr.methods.detector import Detector
 from nfbmr.methods.shared_stages import load_stage, only_one, save_stage
-from nfbmr.scoring.fusion import Selection, UnitMaps, auroc_error, check_scoring, select_scorer
+from nfbmr.scoring.fusion import Selection, UnitMaps, check_scoring, select_scorer
+from nfbmr.scoring.ranking import auroc_influence
 from nfbmr.training.batches import Batches
+from nfbmr.training.choice import Verdict
 from nfbmr.training.compute import autocast
 from nfbmr.training.loop import train_stage
 from nfbmr.training.stages import Stage
@@ -36,7 +38,7 @@ from nfbmr.training.workers import ALONE, Workers, in_order, same_weights, share
 
 log = logging.getLogger(__name__)
 
-SELECTION_VERSION = 4
+SELECTION_VERSION = 5
 """Raised when another epoch would be chosen from the same validation set: old flows are then not found."""
 
 OnEpoch = Callable[[str, int, Mapping[str, float]], None]
@@ -223,7 +225,7 @@ class Fitting:
         )
         return Fitted(tuple(result.history), result.epoch)
 
-    def _validation(self, stage: Stage) -> dict[str, float]:
+    def _validation(self, stage: Stage) -> Verdict:
         """How well the stage tells held-out good images from synthetic defects; and its loss on good ones.
 
         The loss on held-out images is recorded and does not choose: on few distinct parts it turns within
@@ -235,8 +237,9 @@ class Fitting:
         )
         good = maps_of(detector, data.good, z_good, workers, stage=stage)
         defective = maps_of(detector, data.defective, z_defective, workers, stage=stage)
-        judged = self._judged(stage, good, defective)
-        return {**judged, "validation_loss": self._validation_loss(stage, z_good)}
+        verdict = self._judged(stage, good, defective)
+        loss = self._validation_loss(stage, z_good)
+        return replace(verdict, metrics={**verdict.metrics, "validation_loss": loss})
 
     def _validation_loss(self, stage: Stage, z: FeatureTable | None) -> float:
         total, device = 0.0, self.detector.device
@@ -248,16 +251,18 @@ class Fitting:
             total += float(loss) * len(chunk)
         return sum(self.workers.gather(total)) / len(self.data.good)
 
-    def _judged(self, stage: Stage, good_NPHW: Tensor, defective_NPHW: Tensor) -> dict[str, float]:
-        """The AUROC as the epoch's objective, and its standard error as what two epochs may differ by."""
+    def _judged(self, stage: Stage, good_NPHW: Tensor, defective_NPHW: Tensor) -> Verdict:
+        """The AUROC as the epoch's objective, and what each part photographed adds to it."""
         good = UnitMaps(good_NPHW, units_of(self.data.good_samples))
         defective = UnitMaps(defective_NPHW, units_of(self.data.defective_samples))
         scoring = self._scoring(stage)
-        auroc = self.workers.from_first(
-            lambda: choose_scorer(self.detector.config, stage, good, defective, scoring).auroc
-        )
-        error = auroc_error(auroc, len(good_NPHW), len(defective_NPHW))
-        return {"objective": auroc, "tolerance": error, "validation_auroc": auroc}
+
+        def judge() -> Verdict:
+            chosen = choose_scorer(self.detector.config, stage, good, defective, scoring)
+            influence_U = auroc_influence(chosen.good_N, chosen.defective_M, good.units, defective.units)
+            return Verdict({"objective": chosen.auroc, "validation_auroc": chosen.auroc}, influence_U)
+
+        return self.workers.from_first(judge)
 
 
 def choose_scorer(

@@ -18,6 +18,7 @@ from torch import Tensor
 from nfbmr.config import ScoringConfig
 from nfbmr.errors import ConfigError
 from nfbmr.scoring.maps import smoothed
+from nfbmr.scoring.ranking import auroc, auroc_error
 
 REDUCTIONS = ("max", "mean", "topk")
 """How a map becomes one number: its maximum, its mean, or the mean of its highest share of positions."""
@@ -130,11 +131,15 @@ class Selection:
     Attributes:
         scorer: The choice, threshold included.
         auroc: Image AUROC of the choice, good against synthetic (or, where asked for, test) defects.
+        good_N: Scores of the good images by the choice, each unit judged by the others.
+        defective_M: Scores of the defective images, likewise.
         candidates: Every candidate's weights, reduction and AUROC, best first.
     """
 
     scorer: Scorer
     auroc: float
+    good_N: Tensor
+    defective_M: Tensor
     candidates: tuple[Mapping[str, Any], ...]
 
 
@@ -188,18 +193,19 @@ def select_scorer(
     best_auroc, best = max((o for o in options if o[0] >= near), key=lambda option: _evidence(option[1]))
     good_NHW, defective_MHW = best.fuse(good_NPHW), best.fuse(defective_MPHW)
     low, high = float(np.quantile(good_NHW.numpy(), 0.9)), float(np.quantile(defective_MHW.numpy(), 0.999))
+    good_N, defective_M = best.score(good_NPHW, good_NHW), best.score(defective_MPHW, defective_MHW)
     center_PHW, scale_PHW = normal_statistics(good.maps_NPHW, normalise)
     chosen = replace(
         best,
         center_PHW=center_PHW,
         scale_PHW=scale_PHW,
-        threshold=threshold_at(best.score(good_NPHW, good_NHW), false_reject_rate),
+        threshold=threshold_at(good_N, false_reject_rate),
         colours=(low, max(high, low + 1e-6)),
     )
     rows = tuple(
         {"weights": list(s.weights), "reduction": reduction_name(s), "auroc": value} for value, s in options
     )
-    return Selection(chosen, best_auroc, rows)
+    return Selection(chosen, best_auroc, good_N, defective_M, rows)
 
 
 def check_scoring(config: ScoringConfig, parts: tuple[str, ...]) -> None:
@@ -295,32 +301,6 @@ def threshold_at(good_N: Tensor, false_reject_rate: float) -> float:
     n = len(ordered_N)
     k = min(n, math.ceil((n + 1) * (1 - false_reject_rate) - 1e-9))
     return float(ordered_N[k - 1])
-
-
-def auroc(good_N: Tensor, defective_M: Tensor) -> float:
-    """Probability that a defective image scores higher than a good one, ties counting half.
-
-    Example:
-        >>> auroc(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 2.0]))
-        0.875
-    """
-    ordered_N = good_N.double().sort().values
-    values_M = defective_M.double()
-    below = torch.searchsorted(ordered_N, values_M, right=False)
-    not_above = torch.searchsorted(ordered_N, values_M, right=True)
-    return float((below + not_above).double().mean() / (2 * len(ordered_N)))
-
-
-def auroc_error(value: float, good: int, defective: int) -> float:
-    """Standard error of an AUROC of that value on that many images (Hanley & McNeil 1982, eq. 1).
-
-    Example:
-        >>> round(auroc_error(0.9, 100, 100), 3)
-        0.023
-    """
-    q1, q2 = value / (2 - value), 2 * value**2 / (1 + value)
-    variance = value * (1 - value) + (defective - 1) * (q1 - value**2) + (good - 1) * (q2 - value**2)
-    return math.sqrt(max(0.0, variance) / (good * defective))
 
 
 def _evidence(scorer: Scorer) -> tuple[float, int]:

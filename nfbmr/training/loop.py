@@ -20,6 +20,7 @@ from tqdm import tqdm
 from nfbmr.config import StageConfig, TrainConfig
 from nfbmr.errors import CheckpointError, Interrupted
 from nfbmr.training import checkpoints
+from nfbmr.training.choice import BestEpoch, Verdict
 from nfbmr.training.compute import autocast, autocast_dtype, device_of
 from nfbmr.training.optimiser import Optimiser, learning_rate
 from nfbmr.training.stages import Stage
@@ -95,7 +96,7 @@ def train_stage(
     folder: Path,
     identity: Mapping[str, Any] | None = None,
     on_epoch: Callable[[int, Mapping[str, float]], None] | None = None,
-    validate: Callable[[], Mapping[str, float]] | None = None,
+    validate: Callable[[], Verdict] | None = None,
     stop: StopRequest | None = None,
     select: Literal["best", "last"] = "best",
     workers: Workers = ALONE,
@@ -111,13 +112,11 @@ def train_stage(
         folder: Of this stage's checkpoints.
         identity: What else the weights depend on; a checkpoint of another identity is refused.
         on_epoch: Told of each epoch, from 1, with its metrics.
-        validate: Gives metrics; ``tolerance``, if there, is what an objective may lack and still be as good.
-            ``objective`` is the one that chooses the epoch, the higher the better.
-            Called every ``train.validate_every`` epochs and after the last, in evaluation mode and without
-            gradients.
+        validate: Judges the weights as they are. Called every ``train.validate_every`` epochs and after the
+            last, in evaluation mode and without gradients.
         stop: Looked at after each step.
         select: Keep the weights of the epoch that validates best (the last, without ``validate``), or the
-            last.
+            last. Of epochs within one standard error of the best, by paired comparison, the latest is kept.
         workers: Who takes part, each with its share of `batches`. All call this with the same arguments, all
             call ``on_epoch`` and ``validate``, and all end with the same weights; rank 0 alone reads and
             writes checkpoints, in which nothing depends on how many they were.
@@ -170,7 +169,7 @@ class _Training:
             self.module = self.module.to(memory_format=torch.channels_last)
         self.optimiser = Optimiser(self.module, config, steps=len(batches) * config.epochs)
         self.state = _State()
-        self.best_weights: dict[str, Tensor] = {}
+        self.best = BestEpoch()
         self.loss: Callable[..., Tensor] = stage.loss
         self._saved_at, self._saving_takes = time.monotonic(), 0.0
 
@@ -186,7 +185,7 @@ class _Training:
     def run(
         self,
         on_epoch: Callable[[int, Mapping[str, float]], None] | None,
-        validate: Callable[[], Mapping[str, float]] | None,
+        validate: Callable[[], Verdict] | None,
         stop: StopRequest | None,
     ) -> None:
         """Epoch by epoch to the end."""
@@ -238,7 +237,7 @@ class _Training:
         watch.read(state.epoch)
         state.seconds += time.monotonic() - began
 
-    def _end_of_epoch(self, validate: Callable[[], Mapping[str, float]] | None) -> Metrics:
+    def _end_of_epoch(self, validate: Callable[[], Verdict] | None) -> Metrics:
         state = self.state
         done = state.epoch + 1
         metrics: Metrics = {
@@ -250,15 +249,12 @@ class _Training:
         if validate is not None and (done % self.train.validate_every == 0 or done == self.config.epochs):
             self.module.eval()
             with torch.no_grad():
-                metrics |= validate()
+                verdict = validate()
+            if "objective" in verdict.metrics:
+                self.best.offer(state.epoch, verdict, self.module)
+                state.best = (self.best.epoch, self.best.highest)
+            metrics |= verdict.metrics
         metrics = self.workers.from_first(lambda: metrics)
-        if "objective" in metrics:
-            objective = metrics["objective"]
-            highest = objective if state.best is None else max(objective, state.best[1])
-            # Of epochs that validation cannot tell apart, the one trained longest.
-            if state.best is None or objective >= highest - metrics.get("tolerance", 0.0):
-                state.best = (state.epoch, highest)
-                self.best_weights = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
         state.history.append(metrics)
         state.epoch, state.step, state.seconds = done, 0, 0.0
         state.tally = Tally(first=state.tally.first)
@@ -266,8 +262,8 @@ class _Training:
 
     def _finish(self) -> None:
         """Keep the chosen weights, and of the checkpoints only what a finished stage needs."""
-        if self.select == "best" and self.best_weights:
-            self.module.load_state_dict(self.best_weights)
+        if self.select == "best" and self.best.weights:
+            self.module.load_state_dict(self.best.weights)
         self._refuse_broken_weights()
         self.state.finished = True
         if self.workers.rank == 0:
@@ -313,7 +309,9 @@ class _Training:
                 where=where,
                 fix="use the configuration it was made with, or another output folder",
             ) from error
-        self.best_weights = {k: v.to(self.device) for k, v in _below("best", tensors).items()}
+        weights = {k: v.to(self.device) for k, v in _below("best", tensors).items()}
+        if self.state.best is not None:
+            self.best = BestEpoch(*self.state.best, tensors.get("influence"), weights)
         if not self.state.finished:
             torch.set_rng_state(tensors["random/cpu"])
             if self.device.type == "cuda" and "random/cuda" in tensors:
@@ -333,9 +331,11 @@ class _Training:
         self._refuse_broken_weights()
         began = time.monotonic()
         tensors = (
-            self._weights() | _under("adam", self.optimiser.tensors()) | _under("best", self.best_weights)
+            self._weights() | _under("adam", self.optimiser.tensors()) | _under("best", self.best.weights)
         )
         tensors["random/cpu"] = torch.get_rng_state()
+        if self.best.influence_U is not None:
+            tensors["influence"] = self.best.influence_U
         if self.device.type == "cuda":
             tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
         self._save(tensors)

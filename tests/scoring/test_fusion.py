@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
 
 from nfbmr.config import ScoringConfig
 from nfbmr.errors import ConfigError
@@ -17,8 +16,6 @@ from nfbmr.scoring.fusion import (
     FOLDS,
     Scorer,
     UnitMaps,
-    auroc,
-    auroc_error,
     cross_normalised,
     normal_statistics,
     reduced,
@@ -26,18 +23,10 @@ from nfbmr.scoring.fusion import (
     threshold_at,
 )
 from nfbmr.scoring.maps import smoothed, squared_norm
+from nfbmr.scoring.ranking import auroc_error
 
 PARTS = ("source", "target", "norm")
 PUBLISHED = (0.5, 0.5, 0.0)
-FEW = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=30)
-
-
-@given(FEW, FEW)
-def test_auroc_agrees_with_scikit_learn_ties_included(good, defective):
-    labels = [0] * len(good) + [1] * len(defective)
-    assert auroc(torch.tensor(good), torch.tensor(defective)) == pytest.approx(
-        roc_auc_score(labels, good + defective)
-    )
 
 
 @given(st.integers(0, 2**31), st.sampled_from([0.01, 0.05, 0.2]), st.integers(20, 400))

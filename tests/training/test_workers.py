@@ -11,6 +11,7 @@ from torch import nn
 from nfbmr.errors import ImageError, Interrupted, OutputError, Pruned
 from nfbmr.features.table import TensorTable
 from nfbmr.training.batches import Batches
+from nfbmr.training.choice import Verdict
 from nfbmr.training.stopping import StopRequest
 from nfbmr.training.workers import Alone, in_order, same_weights, share_of
 
@@ -144,7 +145,7 @@ def trained(workers, trial, kind, *, stop_after=None, prune_after=None, **settin
             workers=workers,
             stop=stop,
             on_epoch=on_epoch,
-            validate=lambda: {"objective": workers.from_first(lambda: 0.5)},
+            validate=lambda: Verdict({"objective": workers.from_first(lambda: 0.5)}),
         )
     return each.weights(), result, told
 

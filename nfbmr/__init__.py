@@ -9,11 +9,16 @@ The whole of the Python API:
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nfbmr.api import configure, evaluate, predict, train
     from nfbmr.config import Config
+
+# The allocator in pyarrow 25 crashes in every later thread when the thread that imported it first is gone
+# (apache/arrow issue 50471). Our threads come and go; memory-mapped shards hardly allocate.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 __version__ = "0.1.0"
 __all__ = ["Config", "__version__", "configure", "evaluate", "predict", "train"]

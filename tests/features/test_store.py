@@ -292,3 +292,24 @@ def test_a_store_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError):
         FeatureStore(tmp_path / "file").space(SpaceSpec("features"))
+
+
+FROM_THREADS = """
+import threading
+import nfbmr
+
+def allocate():
+    import pyarrow
+    pyarrow.array(list(range(100_000)))
+
+for _ in range(20):
+    thread = threading.Thread(target=allocate)
+    thread.start()
+    thread.join()
+"""
+
+
+def test_arrow_may_be_met_first_in_a_thread_that_ends():
+    """A shard is written by a thread of its own; without our setting the next thread crashes the process."""
+    done = subprocess.run([sys.executable, "-c", FROM_THREADS], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

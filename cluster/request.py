@@ -132,7 +132,7 @@ class _Places:
     """Files and folders that a command line names, and what becomes of them."""
 
     def __init__(self, command: click.Command, parsed: Mapping[str, Any]) -> None:
-        from nfbmr.methods.table import NAMED
+        from nfbmr.methods.named import NAMED
 
         self.files: dict[str, Path] = {}
         self.reads: dict[str, Path] = {}

@@ -7,7 +7,8 @@ from typing import Any
 
 from nfbmr.config import Config
 from nfbmr.layers import Layer, config_layers
-from nfbmr.methods.table import NAMED, method_defaults
+from nfbmr.methods.named import NAMED
+from nfbmr.methods.table import method_defaults
 from nfbmr.prediction import predict
 from nfbmr.rescoring import evaluate
 from nfbmr.resolve import nested, resolve

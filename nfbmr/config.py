@@ -21,6 +21,9 @@ VIEWS = ("flip-h", "flip-v", "rot90", "rot180", "rot270", "darker", "brighter")
 View = Literal["flip-h", "flip-v", "rot90", "rot180", "rot270", "darker", "brighter"]
 Taps = tuple[int | str, ...]
 Scale = Annotated[float, Field(gt=0.0, le=1.0)]
+Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
+Coreset = Annotated[float, Field(gt=0.0, le=1.0)]
+Rate = Annotated[float, Field(gt=0.0)]
 
 
 def _distinct(value: tuple[Any, ...], field: ValidationInfo) -> tuple[Any, ...]:
@@ -161,6 +164,54 @@ class MappingConfig(Section):
     pfm_latent: tuple[PositiveInt, ...] = Field(
         (200, 400, 900), min_length=1, description="latent width l of PFM's networks, level by level"
     )
+    pfm_rates: tuple[Rate, ...] = Field(
+        (1.0,), min_length=1, description="shares of train.mapping.lr that PFM's levels learn with"
+    )
+
+
+class CFlowConfig(Section):
+    """What cflow has besides the flow section."""
+
+    code: int = Field(
+        128, ge=4, multiple_of=4, description="channels of the code that tells a position's place"
+    )
+
+
+class PaDiMConfig(Section):
+    """A Gaussian at each position."""
+
+    channels: PositiveInt = Field(
+        100, description="channels drawn at random of all taps' (published: 100; 550 for wide networks)"
+    )
+    epsilon: float = Field(0.01, gt=0, description="added to the diagonal of each covariance")
+
+
+class SPADEConfig(Section):
+    """Nearest images, then nearest positions."""
+
+    neighbours: PositiveInt = Field(50, description="nearest images K")
+
+
+class PatchCoreConfig(Section):
+    """A bank of patches, thinned out."""
+
+    coreset: Coreset = Field(
+        0.1, description="share of all patches that is kept (published: 0.25, 0.1, 0.01)"
+    )
+    patch: int = Field(3, ge=1, description="side of the neighbourhood that a patch averages; odd")
+    projection: PositiveInt = Field(
+        128, description="dimensions of the random projection that patches are chosen in"
+    )
+    neighbours: PositiveInt = Field(
+        9, description="patches of the bank that an image's score is weighed by; 1 = the maximum of the map"
+    )
+
+    @field_validator("patch")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("needs an odd side, so that a patch has a middle")
+        return value
 
 
 class StageConfig(Section):
@@ -170,17 +221,26 @@ class StageConfig(Section):
     batch: PositiveInt = 8
     lr: float = Field(2e-4, gt=0, description="peak of the schedule")
     weight_decay: float = Field(1e-5, ge=0)
+    betas: tuple[Momentum, Momentum] = Field((0.9, 0.999), description="of Adam")
+    eps: float = Field(1e-8, gt=0, description="of Adam")
     clip: float | None = Field(1.0, gt=0, description="gradient norm limit (open in the paper; CS-Flow: 1)")
     schedule: Literal["constant", "cosine"] = Field(
         "cosine", description="of the learning rate (open in the paper)"
     )
 
 
+class MappingStageConfig(StageConfig):
+    """How the mapping is trained: a class of its own, so that its defaults hold whatever else is set."""
+
+    epochs: int = Field(10, ge=1)
+    lr: float = Field(3e-4, gt=0, description="peak of the schedule")
+
+
 class TrainConfig(Section):
     """Both stages, and the machine they run on."""
 
     flow: StageConfig = StageConfig()
-    mapping: StageConfig = StageConfig(epochs=10, lr=3e-4)
+    mapping: MappingStageConfig = MappingStageConfig()
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="autocast; auto = bf16 where it is faster"
     )
@@ -287,6 +347,10 @@ class Config(Section):
     features: FeatureConfig = FeatureConfig()
     flow: FlowConfig = FlowConfig()
     mapping: MappingConfig = MappingConfig()
+    cflow: CFlowConfig = CFlowConfig()
+    padim: PaDiMConfig = PaDiMConfig()
+    spade: SPADEConfig = SPADEConfig()
+    patchcore: PatchCoreConfig = PatchCoreConfig()
     train: TrainConfig = TrainConfig()
     scoring: ScoringConfig = ScoringConfig()
     selection: SelectionConfig = SelectionConfig()

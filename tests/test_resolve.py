@@ -15,7 +15,8 @@ from nfbmr import yaml_text
 from nfbmr.config import Config
 from nfbmr.errors import ConfigError
 from nfbmr.fields import fields_of, keys
-from nfbmr.methods.table import METHODS, NAMED
+from nfbmr.methods.named import NAMED
+from nfbmr.methods.table import METHODS
 from nfbmr.resolve import (
     Layer,
     Resolved,
@@ -87,6 +88,13 @@ def test_every_named_configuration_is_valid(name: str) -> None:
     methods = {method: row.defaults for method, row in METHODS.items()}
     resolved = resolve(config_layers([name], named=NAMED), methods=methods)
     assert name in set(resolved.origins.values())
+
+
+@pytest.mark.parametrize("key", keys())
+def test_setting_a_key_leaves_all_others_at_their_defaults(key):
+    defaults = flat(Config())
+    resolved = resolve([Layer("test", {key: keys()[key].default})])
+    assert flat(resolved.config) == defaults
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -57,7 +57,7 @@ def config(resolved: Resolved, methods: bool, describe: bool, as_json: bool) -> 
 
 def describe_markdown() -> str:
     """``docs/configuration.md``: every key, method and named configuration, for people."""
-    from nfbmr.methods.table import NAMED
+    from nfbmr.methods.named import NAMED
     from nfbmr.resolve import fields_of
     from nfbmr.yaml_text import inline
 
@@ -107,7 +107,8 @@ def _key_rows() -> list[dict[str, Any]]:
 
 
 def _methods() -> dict[str, Any]:
-    from nfbmr.methods.table import METHODS, NAMED
+    from nfbmr.methods.named import NAMED
+    from nfbmr.methods.table import METHODS
 
     return {"methods": METHODS, "configurations": NAMED}
 

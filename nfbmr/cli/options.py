@@ -83,7 +83,8 @@ def resolve_options(
     given: Mapping[str, tuple[str, Any]] | None = None,
 ) -> Any:
     """Resolve what a command line says, with the named configurations and methods of this package."""
-    from nfbmr.methods.table import NAMED, method_defaults
+    from nfbmr.methods.named import NAMED
+    from nfbmr.methods.table import method_defaults
     from nfbmr.resolve import config_layers, resolve
 
     layers = config_layers(configs, assignments, given, named=NAMED)
@@ -105,7 +106,7 @@ def _complete_key(ctx: click.Context, parameter: click.Parameter, incomplete: st
 
 
 def _complete_config(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from nfbmr.methods.table import NAMED
+    from nfbmr.methods.named import NAMED
 
     names = [CompletionItem(name) for name in NAMED if name.startswith(incomplete)]
     return names or [CompletionItem(incomplete, type="file")]

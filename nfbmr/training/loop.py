@@ -81,7 +81,7 @@ class _State:
     finished: bool = False
     seconds: float = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
-    best: tuple[int, float] | None = None
+    best: dict[str, Any] | None = None
     tally: Tally = field(default_factory=Tally)
     history: list[Metrics] = field(default_factory=list)
 
@@ -116,7 +116,7 @@ def train_stage(
             last, in evaluation mode and without gradients.
         stop: Looked at after each step.
         select: Keep the weights of the epoch that validates best (the last, without ``validate``), or the
-            last. Of epochs within one standard error of the best, by paired comparison, the latest is kept.
+            last; see :class:`~nfbmr.training.choice.BestEpoch`.
         workers: Who takes part, each with its share of `batches`. All call this with the same arguments, all
             call ``on_epoch`` and ``validate``, and all end with the same weights; rank 0 alone reads and
             writes checkpoints, in which nothing depends on how many they were.
@@ -167,7 +167,7 @@ class _Training:
         if device.type == "cuda":
             # On a CPU, oneDNN reorders weights anyway and fused Adam is twice as fast on contiguous ones.
             self.module = self.module.to(memory_format=torch.channels_last)
-        self.optimiser = Optimiser(self.module, config, steps=len(batches) * config.epochs)
+        self.optimiser = Optimiser(self.module, config, len(batches) * config.epochs, stage.rates)
         self.state = _State()
         self.best = BestEpoch()
         self.loss: Callable[..., Tensor] = stage.loss
@@ -176,8 +176,8 @@ class _Training:
     @property
     def chosen_epoch(self) -> int:
         """The epoch whose weights are kept, from 1."""
-        if self.select == "best" and self.state.best is not None:
-            return self.state.best[0] + 1
+        if self.select == "best" and self.best.epoch is not None:
+            return self.best.epoch + 1
         return self.config.epochs
 
     # -- the course of training
@@ -252,7 +252,7 @@ class _Training:
                 verdict = validate()
             if "objective" in verdict.metrics:
                 self.best.offer(state.epoch, verdict, self.module)
-                state.best = (self.best.epoch, self.best.highest)
+                state.best = self.best.standing()
             metrics |= verdict.metrics
         metrics = self.workers.from_first(lambda: metrics)
         state.history.append(metrics)
@@ -295,7 +295,6 @@ class _Training:
         checkpoints.check_identity(meta["identity"], self.identity, where=where)
         values = dict(meta["state"])
         values["tally"] = Tally(**values["tally"])
-        values["best"] = None if values["best"] is None else tuple(values["best"])
         self.state = _State(**values)
         if precision != "auto":
             # An automatic choice stays what it was when training began: measured again, it might differ.
@@ -310,8 +309,7 @@ class _Training:
                 fix="use the configuration it was made with, or another output folder",
             ) from error
         weights = {k: v.to(self.device) for k, v in _below("best", tensors).items()}
-        if self.state.best is not None:
-            self.best = BestEpoch(*self.state.best, tensors.get("influence"), weights)
+        self.best = BestEpoch.restored(self.state.best, _below("influence", tensors), weights)
         if not self.state.finished:
             torch.set_rng_state(tensors["random/cpu"])
             if self.device.type == "cuda" and "random/cuda" in tensors:
@@ -334,8 +332,7 @@ class _Training:
             self._weights() | _under("adam", self.optimiser.tensors()) | _under("best", self.best.weights)
         )
         tensors["random/cpu"] = torch.get_rng_state()
-        if self.best.influence_U is not None:
-            tensors["influence"] = self.best.influence_U
+        tensors |= _under("influence", self.best.influences())
         if self.device.type == "cuda":
             tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
         self._save(tensors)

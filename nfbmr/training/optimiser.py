@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,21 +32,38 @@ class Optimiser:
         module: Its parameters are trained; names of stored tensors are theirs.
         config: Rate, decay, clipping and schedule.
         steps: Of the whole stage.
+        rates: Parts of the module with the share of the learning rate that each is trained with; all of it
+            with the whole rate by default.
     """
 
     STATE = ("step", "exp_avg", "exp_avg_sq")
 
-    def __init__(self, module: nn.Module, config: StageConfig, steps: int) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        config: StageConfig,
+        steps: int,
+        rates: Sequence[tuple[nn.Module, float]] | None = None,
+    ) -> None:
         self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.config, self.steps = config, steps
+        groups = [
+            {"params": [p for p in part.parameters() if p.requires_grad], "share": share}
+            for part, share in rates or ((module, 1.0),)
+        ]
         self.adam = torch.optim.Adam(
-            self.parameters.values(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+            groups,
+            lr=config.lr,
+            betas=config.betas,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
 
     def step(self, step: int) -> None:
         """Apply the gradients as step number ``step`` of the stage, and forget them."""
         for group in self.adam.param_groups:
-            group["lr"] = learning_rate(self.config, step, self.steps)
+            group["lr"] = group["share"] * learning_rate(self.config, step, self.steps)
         if self.config.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip)
         self.adam.step()

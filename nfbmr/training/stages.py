@@ -9,7 +9,7 @@ Shapes: B batch, C channels, H W the feature map, P score parts.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -50,6 +50,11 @@ class Stage(ABC):
     def settings(self) -> Mapping[str, Any]:
         """What decides its weights besides its training: kind and sections of the configuration."""
         return {"kind": type(self).__name__}
+
+    @property
+    def rates(self) -> Sequence[tuple[nn.Module, float]]:
+        """Parts of the module, each with the share of the learning rate that it is trained with."""
+        return ((self.module, 1.0),)
 
     def prepare(self, seen: ViewedFeatures, stop: StopRequest | None = None) -> None:  # noqa: B027
         """Measure what is measured, not trained, on the training features; comes before the first epoch.

@@ -1,0 +1,115 @@
+r"""PatchCore: distance to the nearest patch of a bank of good ones (Roth et al. 2022).
+
+Each tap's map is averaged over neighbourhoods of 3 x 3, brought to the finest map, and all are joined to
+one vector a position, a patch. A greedy coreset of the training images' patches is the bank M. The map is a
+patch's distance to the nearest of the bank, and the image's score the largest of these, weighed by how
+unusual that nearest patch m* itself is among its b neighbours in the bank:
+
+.. math::
+    \mathrm{map}(p) &= \min_{m \in M} \|p - m\|, \qquad s^* = \max_p \mathrm{map}(p) \\
+    \mathrm{score} &= \Big(1 - \frac{e^{s^*}}{\sum_{m \in N_b(m^*)} e^{\|p^* - m\|}}\Big)\, s^*
+
+``docs/methods/patchcore.md``.
+
+Shapes: B batch, C channels of a patch, H W the finest map, K patches of the bank, Q patches asked about.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from nfbmr.config import Config
+from nfbmr.features.table import Shape, Tensors, ViewedFeatures
+from nfbmr.methods.coreset import greedy_coreset
+from nfbmr.methods.networks import Networks
+from nfbmr.methods.statistics import Bank, MeasuredStage, at_finest, batches_of, raise_if_stopped
+from nfbmr.training.stopping import StopRequest
+
+
+class PatchCore(Networks):
+    """One stage: the bank."""
+
+    reads = "apart"
+
+    def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
+        super().__init__(shapes, config)
+        self.stages = (PatchCoreStage(shapes, config),)
+
+
+class PatchCoreStage(MeasuredStage):
+    """The bank of patches, a coreset of all.
+
+    Args:
+        shapes: (C, H, W) of each tap.
+        config: Its ``patchcore`` section; the seed draws the projection and the first patch.
+    """
+
+    parts = ("patch", "image")
+    published = (1.0, 0.0)
+
+    def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
+        self._config = config.patchcore
+        self._seed = config.seed
+        self.bank = Bank(patches_KC=torch.zeros(0, sum(shape[0] for shape in shapes)))
+        super().__init__(self.bank, config.patchcore)
+
+    def prepare(self, seen: ViewedFeatures, stop: StopRequest | None = None) -> None:
+        """Gather all patches, and choose the bank in a random projection of them."""
+        patches_NC = torch.cat([self._vectors(y).half() for y in batches_of(seen, stop, what="patches")])
+        generator = torch.Generator().manual_seed(self._seed)
+        channels, dimensions = patches_NC.shape[1], self._config.projection
+        projection_CD = torch.randn(channels, dimensions, generator=generator) / math.sqrt(dimensions)
+        x_ND = (
+            patches_NC.float()
+            if channels <= dimensions
+            else torch.cat([part.float() @ projection_CD for part in torch.split(patches_NC, 65536)])
+        )
+        count = max(1, int(len(x_ND) * self._config.coreset))
+        first = int(torch.randint(len(x_ND), (1,), generator=generator))
+        rows_K, _ = greedy_coreset(x_ND, count, first=first, check=lambda: raise_if_stopped(stop))
+        self.bank.put(patches_KC=patches_NC[rows_K].float())
+
+    def maps(self, *batch: Tensor) -> Tensor:
+        """The map and, constant over it, the score: (B, 2, H, W)."""
+        height, width = max((y.shape[2:] for y in batch), key=lambda size: size[0] * size[1])
+        patches_QC = self._vectors(batch)
+        distance_Q, nearest_Q = self._nearest(patches_QC)
+        distance_BP = distance_Q.view(len(batch[0]), -1)
+        patch_B1HW = distance_BP.view(-1, 1, height, width)
+        farthest_B = distance_BP.argmax(1) + torch.arange(len(distance_BP), device=distance_BP.device) * (
+            height * width
+        )
+        image_B = self._weighed(patches_QC[farthest_B], distance_Q[farthest_B], nearest_Q[farthest_B])
+        image_B1HW = image_B.view(-1, 1, 1, 1).expand_as(patch_B1HW)
+        return torch.cat((patch_B1HW, image_B1HW), dim=1)
+
+    def _vectors(self, y: Tensors) -> Tensor:
+        """All patches of a batch, position by position, (B H W, C)."""
+        side = self._config.patch
+        averaged = tuple(
+            avg_pool2d(one, side, stride=1, padding=side // 2, count_include_pad=True) for one in y
+        )
+        joined_BCHW = at_finest(averaged, mode="bilinear")
+        return joined_BCHW.permute(0, 2, 3, 1).flatten(0, 2)
+
+    def _nearest(self, patches_QC: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance to the nearest patch of the bank, and its row."""
+        found = [torch.cdist(part, self._patches).min(1) for part in torch.split(patches_QC, 2048)]
+        return torch.cat([one.values for one in found]), torch.cat([one.indices for one in found])
+
+    def _weighed(self, patch_BC: Tensor, distance_B: Tensor, nearest_B: Tensor) -> Tensor:
+        count = min(self._config.neighbours, len(self._patches))
+        if count == 1:
+            return distance_B
+        around_BK = torch.cdist(self._patches[nearest_B], self._patches).topk(count, largest=False).indices
+        distances_BK = torch.cdist(patch_BC[:, None], self._patches[around_BK])[:, 0]
+        share_B = torch.exp(distance_B - distances_BK.logsumexp(1))
+        return (1.0 - share_B) * distance_B
+
+    @property
+    def _patches(self) -> Tensor:
+        return self.bank.tensor("patches_KC")

@@ -1,0 +1,103 @@
+r"""SPADE: nearest images, then nearest positions among theirs (Cohen & Hoshen 2020).
+
+The last tap's means over positions find an image's K nearest good images; their mean distance is its score.
+At each other tap the map is a position's distance to the nearest of all positions of those K images:
+
+.. math::
+    \mathrm{score} = \frac{1}{K} \sum_{k \in N_K} \|\bar y - \bar y_k\|, \qquad
+    \mathrm{map}_l(p) = \min_{k \in N_K,\, q} \|y_l(p) - y_{l,k}(q)\|
+
+and the map is the mean over the taps, each upsampled to the finest. ``docs/methods/spade.md``.
+
+Shapes: B batch, N training images, C channels, H W a tap's map.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from nfbmr.config import Config
+from nfbmr.errors import BackboneError
+from nfbmr.features.table import Shape, ViewedFeatures
+from nfbmr.methods.networks import Networks
+from nfbmr.methods.statistics import Bank, MeasuredStage, batches_of
+from nfbmr.training.stopping import StopRequest
+
+
+class SPADE(Networks):
+    """One stage: all training features."""
+
+    reads = "apart"
+
+    def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
+        super().__init__(shapes, config)
+        if len(shapes) < 2:
+            raise BackboneError(
+                "spade compares positions at all taps but the last, which finds the nearest images",
+                where="features.taps",
+                fix="name two taps or more",
+            )
+        self.stages = (SPADEStage(shapes, config),)
+
+
+class SPADEStage(MeasuredStage):
+    """A gallery of every training image: as large as the training features.
+
+    Args:
+        shapes: (C, H, W) of each tap.
+        config: Its ``spade`` section.
+    """
+
+    parts = ("pixel", "image")
+    published = (1.0, 0.0)
+
+    def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
+        self._shapes, self._neighbours = shapes, config.spade.neighbours
+        galleries = {
+            f"gallery{i}": torch.zeros(0, *shape, dtype=torch.float16) for i, shape in enumerate(shapes[:-1])
+        }
+        self.bank = Bank(means_NC=torch.zeros(0, shapes[-1][0]), **galleries)
+        super().__init__(self.bank, config.spade)
+
+    def prepare(self, seen: ViewedFeatures, stop: StopRequest | None = None) -> None:
+        """Keep all features as they are stored."""
+        means, galleries = [], [[] for _ in self._shapes[:-1]]  # type: ignore[var-annotated]
+        for y in batches_of(seen, stop, what="gallery"):
+            means.append(y[-1].mean((2, 3)))
+            for gallery, one in zip(galleries, y, strict=False):
+                gallery.append(one.half())
+        self.bank.put(
+            means_NC=torch.cat(means), **{f"gallery{i}": torch.cat(g) for i, g in enumerate(galleries)}
+        )
+
+    def maps(self, *batch: Tensor) -> Tensor:
+        """The map and, constant over it, the score: (B, 2, H, W) at the finest tap's H W."""
+        means_BC = batch[-1].mean((2, 3))
+        count = min(self._neighbours, len(self.bank.tensor("means_NC")))
+        nearest = torch.cdist(means_BC, self.bank.tensor("means_NC")).topk(count, dim=1, largest=False)
+        finest = max((y.shape[2:] for y in batch[:-1]), key=lambda size: size[0] * size[1])
+        levels = []
+        for i, y_BCHW in enumerate(batch[:-1]):
+            gallery_NCHW = self.bank.tensor(f"gallery{i}")
+            rows = zip(y_BCHW, nearest.indices, strict=True)
+            map_BHW = torch.stack([_nearest_position(y, gallery_NCHW[near]) for y, near in rows])
+            levels.append(
+                interpolate(map_BHW.unsqueeze(1), size=finest, mode="bilinear", align_corners=False)
+            )
+        pixel_B1HW = torch.stack(levels).mean(0)
+        image_B1HW = nearest.values.mean(1).view(-1, 1, 1, 1).expand_as(pixel_B1HW)
+        return torch.cat((pixel_B1HW, image_B1HW), dim=1)
+
+
+def _nearest_position(y_CHW: Tensor, gallery_KCHW: Tensor) -> Tensor:
+    """Distance of each position to the nearest one of the gallery, (H, W)."""
+    _, height, width = y_CHW.shape
+    own_PC = y_CHW.flatten(1).T.contiguous()
+    # Image by image: distances to all K at once would take K times the memory.
+    best_P = torch.full((len(own_PC),), torch.inf, device=own_PC.device)
+    for image_CHW in gallery_KCHW:
+        other_QC = image_CHW.float().flatten(1).T.contiguous()
+        best_P = torch.minimum(best_P, torch.cdist(own_PC, other_QC).amin(1))
+    return best_P.view(height, width)

@@ -1,0 +1,114 @@
+"""What methods without training share: a stage that is measured, not trained, and their view of several taps.
+
+Shapes: B batch, C channels, H W a map, N vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from tqdm import tqdm
+
+from nfbmr.config import Section
+from nfbmr.errors import Interrupted
+from nfbmr.features.table import Tensors, ViewedFeatures
+from nfbmr.training.stages import Stage
+from nfbmr.training.stopping import StopRequest
+
+
+class MeasuredStage(Stage):
+    """A stage whose numbers are measured on the training features in one go.
+
+    Args:
+        module: Holds the numbers as buffers.
+        section: Of the configuration, which decides them.
+    """
+
+    name = "statistics"
+    trained = False
+    exact = True
+
+    def __init__(self, module: nn.Module, section: Section) -> None:
+        self.module = module
+        self._section = section
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The method's section."""
+        return {"kind": type(self).__name__, "settings": self._section.model_dump(mode="json")}
+
+
+class Bank(nn.Module):
+    """Named tensors whose sizes are known once they are measured; saved and loaded as buffers.
+
+    Example:
+        >>> bank = Bank(patches=torch.zeros(0, 4))
+        >>> bank.load_state_dict({"patches": torch.ones(3, 4)})
+        <All keys matched successfully>
+        >>> bank.patches.shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(self, **tensors: Tensor) -> None:
+        super().__init__()
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
+
+    def tensor(self, name: str) -> Tensor:
+        """One of them."""
+        return self.get_buffer(name)
+
+    def put(self, **tensors: Tensor) -> None:
+        """Replace tensors, whatever their sizes were, on the device that they were on."""
+        for name, tensor in tensors.items():
+            setattr(self, name, tensor.to(self.tensor(name).device))
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
+        for name, _ in list(self.named_buffers(recurse=False)):
+            if f"{prefix}{name}" in state_dict:
+                setattr(
+                    self,
+                    name,
+                    torch.empty_like(state_dict[f"{prefix}{name}"], device=getattr(self, name).device),
+                )
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def batches_of(
+    seen: ViewedFeatures, stop: StopRequest | None, *, what: str, size: int = 32
+) -> Iterator[Tensors]:
+    """All rows, views included, a few at a time as float32, with a progress bar.
+
+    Raises:
+        Interrupted: A stop was asked for.
+    """
+    rows = seen.rows_NV.flatten()
+    for start in tqdm(range(0, len(rows), size), desc=what, disable=None, leave=False):
+        raise_if_stopped(stop)
+        yield tuple(y.float() for y in seen.features.gather(rows[start : start + size]))
+
+
+def raise_if_stopped(stop: StopRequest | None) -> None:
+    """Say that nothing but the measuring itself is lost."""
+    if stop is not None and stop.requested:
+        raise Interrupted(
+            "stopped while the training features were measured",
+            fix="run the same command again, or nfbmr train --resume RUN: features are kept",
+        )
+
+
+def at_finest(y: Tensors, mode: str = "nearest") -> Tensor:
+    """Maps of several taps as one, (B, sum C, H, W): each brought to the finest height and width."""
+    finest = max((one.shape[2:] for one in y), key=lambda size: size[0] * size[1])
+    options = {} if mode == "nearest" else {"align_corners": False}
+    return torch.cat(
+        [
+            one if one.shape[2:] == finest else interpolate(one, size=finest, mode=mode, **options)
+            for one in y
+        ],
+        dim=1,
+    )

@@ -8,7 +8,7 @@ from typing import Any
 from nfbmr.config import Config
 from nfbmr.layers import Layer, config_layers
 from nfbmr.methods.named import NAMED
-from nfbmr.methods.table import method_defaults
+from nfbmr.methods.table import MethodDefaults
 from nfbmr.prediction import predict
 from nfbmr.rescoring import evaluate
 from nfbmr.resolve import nested, resolve
@@ -35,4 +35,4 @@ def configure(*names_or_files: str, settings: Mapping[str, Any] | None = None) -
         *config_layers(names_or_files, (), None, named=NAMED),
         Layer("settings", nested(settings or {})),
     ]
-    return resolve(layers, methods=method_defaults()).config
+    return resolve(layers, methods=MethodDefaults()).config

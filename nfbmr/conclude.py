@@ -13,17 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfbmr.data.images import file_digest, read_mask
+from nfbmr.data.pictures import picture_of
 from nfbmr.data.samples import Dataset, Sample, Split, digest_of
 from nfbmr.environment import environment
 from nfbmr.errors import ImageError
 from nfbmr.evaluation.evaluation import Scores, evaluate
+from nfbmr.evaluation.heatmaps import colour_scale
 from nfbmr.evaluation.intervals import Estimate
 from nfbmr.evaluation.report import write_report
-from nfbmr.illustrate import Drawn, Scene, draw_curves, draw_heatmaps
+from nfbmr.illustrate import Drawn, HeatMaps, Scene, draw_curves, draw_heatmaps
 from nfbmr.methods.detector import Detector
 from nfbmr.paths import RunPaths, write_json
 from nfbmr.results import ScoredImages, side_counts, write_maps, write_scores
-from nfbmr.scoring.fusion import Selection, reduction_name
+from nfbmr.scoring.fusion import Scorer, Selection, reduction_name
 from nfbmr.training.compute import device_of, gpu_memory
 from nfbmr.wording import count
 
@@ -220,17 +222,38 @@ def _draw(
             f"split {context.split['name']}, seed {config.seed}{peeked}"
         ),
     )
-    curves = draw_curves(scene, paths.pictures)
-    if not detector.networks.localises:
-        return curves
-    return curves + draw_heatmaps(
+    maps = _fused(scorer, test, validation) if detector.networks.localises else _gradients(detector, test)
+    return draw_curves(scene, paths.pictures) + draw_heatmaps(
         scene,
-        scorer.fuse(test.maps_NPHW).numpy(),
-        scorer.fuse(validation.good.maps_NPHW).numpy(),
+        maps,
         [sample.path for sample in test.samples],
         Masks(test),
         paths.pictures,
         count=config.evaluation.heatmaps,
+    )
+
+
+def _fused(scorer: Scorer, test: ScoredImages, validation: ScoredImages) -> HeatMaps:
+    """The anomaly maps, on one scale that good validation images begin."""
+    maps_NHW = scorer.fuse(test.maps_NPHW).numpy()
+    normal_NHW = scorer.fuse(validation.good.maps_NPHW).numpy()
+    if not len(maps_NHW) or not len(normal_NHW):
+        return HeatMaps(lambda i: maps_NHW[i], (0.0, 1.0), "")
+    return HeatMaps(
+        lambda i: maps_NHW[i],
+        colour_scale(normal_NHW, maps_NHW),
+        "anomaly map: 0.9 quantile of good validation parts to 0.999 quantile of the test set",
+    )
+
+
+def _gradients(detector: Detector, test: ScoredImages) -> HeatMaps:
+    """Where each image's score comes from, computed for those that are drawn."""
+
+    def gradient(i: int) -> NDArray[np.float32]:
+        return detector.networks.localise(picture_of(test.samples[i])).numpy()
+
+    return HeatMaps(
+        gradient, (0.1, 1.0), "by how much each pixel moves the score, in shares of its own maximum"
     )
 
 

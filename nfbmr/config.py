@@ -336,7 +336,10 @@ class Config(Section):
         256
     """
 
-    method: str = Field("nf-bmr", description="a name in the table of methods (nfbmr config --methods)")
+    method: str = Field(
+        "nf-bmr",
+        description="a name in the table of methods (nfbmr methods), or module:attribute of one's own",
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="of weights, batches and synthetic defects")
     output: Path = Field(Path("runs"), description="run folders are made here")
     store: Path = Field(
@@ -351,6 +354,9 @@ class Config(Section):
     padim: PaDiMConfig = PaDiMConfig()
     spade: SPADEConfig = SPADEConfig()
     patchcore: PatchCoreConfig = PatchCoreConfig()
+    own: dict[str, bool | int | float | str] = Field(
+        {}, description="settings of a method of one's own, as it names them"
+    )
     train: TrainConfig = TrainConfig()
     scoring: ScoringConfig = ScoringConfig()
     selection: SelectionConfig = SelectionConfig()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,10 +119,24 @@ def stage_curve(name: str, rows: Sequence[Mapping[str, float]], selected: int | 
     )
 
 
+@dataclass(frozen=True)
+class HeatMaps:
+    """Maps to draw, and their colours.
+
+    Attributes:
+        of: An image's map (H, W), by its number.
+        limits: Values where colours begin and end.
+        scale: What these are, in words.
+    """
+
+    of: Callable[[int], NDArray[np.float32]]
+    limits: tuple[float, float]
+    scale: str
+
+
 def draw_heatmaps(
     scene: Scene,
-    maps_NHW: NDArray[np.float32],
-    normal_NHW: NDArray[np.float32],
+    maps: HeatMaps,
     paths: Sequence[Path],
     mask_of: MaskOf,
     folder: Path,
@@ -133,16 +147,13 @@ def draw_heatmaps(
 
     Args:
         scene: Scores and caption.
-        maps_NHW: Anomaly maps of the test images.
-        normal_NHW: Anomaly maps of good validation images: where the colour scale begins.
+        maps: Of the test images.
         paths: Files of the test images.
         mask_of: Their masks.
         folder: Where the pictures go.
         count: Images of each sort.
     """
-    if not len(maps_NHW) or not len(normal_NHW):
-        return []
-    vmin, vmax = heatmaps.colour_scale(normal_NHW, maps_NHW)
+    vmin, vmax = maps.limits
     said = {
         "best": "Defects that score highest, good parts that score lowest.",
         "worst": "Defects that score lowest, good parts that score highest.",
@@ -150,7 +161,7 @@ def draw_heatmaps(
     }
     drawn = []
     for sort, numbers in heatmaps.telling(scene.scores, scene.threshold, count).items():
-        each = (_shown(scene.scores, i, maps_NHW[i], paths[i], mask_of(i)) for i in numbers)
+        each = (_shown(scene.scores, i, maps, paths[i], mask_of(i)) for i in numbers)
         shown = [one for one in each if one is not None]
         if not shown:
             continue
@@ -161,7 +172,7 @@ def draw_heatmaps(
             vmin=vmin,
             vmax=vmax,
             threshold=scene.threshold,
-            scale="anomaly map: 0.9 quantile of good validation parts to 0.999 quantile of the test set",
+            scale=maps.scale,
             caption=scene.caption,
             kinds=scene.scores.kinds,
         )
@@ -170,10 +181,10 @@ def draw_heatmaps(
 
 
 def _shown(
-    scores: Scores, i: int, map_HW: NDArray[np.float32], path: Path, mask: NDArray[np.bool_] | None
+    scores: Scores, i: int, maps: HeatMaps, path: Path, mask: NDArray[np.bool_] | None
 ) -> heatmaps.Shown | None:
     try:
-        pixels = read_image(path)
+        pixels, map_HW = read_image(path), maps.of(i)
     except ImageError as error:
         log.warning("left out of the heat maps: %s", error.what)
         return None

@@ -25,7 +25,6 @@ from nfbmr.features.table import Tensors, ViewedFeatures
 from nfbmr.methods.detector import Detector
 from nfbmr.methods.fitting import maps_of
 from nfbmr.paths import RunPaths, atomic
-from nfbmr.scoring.fusion import Scorer
 from nfbmr.training.compute import device_of
 from nfbmr.wording import as_text, visible
 
@@ -114,6 +113,14 @@ class Predictor:
                 chunk = files[start : start + batch]
                 yield from self._batch(chunk, list(pool.map(self._prepared, chunk)), limit)
 
+    def draw(self, folder: Path, index: int, file: Path, map_HW: Tensor) -> Path:
+        """Draw an image's heat map; of a method whose maps have no positions, the gradient of its score."""
+        networks = self.detector.networks
+        if networks.localises:
+            return _draw(folder, index, file, map_HW.numpy(), self.scorer.colours)
+        gradient_SS = networks.localise(picture_of(Sample(file, file.name)))
+        return _draw(folder, index, file, gradient_SS.numpy(), (0.1, 1.0))
+
     def _batch(
         self, files: Sequence[Path], images: Sequence[Tensors | ImageError], limit: float
     ) -> Iterator[tuple[Prediction, Tensor | None]]:
@@ -173,13 +180,15 @@ def predict(
         for index, (prediction, map_HW) in enumerate(predictor(files, threshold=threshold)):
             drawn = None
             if heatmaps is not None and map_HW is not None:
-                drawn = _draw(heatmaps, index, prediction.path, map_HW.numpy(), predictor.scorer)
+                drawn = predictor.draw(heatmaps, index, prediction.path, map_HW)
             found.append(replace(prediction, heatmap=drawn))
             progress.update()
     return found
 
 
-def _draw(folder: Path, index: int, file: Path, map_HW: NDArray[np.float32], scorer: Scorer) -> Path:
+def _draw(
+    folder: Path, index: int, file: Path, map_HW: NDArray[np.float32], colours: tuple[float, float]
+) -> Path:
     from PIL import Image
 
     from nfbmr.evaluation.heatmaps import overlay
@@ -188,7 +197,7 @@ def _draw(folder: Path, index: int, file: Path, map_HW: NDArray[np.float32], sco
     stem = visible(file.stem)[:80]
     path = folder / f"{index:05d}-{stem}.png"
     with atomic(path) as temporary:
-        Image.fromarray(overlay(read_image(file), map_HW, *scorer.colours)).save(temporary, format="PNG")
+        Image.fromarray(overlay(read_image(file), map_HW, *colours)).save(temporary, format="PNG")
     return path
 
 

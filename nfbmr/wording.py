@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # Control characters, and those that turn the direction of writing: a name must not disguise what follows.
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
@@ -45,6 +46,20 @@ def size_of(bytes_: float) -> str:
             return f"{bytes_:.0f} {unit}" if unit == "B" else f"{bytes_:.1f} {unit}"
         bytes_ /= 1000
     return f"{bytes_:.1f} TB"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, the first the heads, in columns that stand below each other.
+
+    Example:
+        >>> print(columns([["name", "size"], ["nf-bmr", "14 M"], ["nf", "8 M"]]))
+        name    size
+        nf-bmr  14 M
+        nf      8 M
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def as_text(name: object) -> str:

@@ -124,3 +124,18 @@ def inline(value: Any) -> str:
     if _LINE_BREAKS.search(text):  # inside a string: only double quotes keep it on one line
         text = yaml.dump(value, Dumper=_Dumper, default_style='"', **options).rstrip("\n")
     return text
+
+
+def lines_of(value: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """Nested mappings as a YAML file's lines.
+
+    Example:
+        >>> list(lines_of({"flow": {"blocks": 8, "kernels": (3, 5)}}))
+        ['flow:', '  blocks: 8', '  kernels: [3, 5]']
+    """
+    for name, one in value.items():
+        if isinstance(one, Mapping):
+            yield f"{indent}{inline(name)}:"
+            yield from lines_of(one, indent + "  ")
+        else:
+            yield f"{indent}{inline(name)}: {inline(list(one) if isinstance(one, tuple) else one)}"

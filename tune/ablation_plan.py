@@ -15,7 +15,7 @@ from typing import Any, Literal
 from nfbmr import yaml_text
 from nfbmr.config import Config
 from nfbmr.errors import ConfigError
-from nfbmr.methods.table import method_defaults, sharing_key
+from nfbmr.methods.table import MethodDefaults, sharing_key
 from nfbmr.nesting import flatten, nested
 from nfbmr.paths import write_text
 from nfbmr.resolve import DEFAULT, Layer, Resolved, digest, dump_yaml, resolve
@@ -299,7 +299,7 @@ def _typed(origin: str) -> bool:
 
 def _resolved(layers: list[Layer], problems: list[str], prefix: str) -> Config | None:
     try:
-        return resolve(layers, methods=method_defaults()).config
+        return resolve(layers, methods=MethodDefaults()).config
     except ConfigError as error:
         lines = [line.removeprefix("  - ") for line in error.what.splitlines()]
         problems += [f"{prefix}{line}" for line in (lines[1:] or lines)]

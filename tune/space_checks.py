@@ -79,12 +79,12 @@ def _why_not(key: str) -> str | None:
 
 
 def _refused_by_config(settings: dict[str, Any], origin: str, base: Config) -> list[str]:
-    from nfbmr.methods.table import method_defaults
+    from nfbmr.methods.table import MethodDefaults
 
     try:
         resolve(
             [Layer("base", base.model_dump(mode="json")), Layer(origin, settings)],
-            methods=method_defaults(),
+            methods=MethodDefaults(),
         )
     except ConfigError as error:
         _, *listed = error.what.split("\n  - ")

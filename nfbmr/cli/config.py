@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -59,7 +58,7 @@ def describe_markdown() -> str:
     """``docs/configuration.md``: every key, method and named configuration, for people."""
     from nfbmr.methods.named import NAMED
     from nfbmr.resolve import fields_of
-    from nfbmr.yaml_text import inline
+    from nfbmr.yaml_text import inline, lines_of
 
     lines = [_INTRODUCTION, "## Keys"]
     section = None
@@ -75,20 +74,9 @@ def describe_markdown() -> str:
     lines.append("\n## Named configurations")
     for name, values in NAMED.items():
         lines.append(f"\n`--config {name}`\n\n```yaml")
-        lines.extend(_yaml_lines(values))
+        lines.extend(lines_of(values))
         lines.append("```")
     return "\n".join(lines) + "\n"
-
-
-def _yaml_lines(values: Any, indent: str = "") -> Iterator[str]:
-    from nfbmr.yaml_text import inline
-
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield f"{indent}{name}:"
-            yield from _yaml_lines(value, indent + "  ")
-        else:
-            yield f"{indent}{inline(name)}: {inline(_plain(value))}"
 
 
 def _plain(value: Any) -> Any:

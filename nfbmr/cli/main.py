@@ -56,6 +56,7 @@ COMMANDS: dict[str, Entry] = {
     "config": Entry(
         "nfbmr.cli.config:config", "Show the resolved configuration, and where each value came from."
     ),
+    "methods": Entry("nfbmr.cli.methods:methods", "List the methods, or show the settings of one."),
     "completion": Entry("nfbmr.cli.main:completion", "Print the completion script of a shell."),
 }
 

@@ -30,7 +30,8 @@ SHORTCUTS: dict[str, Shortcut] = {
     "--data": Shortcut("data.path", "FOLDER", "Folder of images; without it, the synthetic set."),
     "--category": Shortcut("data.category", "NAME", "Which one, where the folder holds several data sets."),
     "--split": Shortcut("data.split", "NAME", "auto, official, legacy, group or random."),
-    "--method": Shortcut("method", "NAME", "A method (nfbmr config --methods)."),
+    "--method": Shortcut("method", "NAME", "A method (nfbmr methods)."),
+    "--limit-train": Shortcut("data.limit_train", "N", "Train on this many images at most."),
     "--seed": Shortcut("seed", "N", "Seed of weights, batches and synthetic defects."),
     "--output": Shortcut("output", "FOLDER", "Run folders are made here."),
     "--store": Shortcut("store", "FOLDER", "Features, latents and flows that all runs share."),
@@ -84,11 +85,11 @@ def resolve_options(
 ) -> Any:
     """Resolve what a command line says, with the named configurations and methods of this package."""
     from nfbmr.methods.named import NAMED
-    from nfbmr.methods.table import method_defaults
+    from nfbmr.methods.table import MethodDefaults
     from nfbmr.resolve import config_layers, resolve
 
     layers = config_layers(configs, assignments, given, named=NAMED)
-    return resolve(layers, methods=method_defaults())
+    return resolve(layers, methods=MethodDefaults())
 
 
 def _parameter(option: str) -> str:

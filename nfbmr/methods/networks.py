@@ -16,6 +16,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from nfbmr.config import Config
+from nfbmr.data.pictures import Picture
 from nfbmr.errors import BackboneError
 from nfbmr.features.table import Features, Shape
 from nfbmr.training.stages import Stage
@@ -34,7 +35,7 @@ class Networks(ABC):
         stages: In the order in which they are fitted. The last one judges.
         keeps_latents: Whether what the first stage makes of features is stored, for later stages and for
             scores.
-        localises: Whether its maps have positions.
+        localises: Whether its maps have positions; else :meth:`localise` says what can be said of them.
     """
 
     reads: ClassVar[Literal["joined", "apart"]] = "joined"
@@ -66,6 +67,14 @@ class Networks(ABC):
     def maps(self, *batch: Tensor) -> Tensor:
         """Score parts of a batch, (B, P, H, W); see :meth:`nfbmr.training.stages.Stage.maps`."""
         return self.stages[-1].maps(*batch)
+
+    def localise(self, picture: Picture) -> Tensor:
+        """Where in an image its score comes from, (S, S) from 0 to 1, for a method whose maps cannot tell.
+
+        Raises:
+            ImageError: The file cannot be read.
+        """
+        raise NotImplementedError("this method's maps have positions")
 
     def embeddings(self, *batch: Tensor) -> dict[str, Tensor]:
         """Means over positions, (B, C), by the name of their space; S are the source features."""

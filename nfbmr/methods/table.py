@@ -11,8 +11,13 @@ Example:
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import logging
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nfbmr.config import Config, StageConfig
@@ -22,6 +27,8 @@ from nfbmr.resolve import digest
 
 if TYPE_CHECKING:
     from nfbmr.methods.networks import Networks
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -219,17 +226,63 @@ METHODS: dict[str, Method] = {
 }
 
 
+@cache
+def methods() -> Mapping[str, Method]:
+    """The table, and methods that installed packages add to it.
+
+    A package adds one by an entry point of the group ``nfbmr.methods``, whose name is the method's and whose
+    value is a :class:`Method` (``docs/own-method.md``). One that cannot be loaded is left out with a warning.
+    """
+    found = dict(METHODS)
+    for point in entry_points(group="nfbmr.methods"):
+        try:
+            method = point.load()
+        except Exception as error:  # another package's code: whatever is wrong with it, ours go on
+            log.warning("the method %s cannot be loaded (%s: %s)", point.name, type(error).__name__, error)
+            continue
+        if isinstance(method, Method):
+            found.setdefault(point.name, method)
+        else:
+            log.warning("the method %s is a %s, no Method", point.name, type(method).__name__)
+    return found
+
+
 def method_named(name: str) -> Method:
-    """The method of that name.
+    """The method of that name, or the one that ``module:attribute`` names, found as Python finds modules.
 
     Raises:
         ConfigError: There is none; the nearest names are given.
     """
+    if name in methods():
+        return methods()[name]
+    if ":" in name:
+        return _imported(name)
+    hint = suggestion(name, methods(), f"methods are {', '.join(methods())}")
+    raise ConfigError("no such method", where=f"method = {name}", fix=hint)
+
+
+@cache
+def _imported(name: str) -> Method:
+    """A method in a module of somebody's own; the working directory is looked in too."""
+    module, _, attribute = name.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
-        return METHODS[name]
-    except KeyError:
-        hint = suggestion(name, METHODS, f"methods are {', '.join(METHODS)}")
-        raise ConfigError("no such method", where=f"method = {name}", fix=hint) from None
+        method = getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        raise ConfigError(
+            f"the method cannot be imported ({type(error).__name__}: {error})",
+            where=f"method = {name}",
+            fix="give module:attribute of a module in the working directory or on PYTHONPATH; "
+            "on a cluster it travels in --working-dir",
+        ) from error
+    if not isinstance(method, Method):
+        raise ConfigError(
+            f"no method but a {type(method).__name__}",
+            where=f"method = {name}",
+            fix="name a nfbmr.methods.table.Method; docs/own-method.md has one",
+        )
+    return method
 
 
 def networks_of(name: str) -> type[Networks]:
@@ -239,9 +292,22 @@ def networks_of(name: str) -> type[Networks]:
     return networks
 
 
-def method_defaults() -> dict[str, Mapping[str, Any]]:
+class MethodDefaults(Mapping[str, Mapping[str, Any]]):
     """Each method's own defaults by its name, as :func:`nfbmr.resolve.resolve` takes them."""
-    return {name: method.defaults for name, method in METHODS.items()}
+
+    def __getitem__(self, name: str) -> Mapping[str, Any]:
+        try:
+            return method_named(name).defaults
+        except ConfigError as error:
+            if ":" in name:  # why it cannot be imported says more than that it is not known
+                raise
+            raise KeyError(name) from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(methods())
+
+    def __len__(self) -> int:
+        return len(methods())
 
 
 def epochs_of(config: Config) -> int:

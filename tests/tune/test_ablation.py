@@ -20,7 +20,7 @@ from nfbmr.cli.main import main
 from nfbmr.data.synthesize import CLASSES, synthesize
 from nfbmr.errors import ConfigError, Interrupted
 from nfbmr.layers import option_layer, set_layer
-from nfbmr.methods.table import method_defaults
+from nfbmr.methods.table import MethodDefaults
 from nfbmr.paths import RunPaths
 from nfbmr.records import read_record
 from nfbmr.resolve import Layer, resolve
@@ -58,7 +58,7 @@ def two_textures(tmp_path_factory):
 def resolved(root: Path, data: Path, **more):
     values = {"output": str(root / "runs"), "store": str(root / "store"), "data.path": str(data), **TINY}
     layers = [Layer("tiny.yaml", values | {key.replace("__", "."): v for key, v in more.items()})]
-    return resolve(layers, methods=method_defaults())
+    return resolve(layers, methods=MethodDefaults())
 
 
 def rows(text: str) -> Lattice:
@@ -349,7 +349,7 @@ def test_what_rows_set_is_not_set_on_the_command_line_as_well(tmp_path, textures
     given_ = resolve(
         [Layer("tiny.yaml", TINY), set_layer(["flow.blocks=3"]),
          option_layer({"data.path": ("--data", str(textures))})],
-        methods=method_defaults(),
+        methods=MethodDefaults(),
     )  # fmt: skip
     lattice = rows("rows: {a: {flow.blocks: 2}, b: {flow.blocks: 4}}")
     with pytest.raises(ConfigError, match="leave that out"):

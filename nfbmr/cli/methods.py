@@ -1,0 +1,101 @@
+"""``nfbmr methods``: the detectors there are, where they come from, and what each is run with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from nfbmr.cli.options import emit, json_option
+
+
+@click.command()
+@click.argument("name", required=False)
+@json_option
+def methods(name: str | None, as_json: bool) -> None:
+    """List the methods; with a NAME, show that one's settings, its own and as published.
+
+    Parameters are counted at the default setting. Those measured on images (a bank of patches, means) are not
+    among them, since their number depends on the images.
+    """
+    from nfbmr.methods.table import method_named, methods
+
+    if name is None:
+        rows = [_about(one) for one in methods()]
+        emit({"methods": rows}, as_json=as_json, text=_list(rows))
+        return
+    method_named(name)  # refuses a name there is not
+    emit(_whole(name), as_json=as_json, text=_page(_whole(name)))
+
+
+def _about(name: str) -> dict[str, Any]:
+    """A method's row: what it is, and its size at the default setting."""
+    import nfbmr
+    from nfbmr.methods.detector import build, shapes_read
+    from nfbmr.methods.table import method_named
+
+    method = method_named(name)
+    config = nfbmr.configure(settings={"method": name})
+    shapes = shapes_read(config)
+    detector = build(config, shapes, "")
+    return {
+        "name": name,
+        "title": method.title,
+        "source": method.source,
+        "stages": list(method.stages),
+        "score_parts": list(detector.networks.parts),
+        "features": [list(shape) for shape in shapes],
+        "parameters": detector.parameters(),
+        "published": list(method.published),
+    }
+
+
+def _whole(name: str) -> dict[str, Any]:
+    from nfbmr.methods.named import NAMED
+    from nfbmr.methods.table import method_named
+
+    method = method_named(name)
+    settings = {configuration: NAMED[configuration] for configuration in method.published}
+    return {**_about(name), "defaults": method.defaults, "as_published": settings}
+
+
+def _list(rows: list[dict[str, Any]]) -> str:
+    from nfbmr.wording import columns
+
+    header = ["method", "what it is", "stages", "parameters", "as published: --config", "source"]
+    cells = [
+        [
+            row["name"],
+            row["title"],
+            " + ".join(row["stages"]),
+            f"{sum(row['parameters'].values()):,}" if any(row["parameters"].values()) else "measured",
+            ", ".join(row["published"]),
+            row["source"],
+        ]
+        for row in rows
+    ]
+    return columns([header, *cells])
+
+
+def _page(about: dict[str, Any]) -> str:
+    from nfbmr.yaml_text import lines_of
+
+    counted = ", ".join(f"{stage} {count:,}" for stage, count in about["parameters"].items())
+    maps = ", ".join(" x ".join(map(str, shape)) for shape in about["features"])
+    lines = [
+        f"{about['name']}: {about['title']}",
+        f"  source       {about['source']}",
+        f"  reads        {maps}",
+        f"  parameters   {counted}",
+        f"  score parts  {', '.join(about['score_parts'])}",
+        "",
+        "its own defaults",
+        *(f"  {line}" for line in [*lines_of(about["defaults"])] or ["none"]),
+    ]
+    for configuration, settings in about["as_published"].items():
+        lines += [
+            "",
+            f"as published: --config {configuration}",
+            *(f"  {line}" for line in lines_of(settings)),
+        ]
+    return "\n".join(lines)

@@ -93,7 +93,7 @@ def resolve_options(
 
 
 def _parameter(option: str) -> str:
-    return "shortcut_" + option.removeprefix("--")
+    return "shortcut_" + option.removeprefix("--").replace("-", "_")
 
 
 def _complete_key(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -17,8 +17,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-CANDIDATES = 4096
+CANDIDATES = 32768
 """Vectors that are held up to date at a time: those with the highest bounds."""
+
+
+GROUP = 512
+"""Rows are refreshed together whose last looks lie within so many choices: a few are compared again."""
 
 
 def greedy_coreset(
@@ -95,20 +99,14 @@ class _Choice:
         self.done += 1
 
     def _refresh(self, rows_M: Tensor) -> None:
-        """Compare rows with all chosen ones that they have not seen; those that have seen as many at once."""
-        for seen in torch.unique(self.seen_N[rows_M]).tolist():
-            if seen == self.done:
-                continue
-            rows = rows_M[self.seen_N[rows_M] == seen]
-            for part in torch.split(rows, 65536):
-                for start in range(seen, self.done, 2048):
+        """Compare rows with the chosen ones that they have not seen: in few products, each large."""
+        group_M = self.seen_N[rows_M] // GROUP
+        for group in torch.unique(group_M).tolist():
+            for rows in torch.split(rows_M[group_M == group], 65536):
+                for start in range(group * GROUP, self.done, 2048):
                     end = min(start + 2048, self.done)
-                    near_M = torch.addmm(
-                        self.chosen_square_K[start:end],
-                        self.x_ND[part],
-                        self.chosen_KD[start:end].T,
-                        alpha=-2.0,
-                    ).amin(1)
-                    distance_M = (near_M + self.square_N[part]).clamp(min=0.0)
-                    self.bound_N[part] = torch.minimum(self.bound_N[part], distance_M)
-            self.seen_N[rows] = self.done
+                    squares_K, chosen_KD = self.chosen_square_K[start:end], self.chosen_KD[start:end]
+                    near_M = torch.addmm(squares_K, self.x_ND[rows], chosen_KD.T, alpha=-2.0).amin(1)
+                    distance_M = (near_M + self.square_N[rows]).clamp(min=0.0)
+                    self.bound_N[rows] = torch.minimum(self.bound_N[rows], distance_M)
+        self.seen_N[rows_M] = self.done

@@ -99,6 +99,7 @@ def _set_up_mlflow(settings: ServerSettings) -> None:
             "_MLFLOW_IN_JOB_EXECUTOR": "false",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_ENABLE_WORKSPACES": "false",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
             "MLFLOW_ENABLE_REMOTE_ASSISTANT": "false",
             "MLFLOW_BASIC_AUTH_FAIL_CLOSED": "true",
             "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Lock = Literal["serving", "upkeep"]
 
+_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 USERS_TABLE = "alembic_version_auth"
 _ADVISORY: Mapping[Lock, int] = {"serving": 1, "upkeep": 2}
 _ADVISORY_CLASS = 0x6E66626D  # "nfbm"
@@ -79,8 +80,8 @@ class Database:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         quiet_mlflow()
-        if backend.kind == "postgresql":
-            _require("psycopg2", "psycopg2-binary")
+        if backend.driver is not None:
+            _require(backend.driver, _PACKAGES[backend.driver])
         elif backend.file is not None:
             backend.file.parent.mkdir(parents=True, exist_ok=True)
         self.engine = _engine(backend)
@@ -111,6 +112,8 @@ class Database:
         """Names of its tables."""
         import sqlalchemy
 
+        if self.backend.file is not None and not self.backend.file.exists():
+            return []  # asking would make an empty file
         with self._explained():
             return sorted(sqlalchemy.inspect(self.engine).get_table_names())
 
@@ -121,6 +124,8 @@ class Database:
             ServerError: It holds something else than the records of a tracking server.
         """
         tables = self.tables()
+        if not tables:
+            return Schema(None, None)
         with self.connection() as connection:
             schema = Schema(
                 _version(connection, "alembic_version") if "alembic_version" in tables else None,
@@ -170,7 +175,7 @@ class Database:
         return Contents(rows, latest)
 
     def create(self, artifact_root: str) -> None:
-        """Make the tables that are missing from an empty database, and the experiment that MLflow starts with.
+        """Make what is missing from an empty database: tables, and the experiment that MLflow starts with.
 
         Raises:
             ServerError: Its tables are of another version.
@@ -181,7 +186,7 @@ class Database:
             raise ServerError(
                 f"the tables of this database are of another version of MLflow ({outdated})",
                 where=str(self.backend),
-                fix="nfbmr server backup, then: nfbmr server upgrade --backup FOLDER",
+                fix="nfbmr server backup FOLDER, then: nfbmr server upgrade --backup FOLDER",
             )
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -318,4 +323,4 @@ def _require(module: str, package: str) -> None:
     import importlib.util
 
     if importlib.util.find_spec(module) is None:
-        raise MissingPackageError("a package is not installed", where=package, fix=f"pip install {package}")
+        raise MissingPackageError("a package is not installed", where=package, fix=f"pip install '{package}'")

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from mlflow_server.hosting.application import Application
-from mlflow_server.hosting.artifacts import check_artifacts
+from mlflow_server.hosting.artifacts import Artifacts
 from mlflow_server.hosting.database import Database
 from mlflow_server.hosting.errors import ServerError
 from mlflow_server.hosting.secret_files import ADMIN, ADMIN_VARIABLE, secret_key
@@ -72,7 +72,7 @@ def serve(
 
 def _prepared(settings: ServerSettings, database: Database, admin_password: str | None) -> Application:
     """Tables, users and key are there, or what is missing is said."""
-    check_artifacts(settings.artifacts)
+    Artifacts(settings.artifacts).check()
     application = Application(settings, secret_key(settings.secret_key) if settings.authentication else "")
     application.load()
     database.create(settings.artifact_root)

@@ -7,13 +7,14 @@ insists on users, on the host names it answers to, and on a secret key.
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from mlflow_server.destination import VARIABLE, Destination, without_password
 from mlflow_server.hosting.errors import ServerError
@@ -64,9 +65,7 @@ class Backend:
                     fix="name a file: sqlite:///mlflow.db",
                 )
             return cls(Destination.resolve(given).uri)
-        if scheme == "postgres":
-            given = "postgresql" + given.removeprefix("postgres")
-        elif scheme not in ("postgresql", "postgresql+psycopg2"):
+        if scheme not in ("postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2"):
             raise ServerError(
                 "not a database that the server can use",
                 where=without_password(given),
@@ -78,7 +77,12 @@ class Backend:
                 where=without_password(given),
                 fix="postgresql://USER@HOST/DATABASE; make one with: createdb DATABASE",
             )
-        return cls(given)
+        if "password" in dict(parse_qsl(urlsplit(given).query)):
+            raise ServerError(
+                "the password is among the options of the address",
+                fix="put it in ~/.pgpass (mode 0600) or in PGPASSWORD",
+            )
+        return cls(given if "+" in scheme else f"postgresql+{_driver()}{given.removeprefix(scheme)}")
 
     @property
     def kind(self) -> str:
@@ -95,8 +99,13 @@ class Backend:
         """The one in the address."""
         return urlsplit(self.uri).password
 
+    @property
+    def driver(self) -> str | None:
+        """The package that speaks to PostgreSQL."""
+        return urlsplit(self.uri).scheme.partition("+")[2] or None
+
     def __str__(self) -> str:
-        return without_password(self.uri)
+        return re.sub(r"^postgresql\+\w+", "postgresql", without_password(self.uri))
 
     def __repr__(self) -> str:
         return f"Backend({str(self)!r})"
@@ -273,6 +282,11 @@ def refuse_shown_password(arguments: Sequence[str]) -> None:
                 fix="leave it out of the address and put it in ~/.pgpass (mode 0600) or in PGPASSWORD, or "
                 f"give the whole address in the variable {BACKEND_VARIABLE}",
             )
+
+
+def _driver() -> str:
+    installed = [name for name in ("psycopg", "psycopg2") if importlib.util.find_spec(name)]
+    return installed[0] if installed else "psycopg"
 
 
 def _check_host_name(name: str) -> None:

@@ -13,6 +13,8 @@ import click
 from nfbmr.cli.options import emit, json_option
 
 if TYPE_CHECKING:
+    from mlflow_server.hosting.artifacts import Artifacts
+    from mlflow_server.hosting.database import Database
     from mlflow_server.hosting.settings import Backend, ServerSettings
     from mlflow_server.hosting.users import User, Users
 
@@ -125,6 +127,82 @@ def server(
     serve(settings, admin_password=password, on_ready=ready)
 
 
+@server.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@_backend_option
+@_artifacts_option
+@json_option
+def backup(folder: Path | None, backend: Backend, artifacts: str | None, as_json: bool) -> None:
+    """Copy database and artifacts into FOLDER (default: backups/TIME), while the server goes on."""
+    from mlflow_server.hosting.backup import default_folder, make_backup
+
+    with _places(backend, artifacts) as (database, kept):
+        made = make_backup(database, kept, folder or default_folder())
+    emit(made.as_json(), as_json=as_json, text=made.line())
+
+
+@server.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@_backend_option
+@_artifacts_option
+@json_option
+def restore(folder: Path, backend: Backend, artifacts: str | None, as_json: bool) -> None:
+    """Fill an empty database and an empty place for artifacts from the backup in FOLDER."""
+    from mlflow_server.hosting.backup import Backup
+    from mlflow_server.hosting.backup import restore as put_back
+
+    found = Backup.read(folder)
+    with _places(backend, artifacts) as (database, kept):
+        contents = put_back(found, database, kept)
+        summary = {"backend": str(backend), "artifacts": str(kept.place), "rows": contents.rows}
+        text = (
+            f"{backend}: {contents.rows['runs']} runs, {contents.rows['metrics']} metric points; {kept.place}"
+        )
+    emit(summary | {"files": found.files}, as_json=as_json, text=f"{text}: {found.files} artifacts")
+
+
+@server.command()
+@click.option(
+    "--backup",
+    "backup_folder",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="A backup of what the database holds now, made by nfbmr server backup.",
+)
+@_backend_option
+@json_option
+def upgrade(backup_folder: Path | None, backend: Backend, as_json: bool) -> None:
+    """Bring the tables of a database to the installed version of MLflow."""
+    from mlflow_server.hosting.database import Database
+    from mlflow_server.hosting.upgrade import upgrade as bring_up_to_date
+
+    with Database(backend) as database:
+        done = bring_up_to_date(database, backup_folder)
+    text = f"{backend}: upgraded from {done.before.records} to {done.after.records}"
+    emit(
+        {"upgraded": done.needed, "before": done.before, "after": done.after},
+        as_json=as_json,
+        text=text if done.needed else f"{backend}: up to date",
+    )
+
+
+@server.command()
+@click.option(
+    "--older-than", metavar="TIME", default="0d", help="Only what was removed so long ago: 30d, 12h."
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@_backend_option
+@_artifacts_option
+@json_option
+def gc(older_than: str, dry_run: bool, backend: Backend, artifacts: str | None, as_json: bool) -> None:
+    """Remove removed runs and their artifacts for good; not those that registered models come from."""
+    from mlflow_server.hosting.collection import age_of, collect
+
+    with _places(backend, artifacts) as (database, kept):
+        found = collect(database, kept, older_than=age_of(older_than), dry_run=dry_run)
+    emit({"dry_run": dry_run, **vars(found)}, as_json=as_json, text=found.line(dry_run=dry_run))
+
+
 @server.group()
 def users() -> None:
     """Who may use a server: readers look, writers record, admins manage. At once, while it runs."""
@@ -191,6 +269,16 @@ def remove_user(name: str, backend: Backend, as_json: bool) -> None:
     with _users(backend) as found:
         found.remove(name)
     emit({"removed": name}, as_json=as_json, text=f"{name} is no user any more")
+
+
+@contextmanager
+def _places(backend: Backend, artifacts: str | None) -> Iterator[tuple[Database, Artifacts]]:
+    from mlflow_server.hosting.artifacts import Artifacts
+    from mlflow_server.hosting.database import Database
+    from mlflow_server.hosting.settings import artifacts_of
+
+    with Database(backend) as database:
+        yield database, Artifacts(artifacts_of(artifacts, backend))
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "nfbmr.cli.main", *words]
 
 
-def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This one, without what would lead a server or a client elsewhere."""
     kept = {
         name: value
@@ -82,6 +82,12 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
+def environment() -> Callable[..., dict[str, str]]:
+    """Makes an environment for a process: this one, without what would lead it elsewhere."""
+    return clean_environment
+
+
+@pytest.fixture(scope="session")
 def call() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs ``nfbmr`` in a process of its own."""
 
@@ -91,7 +97,7 @@ def call() -> Callable[..., subprocess.CompletedProcess[str]]:
         done = subprocess.run(
             command(*words),
             cwd=cwd,
-            env=environment(env),
+            env=clean_environment(env),
             capture_output=True,
             text=True,
             check=False,
@@ -120,7 +126,7 @@ class Starter:
             process = subprocess.Popen(
                 command("server", "--json", "--port", "0", *words),
                 cwd=folder,
-                env=environment(env),
+                env=clean_environment(env),
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -147,7 +153,9 @@ class Starter:
         reader.join(START_SECONDS)
         if not lines or lines[-1].rstrip() != "}":
             raise AssertionError(f"the server is not ready: {''.join(lines)}\n{running.said()}")
-        return json.loads("".join(lines))
+        said = json.loads("".join(lines))
+        assert "address" in said, said
+        return said
 
     def end_all(self) -> None:
         for running in self._running:
@@ -235,6 +243,20 @@ class Postgres:
         return address.replace("mlflow@", f"mlflow:{quote(self.password, safe='')}@")
 
 
+@pytest.fixture
+def start_on(start: Starter, request: pytest.FixtureRequest) -> Callable[..., tuple[Running, str]]:
+    """Starts a server on one of the two databases; it and the database's address, password included."""
+
+    def start_server(kind: str, folder: Path, *words: str) -> tuple[Running, str]:
+        if kind == "sqlite":
+            return start(folder, *words), f"sqlite:///{folder / 'mlflow.db'}"
+        postgres = request.getfixturevalue("postgres")
+        address, env = postgres.database()
+        return start(folder, "--backend", address, *words, env=env), postgres.full(address)
+
+    return start_server
+
+
 def postgres_binaries() -> Path | None:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
     on_path = shutil.which("postgres")
@@ -247,7 +269,7 @@ def postgres() -> Iterator[Postgres]:
     binaries = postgres_binaries()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed (its programs postgres, initdb and pg_dump)")
-    pytest.importorskip("psycopg2")
+    pytest.importorskip("psycopg")
     home = Path(tempfile.mkdtemp(prefix="nfbmr-postgres-"))
     as_user: dict[str, Any] = {}
     if os.getuid() == 0:
@@ -293,3 +315,28 @@ def postgres() -> Iterator[Postgres]:
             server.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
             server.wait(60)
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[dict[str, str]]:
+    """An S3 server on loopback with a bucket, ``parts``; the environment that names it."""
+    pytest.importorskip("moto")
+    program = ROOT / "tests" / "features" / "s3_server.py"
+    server = subprocess.Popen(
+        [sys.executable, str(program)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    endpoint = server.stdout.readline().strip()
+    named = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "user",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    assert requests.put(f"{endpoint}/parts", timeout=30).ok
+    yield named
+    server.communicate()  # its input closes, and it ends

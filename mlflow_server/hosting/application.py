@@ -105,7 +105,10 @@ def _set_up_mlflow(settings: ServerSettings) -> None:
             "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",
             "MLFLOW_SERVER_X_FRAME_OPTIONS": "SAMEORIGIN",
             "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(settings.hosts),
-            "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(settings.origins),
+            # The guard has compared them with the name and the port that were asked for.
+            "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(
+                pattern for origin in settings.origins for pattern in (origin, f"{origin}:*")
+            ),
         }
     )
 

@@ -229,7 +229,7 @@ class ServerSettings:
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """Values of the header ``Origin`` that may change something."""
+        """Values of the header ``Origin`` that may change something, besides the server's own."""
         return tuple(
             f"{scheme}://{name}{port}"
             for name in self.allowed_hosts

@@ -340,3 +340,19 @@ def s3() -> Iterator[dict[str, str]]:
     assert requests.put(f"{endpoint}/parts", timeout=30).ok
     yield named
     server.communicate()  # its input closes, and it ends
+
+
+@pytest.fixture
+def free_ports() -> Callable[[int], list[int]]:
+    """Finds loopback ports on which nobody listens."""
+
+    def find(number: int) -> list[int]:
+        probes = [socket.socket() for _ in range(number)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        ports = [int(probe.getsockname()[1]) for probe in probes]
+        for probe in probes:
+            probe.close()
+        return ports
+
+    return find

@@ -56,9 +56,7 @@ def tell(writer: subprocess.Popen[str]) -> dict:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", BACKENDS)
-def test_a_backup_under_load_restores_to_one_moment(
-    kind, tmp_path, start, call, environment, new_database
-):
+def test_a_backup_under_load_restores_to_one_moment(kind, tmp_path, start, call, environment, new_database):
     address, full, env = new_database(kind, "old")
     running = start(tmp_path / "old", "--backend", address, env=env)
     writer = write(running, tmp_path / "files", environment, threads=16, seconds=25)
@@ -71,7 +69,9 @@ def test_a_backup_under_load_restores_to_one_moment(
         place = ["--backend", address, "--json"]
         if kind == "postgresql":
             place += ["--artifacts", str(tmp_path / "old" / "mlartifacts")]
-        done = call("server", "backup", str(tmp_path / f"backup-{number}"), *place, cwd=tmp_path / "old", env=env)
+        done = call(
+            "server", "backup", str(tmp_path / f"backup-{number}"), *place, cwd=tmp_path / "old", env=env
+        )
         made.append(json.loads(done.stdout))
         time.sleep(2)
     told = tell(writer)
@@ -88,7 +88,9 @@ def test_a_backup_under_load_restores_to_one_moment(
             "server", "restore", str(folder), "--backend", new, "--artifacts", str(artifacts),
             cwd=tmp_path, env=new_env,
         )  # fmt: skip
-        restored = start(tmp_path / f"new-{number}", "--backend", new, "--artifacts", str(artifacts), env=new_env)
+        restored = start(
+            tmp_path / f"new-{number}", "--backend", new, "--artifacts", str(artifacts), env=new_env
+        )
         check_restored(restored, new_full, told, backup)
         assert restored.end() == 0
 
@@ -170,7 +172,11 @@ def test_a_damaged_backup_is_not_restored(small, tmp_path, call):
     for number, name in enumerate(("database.sqlite", "artifacts")):
         copy = tmp_path / f"copy-{number}"
         shutil.copytree(folder / "saved", copy)
-        file = copy / name if name.endswith("sqlite") else next(p for p in (copy / name).rglob("*") if p.is_file())
+        file = (
+            copy / name
+            if name.endswith("sqlite")
+            else next(p for p in (copy / name).rglob("*") if p.is_file())
+        )
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 255
         file.write_bytes(content)
@@ -182,7 +188,10 @@ def test_a_damaged_backup_is_not_restored(small, tmp_path, call):
         assert not (target / "mlflow.db").exists()
     unfinished = tmp_path / "copy-0"
     (unfinished / "backup.json").unlink()
-    assert "not a finished backup" in call("server", "restore", str(unfinished), cwd=tmp_path, check=False).stderr
+    assert (
+        "not a finished backup"
+        in call("server", "restore", str(unfinished), cwd=tmp_path, check=False).stderr
+    )
 
 
 def test_without_a_database_there_is_nothing_to_back_up(tmp_path, call):
@@ -213,10 +222,16 @@ def test_an_object_store_is_backed_up_and_restored(tmp_path, start, call, enviro
     done = call("server", "backup", "saved", "--json", cwd=tmp_path, env=place)
     assert json.loads(done.stdout)["files"] == 1
     running.end()
-    elsewhere = {**s3, "NFBMR_SERVER_ARTIFACTS": "s3://parts/restored", "NFBMR_SERVER_BACKEND": "sqlite:///two.db"}
+    elsewhere = {
+        **s3,
+        "NFBMR_SERVER_ARTIFACTS": "s3://parts/restored",
+        "NFBMR_SERVER_BACKEND": "sqlite:///two.db",
+    }
     call("server", "restore", "saved", cwd=tmp_path, env=elsewhere)
     restored = start(tmp_path, env=elsewhere)
-    listed = restored.ask("GET", f"/api/2.0/mlflow/artifacts/list?run_id={run_id}&path=pictures").json()["files"]
+    listed = restored.ask("GET", f"/api/2.0/mlflow/artifacts/list?run_id={run_id}&path=pictures").json()[
+        "files"
+    ]
     content = restored.ask("GET", f"/get-artifact?run_uuid={run_id}&path={listed[0]['path']}").text
     assert content == told[run_id]["file"]
     restored.end()

@@ -54,7 +54,9 @@ def points_in(address: str) -> dict[str, int]:
 def check(kind, tmp_path, start_on, environment, processes, threads, seconds):
     running, database = start_on(kind, tmp_path / "server")
     begun = time.monotonic()
-    runs, slowest = outcome(write(running, tmp_path / "files", environment, processes, threads, seconds), seconds)
+    runs, slowest = outcome(
+        write(running, tmp_path / "files", environment, processes, threads, seconds), seconds
+    )
     took = time.monotonic() - begun
     assert all(told["finished"] for told in runs.values())
     wanted = {run_id: told["points"] for run_id, told in runs.items()}

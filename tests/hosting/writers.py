@@ -49,7 +49,9 @@ class Writer(threading.Thread):
         remote.log([entry("params", now, values={"flow.blocks": 4, "writer": self.name})])
         for step in range(5):
             entries = [
-                entry("metrics", now + step * BATCH + k, values=dict.fromkeys(NAMES, 0.5), step=step * BATCH + k)
+                entry(
+                    "metrics", now + step * BATCH + k, values=dict.fromkeys(NAMES, 0.5), step=step * BATCH + k
+                )
                 for k in range(BATCH)
             ]
             begun = time.monotonic()

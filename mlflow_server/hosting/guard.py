@@ -53,11 +53,20 @@ _QUESTIONS = re.compile(
 )
 _CREATES = ("/mlflow/experiments/create", "/mlflow/registered-models/create", "/mlflow/datasets/create")
 
-# The key is MLflow's own; a choice that was made is kept.
+# Keys of MLflow's pages in the browser; a choice that was made is kept. The side for model training, without
+# the assistant, which is closed here, and without advertising for what this server is not for.
+_CHOICES = {
+    "mlflow.workflowType_v1": "machine_learning",
+    "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True,
+    "mlflow.home.getting-started.collapsed_v1": True,
+    "mlflow.settings.telemetry.enabled_v1": False,
+    "mlflow.telemetry.info.alert.dismissed_v1": True,
+}
 _LOOK = (
-    b"<script>try{localStorage.getItem('mlflow.workflowType_v1')||"
-    b"localStorage.setItem('mlflow.workflowType_v1','\"machine_learning\"')}catch(e){}</script>"
-)
+    f"<script>try{{for(const[k,v]of Object.entries({json.dumps(_CHOICES)}))"
+    "localStorage.getItem(k)===null&&localStorage.setItem(k,JSON.stringify(v))}catch(e){}</script>"
+    "<style>[data-assistant-ui]{display:none!important}</style>"
+).encode()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from mlflow_server.hosting.errors import ServerError
 from nfbmr.addresses import ObjectPath, store_address
 
 HOST, PORT = "127.0.0.1", 5000
-STATE = Path(".nfbmr/server")
+SECRET_KEY = Path(".nfbmr/server/secret_key")
 MAX_UPLOAD = 2 * 10**9
 BACKEND_VARIABLE = "NFBMR_SERVER_BACKEND"
 ARTIFACTS_VARIABLE = "NFBMR_SERVER_ARTIFACTS"
@@ -145,7 +145,7 @@ class ServerSettings:
         allowed_hosts: Names, without ports, under which browsers and runs reach it beyond this machine.
         authentication: Whether it asks who is there.
         workers: Processes that answer requests.
-        state: Folder of the secret key.
+        secret_key: The file of the key that signs sessions; made where it is missing.
         max_upload: Bytes of the largest artifact that it takes.
 
     Raises:
@@ -164,7 +164,7 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...] = ()
     authentication: bool = False
     workers: int = 1
-    state: Path = STATE
+    secret_key: Path = SECRET_KEY
     max_upload: int = MAX_UPLOAD
 
     def __post_init__(self) -> None:
@@ -192,11 +192,6 @@ class ServerSettings:
         """Whether only this machine uses it, and its files may be written without it."""
         local = self.backend.kind == "sqlite" and not isinstance(self.artifacts, ObjectPath)
         return local and not self.authentication
-
-    @property
-    def secret_key(self) -> Path:
-        """The file of the key that signs sessions."""
-        return self.state / "secret_key"
 
     @property
     def artifact_root(self) -> str:

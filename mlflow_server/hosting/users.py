@@ -65,17 +65,6 @@ class Users:
 
     Args:
         database: Of the server; its tables of users are made where they are missing.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from mlflow_server.hosting.settings import Backend
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> with Database(Backend(f"sqlite:///{folder / 'mlflow.db'}")) as database:
-        ...     users = Users(database)
-        ...     users.add("ann", "a-long-password", "writer")
-        ...     users.list()
-        [User(name='ann', role='writer', experiments=())]
     """
 
     def __init__(self, database: Database) -> None:
@@ -256,8 +245,8 @@ def _store(database: Database) -> SqlAlchemyStore:
         warnings.simplefilter("ignore")
         from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
 
-    store = SqlAlchemyStore()
-    store.init_db(database.backend.uri)  # type: ignore[no-untyped-call]
+        store = SqlAlchemyStore()
+        store.init_db(database.backend.uri)  # type: ignore[no-untyped-call]
     return store
 
 

@@ -36,6 +36,7 @@ def _artifacts_option(function: Callable[..., Any]) -> Callable[..., Any]:
         "--artifacts",
         metavar="PLACE",
         envvar="NFBMR_SERVER_ARTIFACTS",
+        callback=_artifacts,
         help="A folder or s3://BUCKET/PREFIX; default: the folder mlartifacts beside the database.",
     )(function)
 
@@ -52,9 +53,37 @@ def _password_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def _backend(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Backend:
     from mlflow_server.hosting.settings import Backend, refuse_shown_password
 
-    if value is not None and ctx.get_parameter_source("backend") is click.core.ParameterSource.COMMANDLINE:
-        refuse_shown_password([value])
-    return Backend.of(value)
+    if _is_given(ctx, "backend"):
+        refuse_shown_password([str(value)])
+        return Backend.of(value)
+    before = _given_before(ctx, "backend")
+    return before if before is not None else Backend.of(value)
+
+
+def _artifacts(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    before = None if _is_given(ctx, "artifacts") else _given_before(ctx, "artifacts")
+    return value if before is None else before
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def _given_before(ctx: click.Context, name: str) -> Any:
+    """What was given before the name of a subcommand: `nfbmr server --backend ADDRESS backup`."""
+    above = ctx.parent
+    while above is not None:
+        if _is_given(above, name):
+            return above.params[name]
+        above = above.parent
+    return None
+
+
+def _refuse_options_of_the_server(context: click.Context) -> None:
+    for name in context.params:
+        if name not in ("backend", "artifacts", "as_json") and _is_given(context, name):
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} is for the server itself, not for {context.invoked_subcommand}")
 
 
 @click.group(invoke_without_command=True)
@@ -78,6 +107,14 @@ def _backend(ctx: click.Context, parameter: click.Parameter, value: str | None) 
     help="Password of the first user, admin; else NFBMR_ADMIN_PASSWORD.",
 )
 @click.option(
+    "--secret-key",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    default=Path(".nfbmr/server/secret_key"),
+    show_default=True,
+    help="Signs sessions of users; made, for its owner alone, where it is missing.",
+)
+@click.option(
     "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that answer."
 )
 @click.option(
@@ -94,6 +131,7 @@ def server(
     allowed_hosts: tuple[str, ...],
     auth: bool,
     admin_password_file: Path | None,
+    secret_key: Path,
     workers: int,
     max_upload: str,
     as_json: bool,
@@ -104,6 +142,7 @@ def server(
     write to. Beyond this machine (--host, --allowed-hosts) it asks for users and passwords.
     """
     if context.invoked_subcommand is not None:
+        _refuse_options_of_the_server(context)
         return
     from mlflow_server.hosting.processes import line, serve, summary
     from mlflow_server.hosting.secret_files import ADMIN_VARIABLE, password_from
@@ -117,6 +156,7 @@ def server(
         allowed_hosts=allowed_hosts,
         authentication=auth,
         workers=workers,
+        secret_key=secret_key,
         max_upload=bytes_of(max_upload),
     )
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-
 WRITERS = Path(__file__).with_name("writers.py")
 BACKENDS = ["sqlite", "postgresql"]
 

@@ -72,7 +72,8 @@ class Pages:
     def cells(self, column: str) -> list[str]:
         """What stands in a column of the table, from the top."""
         found = self.run(
-            "return [...document.querySelectorAll('.ag-cell')].filter(e => e.getAttribute('col-id') === arguments[0])"
+            "return [...document.querySelectorAll('.ag-cell')]"
+            ".filter(e => e.getAttribute('col-id') === arguments[0])"
             ".map(e => [e.getBoundingClientRect().top, e.innerText.trim().split('\\n').pop()])",
             column,
         )
@@ -186,7 +187,8 @@ def test_trials_are_compared_in_pictures(pages, swept):
     chosen = [run_id for name, run_id in ids(swept).items() if name.startswith("000")]
     pages.open(f"#/compare-runs?runs={str(chosen).replace(chr(39), '%22')}&experiments=[%221%22]")
     pages.shows("Parallel Coordinates Plot")
-    pages.wait(lambda: pages.run("return document.querySelectorAll('.parcoords-line-layer, .parcoords canvas, .js-plotly-plot').length"), "no plot")  # fmt: skip
+    plot = "return document.querySelectorAll('.parcoords-line-layer, .js-plotly-plot').length"
+    pages.wait(lambda: pages.run(plot), "no plot")
     pages.open("#/experiments/1/runs?viewStateShareKey=nfbmr-trials&compareRunsMode=CHART")
     pages.shows("flow/loss")
     pages.wait(

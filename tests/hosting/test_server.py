@@ -190,11 +190,17 @@ def test_without_a_password_there_is_no_first_administrator(tmp_path, call):
     assert done.returncode == 2
     assert "NFBMR_ADMIN_PASSWORD" in done.stderr
     short = call(
-        "server", "--port", "0", "--auth", cwd=tmp_path, env={"NFBMR_ADMIN_PASSWORD": "short"}, check=False
+        "server",
+        "--port",
+        "0",
+        "--auth",
+        cwd=tmp_path,
+        env={"NFBMR_ADMIN_PASSWORD": "elf-chars-1"},
+        check=False,
     )
     assert short.returncode == 2
     assert "12 characters" in short.stderr
-    assert "short:" not in short.stderr.replace("too short:", "")
+    assert "elf-chars-1" not in short.stderr
 
 
 def test_the_password_comes_from_a_file_that_only_its_owner_reads(tmp_path, call, start):

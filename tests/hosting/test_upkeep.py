@@ -44,8 +44,9 @@ def add_run(connection, run_id: str) -> None:
     if not known:
         connection.execute(
             sa.text(
-                "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage, creation_time,"
-                " last_update_time) VALUES (7, 'old parts', 'mlflow-artifacts:/7', 'active', :now, :now)"
+                "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage,"
+                " creation_time, last_update_time)"
+                " VALUES (7, 'old parts', 'mlflow-artifacts:/7', 'active', :now, :now)"
             ),
             {"now": now},
         )

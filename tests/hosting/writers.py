@@ -1,4 +1,4 @@
-"""Writers for a load, in a process of their own: each records runs until its time is up, and nothing is retried.
+"""Writers for a load, in a process of their own: each records until its time is up, nothing is retried.
 
 ``python writers.py ADDRESS NAME COUNT SECONDS FOLDER`` prints, at the end, what every run should have.
 """

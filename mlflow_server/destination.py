@@ -102,15 +102,15 @@ def ui_hint(uri: str | None = None) -> str:
         uri: As for :meth:`Destination.resolve`.
 
     Returns:
-        The address of a server that runs already; for a database, a shell command that starts one on it (one
-        process rather than MLflow's eleven).
+        The address of a server that runs already; for a database, a shell command that starts one on it.
     """
     where = Destination.resolve(uri).uri
     if urlsplit(where).scheme in ("http", "https"):
         return without_password(where)
-    mlflow = "mlflow" if shutil.which("mlflow") else f"{shlex.quote(sys.executable)} -m mlflow"
-    store = shlex.quote(without_password(where))
-    return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {mlflow} ui --workers 1 --backend-store-uri {store}"
+    nfbmr = "nfbmr" if shutil.which("nfbmr") else f"{shlex.quote(sys.executable)} -m nfbmr.cli.main"
+    if where == f"sqlite:///{Path.cwd() / 'mlflow.db'}":
+        return f"{nfbmr} server"
+    return f"{nfbmr} server --backend {shlex.quote(without_password(where))}"
 
 
 def page(address: str, experiment_id: str, mlflow_run_id: str) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_server.destination import Destination
 from mlflow_server.naming import PARAM_LENGTH, TAG_LENGTH, chunks, valid_name, value_text
+from mlflow_server.views import view_tags
 from nfbmr.journal import Entry
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 RUN_ID = "nfbmr.run_id"
 PARENT_ID = "nfbmr.parent_id"
 REVISION = "nfbmr.revision"
+DESCRIPTION = "nfbmr.description"
 PARENT_LINK = "mlflow.parentRunId"
 STATE = "nfbmr.state"
 # MLflow knows no pruned runs: they are finished there, and the tag nfbmr.state tells them apart.
@@ -34,6 +36,9 @@ STATUS = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "kil
 # Says that this is model training, to those of MLflow's pages that ask; those of 3.17 go by the address alone
 # (mlflow_server.destination.page).
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
+MARK = "nfbmr.views"
+VIEWS = {**view_tags(), MARK: "1"}  # whoever removes one is not given it again
 
 # What sending again will not mend. Anything else (no connection, no permission, a full server) may pass.
 HOPELESS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST"}
@@ -117,9 +122,8 @@ class RemoteRun:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
             try:
-                return str(
-                    self._client.create_experiment(name, destination.artifact_location, tags=EXPERIMENT_TAGS)
-                )
+                tags = EXPERIMENT_TAGS | VIEWS
+                return str(self._client.create_experiment(name, destination.artifact_location, tags=tags))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -129,6 +133,10 @@ class RemoteRun:
             raise WaitingError(
                 f"the experiment {name!r} was deleted on the server: restore it or name another"
             )
+        if MARK not in experiment.tags:
+            with suppress(MlflowException):  # who may not do that can still record
+                for key, value in VIEWS.items():
+                    self._client.set_experiment_tag(experiment.experiment_id, key, value)
         return str(experiment.experiment_id)
 
     def _known(self, mlflow_run_id: str) -> Run | None:
@@ -344,6 +352,9 @@ def _tags(values: Mapping[str, Any]) -> dict[str, str]:
     if REVISION in tags:
         # The column "Version" of MLflow's table of runs.
         tags["mlflow.source.git.commit"] = tags[REVISION]
+    if DESCRIPTION in tags:
+        # What its pages show first of a run.
+        tags["mlflow.note.content"] = tags.pop(DESCRIPTION)
     return tags
 
 

@@ -9,12 +9,16 @@ from typing import Any
 
 from nfbmr.config import Config
 from nfbmr.data.samples import Dataset, Split
+from nfbmr.evaluation.evaluation import TITLES
 from nfbmr.paths import RunPaths
 from nfbmr.resolve import flat
 from nfbmr.results import side_counts
 from nfbmr.tracking import Tracker
+from nfbmr.wording import visible
 
 log = logging.getLogger(__name__)
+
+_SIDES = {"test": "test images", "validation": "validation images with synthetic defects"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Recorder:
     def end(self, summary: Mapping[str, Any]) -> None:
         """Results, report, pictures and the model; losses went out as they were made."""
         self.tracker.metrics(dict(_numbers(summary)))
+        self.tracker.tags({"nfbmr.description": description(summary)})
         paths = self.paths
         for path in (paths.report, paths.summary, paths.fitted, paths.scores, paths.history):
             if path.exists():  # a run that ends before the test set has no report
@@ -72,6 +77,51 @@ class Recorder:
             self.tracker.artifact(picture, "pictures")
         if self.config.tracking.log_model:
             self.tracker.model(self.paths.model)
+
+
+def description(summary: Mapping[str, Any]) -> str:
+    """A run in a few lines of Markdown: what it is, how well it does, and where to look further."""
+    metrics = summary["metrics"]
+    sides = {side: words for side, words in _SIDES.items() if side in metrics}
+    reached = [
+        f"**{_estimate(metrics[side]['image_auroc'])}** on {words}"
+        for side, words in sides.items()
+        if _estimate(metrics[side].get("image_auroc"))
+    ]
+    peeked = "; **test-peeked**: the test set chose something" if summary.get("test_peeked") else ""
+    lines = [
+        f"Image AUROC {', '.join(reached) or 'not measured'}{peeked}",
+        "",
+        f"{summary['method']} on {visible(summary['dataset']['name'])}, split {summary['split']}, "
+        f"seed {summary['seed']}",
+        "",
+        f"| | {' | '.join(sides.values())} |",
+        "|---|" + "---|" * len(sides),
+    ]
+    for name, title in TITLES.items():
+        told = [_estimate(metrics[side].get(name)) for side in sides]
+        if any(told):
+            lines.append(f"| {title} | {' | '.join(told)} |")
+    lines += [
+        "",
+        *(f"{visible(note)}\n" for note in (summary.get("leak"), *summary.get("notes", ())) if note),
+    ]
+    confidence = summary["config"]["evaluation"]["confidence"]
+    lines.append(f"In square brackets: {confidence:.0%} intervals.")
+    if "test" in metrics:
+        lines.append(
+            "Under Artifacts: `report.html` is the whole report, `pictures` its curves and heat maps."
+        )
+    else:
+        lines.append("The test set was not looked at.")
+    return "\n".join(lines)
+
+
+def _estimate(estimate: Mapping[str, float | None] | None) -> str:
+    if not estimate or estimate.get("value") is None:
+        return ""
+    value, low, high = (estimate.get(end) for end in ("value", "low", "high"))
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _numbers(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -86,7 +86,7 @@ class ParentRecord:
         self._objectives = objectives_of(plan)
         self._remember()
         tracker = self._tracker = choose(
-            config.tracking,
+            config.tracking.model_copy(update={"run_name": f"{kind} {self.paths.name}"}),
             RunPaths(self.paths.root),
             self.paths.name,
             tags={"nfbmr.kind": kind, "nfbmr.plan": self.paths.name, "nfbmr.method": config.method},
@@ -221,7 +221,7 @@ class ParentRecord:
         if not text:
             counts = Counter(self._states.values())
             text = ", ".join(f"{counts[state]} {state}" for state in COUNTED if counts[state])
-        tracker.tags({NOTE: note_text(text or "No trial has ended.")})
+        tracker.tags({NOTE: note_text(_lead(summary) + (text or "No trial has ended."))})
 
     def _draw(self, tracker: Tracker) -> None:
         """Optuna's pictures and journal; an ablation has drawn its own."""
@@ -245,6 +245,21 @@ class ParentRecord:
         numbers = numbers_of(summary)
         found = {name: numbers.get(name, numbers.get(f"validation/{name}")) for name in self._objectives}
         return {name: value for name, value in found.items() if value is not None}
+
+
+def _lead(summary: Mapping[str, Any]) -> str:
+    """What a sweep found, in a line above its table; nothing where it has found nothing."""
+    best = summary.get("best")
+    if not best:
+        return ""
+    settings = ", ".join(f"{name}={_text(value)}" for name, value in best["params"].items())
+    reached = [
+        f"{side} image AUROC {estimate['value']:.3f}"
+        for side in ("validation", "test")
+        if (estimate := (best.get(side) or {}).get("image_auroc")) and estimate["value"] is not None
+    ]
+    words = ", ".join([f"trial {best['number']:04d} ({settings})", *reached])
+    return f"Best: {words}. Trials are the child runs; pictures are under Artifacts.\n\n"
 
 
 def objectives_of(plan: Mapping[str, Any]) -> dict[str, bool]:

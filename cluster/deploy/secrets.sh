@@ -35,14 +35,6 @@ write s3_credentials <<EOF
 aws_access_key_id = nfbmr
 aws_secret_access_key = $(cat secrets/s3_password)
 EOF
-write mlflow_auth.ini <<EOF
-[mlflow]
-default_permission = READ
-database_uri = postgresql://mlflow@postgres/auth
-admin_username = admin
-admin_password = $(cat secrets/mlflow_password)
-authorization_function = mlflow.server.auth:authenticate_request_basic_auth
-EOF
 write mlflow_credentials <<EOF
 [mlflow]
 mlflow_tracking_username = admin

@@ -44,6 +44,7 @@ COMMANDS: dict[str, Entry] = {
     "predict": Entry("nfbmr.cli.predict:predict", "Score images with a trained model."),
     "data": Entry("nfbmr.cli.data:data", "Inspect, audit or synthesize a data set."),
     "features": Entry("nfbmr.cli.features:features", "Build, list, verify or prune stored features."),
+    "server": Entry("nfbmr.cli.server:server", "Serve the records of runs, keep them safe, manage users."),
     "track": Entry("nfbmr.cli.track:track", "See what a tracking server has of runs, and send the rest."),
     "reconcile": Entry(
         "nfbmr.cli.reconcile:reconcile", "Compare all records of a sweep or an ablation, and mend MLflow's."

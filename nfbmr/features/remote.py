@@ -80,7 +80,7 @@ class ObjectStore:
 
     def __init__(self, address: ObjectPath) -> None:
         self.address = address
-        self._files = _file_system()
+        self._files = file_system()
         with self._explained():
             from pyarrow.fs import FileType
 
@@ -366,7 +366,12 @@ def _sums(content: bytes) -> dict[str, str]:
     return {file: sha for sha, _, file in lines}
 
 
-def _file_system() -> Any:
+def file_system() -> Any:
+    """The object store that the environment names, as pyarrow works on it.
+
+    Raises:
+        StoreError: ``AWS_ENDPOINT_URL`` is no address.
+    """
     from pyarrow import fs
 
     server = endpoint()

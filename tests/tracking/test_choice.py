@@ -80,7 +80,8 @@ def test_a_kept_address_finds_its_password_in_the_environment(monkeypatch: pytes
 
 def test_the_hint_is_an_address_or_a_command(tmp_path: Path) -> None:
     assert ui_hint("https://ann:secret@example.com") == "https://ann@example.com"
-    assert f"sqlite:///{tmp_path / 'mlflow.db'}" in ui_hint()
+    assert ui_hint().endswith(" server")  # the database is the one of this folder
+    assert f"--backend sqlite:///{tmp_path / 'other.db'}" in ui_hint("sqlite:///other.db")
 
 
 def test_a_run_the_server_knows_is_named_by_its_page(tmp_path: Path, uri: str) -> None:

@@ -1,0 +1,326 @@
+"""The database of a server: what is in it, and who may work on it at a time.
+
+Two locks, each of which ends with its process: a server holds ``serving`` together with other servers, and
+whatever needs the server to be down holds it alone; of backups, garbage collection, upgrades and restores
+one at a time holds ``upkeep``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlflow_server.hosting.errors import ServerError
+from mlflow_server.hosting.settings import BACKEND_VARIABLE, Backend
+from mlflow_server.remote import CLIENT_SETTINGS
+from nfbmr.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+Lock = Literal["serving", "upkeep"]
+
+_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
+USERS_TABLE = "alembic_version_auth"
+_ADVISORY: Mapping[Lock, int] = {"serving": 1, "upkeep": 2}
+_ADVISORY_CLASS = 0x6E66626D  # "nfbm"
+_BUSY: Mapping[Lock, tuple[str, str]] = {
+    "serving": (
+        "a server is running on this database",
+        "end it first (Ctrl-C where it runs), so that nothing is written meanwhile",
+    ),
+    "upkeep": (
+        "a backup, a restore, an upgrade or a garbage collection of this database is under way",
+        "wait until it is done",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Versions of a database's tables.
+
+    Attributes:
+        records: Of runs and models; None where there are none.
+        users: Of users and their roles; None where there are none.
+    """
+
+    records: str | None
+    users: str | None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a database holds: by it a backup and a database can be compared.
+
+    Attributes:
+        rows: Of each table.
+        latest: The latest times in it, in milliseconds since 1970.
+    """
+
+    rows: Mapping[str, int]
+    latest: Mapping[str, int | None]
+
+
+class Database:
+    """A database of a server.
+
+    Args:
+        backend: Which.
+
+    Raises:
+        MissingPackageError: Its driver is not installed.
+        ServerError: It cannot be reached.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        quiet_mlflow()
+        if backend.driver is not None:
+            _require(backend.driver, _PACKAGES[backend.driver])
+        elif backend.file is not None:
+            backend.file.parent.mkdir(parents=True, exist_ok=True)
+        self.engine = _engine(backend)
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A transaction.
+
+        Raises:
+            ServerError: The database does not answer.
+        """
+        with self._explained(), self.engine.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # What is in it
+
+    def tables(self) -> list[str]:
+        """Names of its tables."""
+        import sqlalchemy
+
+        if self.backend.file is not None and not self.backend.file.exists():
+            return []  # asking would make an empty file
+        with self._explained():
+            return sorted(sqlalchemy.inspect(self.engine).get_table_names())
+
+    def schema(self) -> Schema:
+        """Versions of its tables.
+
+        Raises:
+            ServerError: It holds something else than the records of a tracking server.
+        """
+        tables = self.tables()
+        if not tables:
+            return Schema(None, None)
+        with self.connection() as connection:
+            schema = Schema(
+                _version(connection, "alembic_version") if "alembic_version" in tables else None,
+                _version(connection, USERS_TABLE) if USERS_TABLE in tables else None,
+            )
+        ours = {"experiments", "runs"} <= set(tables) or (schema.users and "users" in tables)
+        if tables and not ours and any(not name.startswith("alembic_") for name in tables):
+            raise ServerError(
+                "this database holds something else than the records of a tracking server",
+                where=str(self.backend),
+                fix="name another one, or make an empty one",
+            )
+        return schema
+
+    def contents(self, connection: Connection | None = None) -> Contents:
+        """Count what is there.
+
+        Args:
+            connection: In whose transaction; its own where none is given.
+        """
+        import sqlalchemy as sa
+
+        if connection is None:
+            with self.connection() as own:
+                return self.contents(own)
+        tables = sorted(sa.inspect(connection).get_table_names())
+        quote = self.engine.dialect.identifier_preparer.quote
+        rows = {
+            name: int(connection.execute(sa.text(f"SELECT count(*) FROM {quote(name)}")).scalar() or 0)
+            for name in tables
+        }
+        latest = {
+            f"{table}.{column}": connection.execute(
+                sa.text(f"SELECT max({quote(column)}) FROM {quote(table)}")
+            ).scalar()
+            for table, column in (
+                ("runs", "start_time"),
+                ("runs", "end_time"),
+                ("runs", "deleted_time"),
+                ("experiments", "last_update_time"),
+                ("metrics", "timestamp"),
+                ("model_versions", "last_updated_time"),
+                ("registered_models", "last_updated_time"),
+            )
+            if table in rows
+        }
+        return Contents(rows, latest)
+
+    def create(self, artifact_root: str) -> None:
+        """Make what is missing from an empty database: tables, and the experiment that MLflow starts with.
+
+        Raises:
+            ServerError: Its tables are of another version.
+        """
+        schema = self.schema()
+        outdated = self.outdated(schema)
+        if outdated:
+            raise ServerError(
+                f"the tables of this database are of another version of MLflow ({outdated})",
+                where=str(self.backend),
+                fix="nfbmr server backup FOLDER, then: nfbmr server upgrade --backup FOLDER",
+            )
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        with self._explained():
+            store = SqlAlchemyStore(self.backend.uri, artifact_root)  # type: ignore[no-untyped-call]
+            store.engine.dispose()
+
+    def outdated(self, schema: Schema) -> str:
+        """Which tables are not of the installed MLflow's version, in words; empty where all are."""
+        newest = newest_schema()
+        found = [
+            f"{what}: {have}, wanted {want}"
+            for what, have, want in (
+                ("records", schema.records, newest.records),
+                ("users", schema.users, newest.users),
+            )
+            if have is not None and have != want
+        ]
+        return "; ".join(found)
+
+    # Who may work on it
+
+    @contextmanager
+    def lock(self, name: Lock, *, shared: bool = False) -> Iterator[None]:
+        """Hold one of the two locks.
+
+        Raises:
+            ServerError: Somebody else holds it in a way that excludes this.
+        """
+        held = (
+            self._file_lock(name, shared) if self.backend.kind == "sqlite" else self._own_lock(name, shared)
+        )
+        with held:
+            yield
+
+    @contextmanager
+    def _file_lock(self, name: Lock, shared: bool) -> Iterator[None]:
+        file = self.backend.file
+        assert file is not None
+        handle = os.open(file.with_name(f".{file.name}.{name}"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise self._busy(name) from error
+            yield
+        finally:
+            os.close(handle)
+
+    @contextmanager
+    def _own_lock(self, name: Lock, shared: bool) -> Iterator[None]:
+        import sqlalchemy as sa
+
+        kind = "_shared" if shared else ""
+        words = sa.text(f"SELECT pg_try_advisory_lock{kind}(:space, :name)")
+        with self._explained():
+            connection = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            with self._explained():
+                got = connection.execute(words, {"space": _ADVISORY_CLASS, "name": _ADVISORY[name]}).scalar()
+            if not got:
+                raise self._busy(name)
+            yield
+        finally:
+            connection.invalidate()  # a lock ends with its session, which a pool would keep
+            connection.close()
+
+    def _busy(self, name: Lock) -> ServerError:
+        what, fix = _BUSY[name]
+        return ServerError(what, where=str(self.backend), fix=fix)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        import sqlalchemy.exc
+
+        try:
+            yield
+        except sqlalchemy.exc.OperationalError as error:
+            raise ServerError(
+                f"the database does not answer ({_reason(error)})",
+                where=str(self.backend),
+                fix="check that it runs and is reachable, and user and password (~/.pgpass, PGPASSWORD, or "
+                f"the whole address in {BACKEND_VARIABLE})"
+                if self.backend.kind == "postgresql"
+                else "check that the file can be read and written, and that it is a SQLite database",
+            ) from None
+        except sqlalchemy.exc.DatabaseError as error:
+            raise ServerError(
+                f"the database refuses ({_reason(error)})",
+                where=str(self.backend),
+                fix="check that it is the database of a tracking server, and what its user may do",
+            ) from None
+
+
+def newest_schema() -> Schema:
+    """Versions of the tables that the installed MLflow works with."""
+    # By path: importing mlflow.server.auth would read a configuration and build an application.
+    from pathlib import Path
+
+    import mlflow
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    folder = Path(mlflow.__file__).parent / "server" / "auth" / "db" / "migrations"
+    records: str = _get_latest_schema_revision()  # type: ignore[no-untyped-call]
+    return Schema(records, ScriptDirectory(str(folder)).get_current_head())
+
+
+def quiet_mlflow() -> None:
+    """MLflow's usage reports and its chatter, off for this process; before it is imported."""
+    for name, value in CLIENT_SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+def _engine(backend: Backend) -> Engine:
+    import sqlalchemy
+
+    return sqlalchemy.create_engine(backend.uri, pool_pre_ping=True)
+
+
+def _version(connection: Connection, table: str) -> str | None:
+    import sqlalchemy as sa
+
+    value: Any = connection.execute(sa.text(f"SELECT version_num FROM {table}")).scalar()
+    return None if value is None else str(value)
+
+
+def _reason(error: Any) -> str:
+    lines = str(error.orig if error.orig is not None else error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def _require(module: str, package: str) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec(module) is None:
+        raise MissingPackageError("a package is not installed", where=package, fix=f"pip install '{package}'")

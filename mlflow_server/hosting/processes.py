@@ -1,0 +1,266 @@
+"""Starting a server, and ending it with all of its processes.
+
+With one worker, the default, the process that was started is the server. With more, it hands its socket to
+them and looks after them; they end with it, however it ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from mlflow_server.hosting.application import Application
+from mlflow_server.hosting.artifacts import Artifacts
+from mlflow_server.hosting.database import Database
+from mlflow_server.hosting.errors import ServerError
+from mlflow_server.hosting.secret_files import ADMIN, ADMIN_VARIABLE, secret_key
+from mlflow_server.hosting.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from uvicorn import Config
+
+    from mlflow_server.hosting.guard import App
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 512
+PATIENCE = 5
+"""Seconds that answers under way have when the server is ended."""
+
+READY_SECONDS = 120.0
+
+
+def serve(
+    settings: ServerSettings,
+    *,
+    admin_password: str | None = None,
+    on_ready: Callable[[ServerSettings], None] = lambda settings: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        settings: Of the server.
+        admin_password: Of the first user, ``admin``; wanted where there are no users yet.
+        on_ready: Called once it answers, with the port that it took.
+
+    Raises:
+        ServerError: It cannot be had like this.
+    """
+    with _listening(settings) as listener, Database(settings.backend) as database, _stopping() as stop:
+        settings = replace(settings, port=listener.getsockname()[1])
+        with database.lock("serving", shared=True):
+            application = _prepared(settings, database, admin_password)
+            if stop.is_set():
+                return
+            if settings.workers == 1:
+                database.engine.dispose(close=False)
+                _serve_here(application, listener, stop, on_ready)
+            else:
+                _serve_with_workers(application, listener, stop, on_ready)
+
+
+def _prepared(settings: ServerSettings, database: Database, admin_password: str | None) -> Application:
+    """Tables, users and key are there, or what is missing is said."""
+    Artifacts(settings.artifacts).check()
+    application = Application(settings, secret_key(settings.secret_key) if settings.authentication else "")
+    application.load()
+    database.create(settings.artifact_root)
+    if settings.authentication:
+        _see_to_an_administrator(settings, database, admin_password)
+    return application
+
+
+def _see_to_an_administrator(
+    settings: ServerSettings, database: Database, admin_password: str | None
+) -> None:
+    from mlflow_server.hosting.users import Users
+
+    users = Users(database)
+    if users.has_administrator():
+        return
+    if admin_password is None:
+        raise ServerError(
+            f"there is no administrator yet, and no password for the first one, {ADMIN!r}",
+            where=str(settings.backend),
+            fix=f"--admin-password-file FILE (mode 0600), or the variable {ADMIN_VARIABLE}",
+        )
+    users.add(ADMIN, admin_password, "admin")
+
+
+@contextmanager
+def _listening(settings: ServerSettings) -> Iterator[socket.socket]:
+    """The socket, before anything that takes time: a port that is taken is said at once."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host.strip("[]"), settings.port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ServerError(
+                f"cannot listen there ({reason.lower()})",
+                where=f"{settings.host}:{settings.port}",
+                fix="end what listens there, or choose another --port (0 takes a free one)",
+            ) from error
+        listener.set_inheritable(True)
+        yield listener
+
+
+@contextmanager
+def _stopping() -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM set an event; a server's own handlers come and go on top of these."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _configuration(application: Callable[[], App], settings: ServerSettings) -> Config:
+    from uvicorn import Config
+
+    return Config(
+        application,
+        factory=True,
+        workers=settings.workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # A proxy on this machine says whom it speaks for; nobody else is believed.
+        forwarded_allow_ips="127.0.0.1,::1",
+        timeout_graceful_shutdown=PATIENCE,
+        timeout_worker_healthcheck=60,
+        backlog=BACKLOG,
+    )
+
+
+def _serve_here(
+    application: Application,
+    listener: socket.socket,
+    stop: threading.Event,
+    on_ready: Callable[[ServerSettings], None],
+) -> None:
+    from uvicorn import Server
+
+    settings = application.settings
+
+    class Announcing(Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                on_ready(settings)
+
+    config = _configuration(application, settings)
+    _quiet_uvicorn()
+    config.load()
+    if not stop.is_set():
+        Announcing(config).run([listener])
+
+
+def _serve_with_workers(
+    application: Application,
+    listener: socket.socket,
+    stop: threading.Event,
+    on_ready: Callable[[ServerSettings], None],
+) -> None:
+    from uvicorn.config import STARTUP_FAILURE
+    from uvicorn.supervisors import Multiprocess
+
+    settings = application.settings
+    _quiet_uvicorn()
+    listener.listen(BACKLOG)
+    supervisor = Multiprocess(_configuration(_Worker(application), settings), [listener])
+    waiting = threading.Thread(
+        target=_announce, args=(settings, supervisor.should_exit, on_ready), daemon=True
+    )
+    waiting.start()
+    if stop.is_set():
+        return
+    supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        raise ServerError(
+            "the workers of the server did not start", fix="their messages are above; --workers 1 says more"
+        )
+
+
+def _announce(
+    settings: ServerSettings, ending: threading.Event, on_ready: Callable[[ServerSettings], None]
+) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while not ending.wait(0.2) and time.monotonic() < deadline:
+        with suppress(OSError), urllib.request.urlopen(f"{settings.address}/health", timeout=2):
+            on_ready(settings)
+            return
+
+
+class _Worker:
+    """The application in a worker: it ends with the process that started it."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+
+    def __call__(self) -> App:
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+        _quiet_uvicorn()
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        try:
+            return self._application()
+        except Exception:
+            from uvicorn.config import STARTUP_FAILURE
+
+            log.exception("a worker could not make the application")
+            sys.exit(STARTUP_FAILURE)  # any other end, and it would be started again, and again
+
+
+def _end_with_parent() -> None:
+    from multiprocessing import connection, parent_process
+
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _quiet_uvicorn() -> None:
+    for name in ("uvicorn.error", "uvicorn.access", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def summary(settings: ServerSettings) -> dict[str, Any]:
+    """What ``--json`` prints of a server that is ready."""
+    return {
+        "address": settings.address,
+        "pid": os.getpid(),
+        "backend": str(settings.backend),
+        "artifacts": str(settings.artifacts),
+        "embedded": settings.embedded,
+        "authentication": settings.authentication,
+        "allowed_hosts": list(settings.allowed_hosts),
+        "workers": settings.workers,
+    }
+
+
+def line(settings: ServerSettings) -> str:
+    """What people are told of a server that is ready."""
+    who = "users by name and password" if settings.authentication else "this machine alone"
+    return (
+        f"serving {settings.address} to {who} (runs {settings.backend}, artifacts {settings.artifacts}); "
+        "Ctrl-C ends it"
+    )

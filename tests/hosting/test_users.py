@@ -1,0 +1,100 @@
+"""``nfbmr server users``: what it refuses, and that it never shows a password."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+import pytest
+
+from nfbmr.cli.main import main
+
+PASSWORD = {"NFBMR_USER_PASSWORD": "a-long-enough-password"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, call):
+    """A folder whose database has an administrator and a writer."""
+    made = tmp_path_factory.mktemp("users")
+    call("server", "users", "add", "ada", "--role", "admin", cwd=made, env=PASSWORD)
+    call("server", "users", "add", "wim", "--role", "writer", cwd=made, env=PASSWORD)
+    return made
+
+
+def listed(folder, call) -> dict[str, str]:
+    said = json.loads(call("server", "users", "list", "--json", cwd=folder).stdout)
+    return {user["name"]: user["role"] for user in said["users"]}
+
+
+def test_passwords_are_kept_as_hashes(folder, call):
+    assert listed(folder, call) == {"ada": "admin", "wim": "writer"}
+    database = sqlite3.connect(folder / "mlflow.db")
+    hashes = [row[0] for row in database.execute("SELECT password_hash FROM users")]
+    database.close()
+    assert len(set(hashes)) == 2  # of one password
+    assert all(each.startswith(("scrypt:", "pbkdf2:")) for each in hashes)
+    assert PASSWORD["NFBMR_USER_PASSWORD"].encode() not in (folder / "mlflow.db").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["add", "wim"], "already"),
+        (["add", "wi m"], "not a user name"),
+        (["add", "../wim"], "not a user name"),
+        (["passwd", "wimm"], "did you mean wim"),
+        (["remove", "nobody-at-all"], "users list"),
+        (["remove", "ada"], "nobody would be left"),
+        (["grant", "ada", "reader"], "nobody would be left"),
+        (["grant", "wim", "owner"], "admin"),
+        (["grant", "wim", "writer", "--experiment", "Defualt"], "did you mean Default"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_changes_nothing(folder, call, words, said):
+    done = call("server", "users", *words, cwd=folder, env=PASSWORD, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert PASSWORD["NFBMR_USER_PASSWORD"] not in done.stderr
+    assert listed(folder, call) == {"ada": "admin", "wim": "writer"}
+
+
+@pytest.mark.parametrize("password", ["brief", "elevenchars", "with an umlaut: ü", "with\ta tab in it"])
+def test_passwords_that_are_too_short_or_cannot_be_sent_are_refused(folder, call, password):
+    env = {"NFBMR_USER_PASSWORD": password}
+    done = call("server", "users", "passwd", "wim", cwd=folder, env=env, check=False)
+    assert done.returncode == 2
+    assert password not in done.stderr
+
+
+def test_without_a_terminal_a_password_is_not_asked_for(folder, call):
+    import subprocess
+
+    done = call("server", "users", "add", "nic", cwd=folder, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 2
+    assert "--password-file" in done.stderr
+
+
+def test_a_password_comes_from_standard_input(folder, call):
+    call("server", "users", "add", "ida", "--password-file", "-", cwd=folder, input="from-standard-input\n")
+    call("server", "users", "remove", "ida", cwd=folder)
+
+
+def test_the_database_may_be_named_before_the_subcommand(folder, call, tmp_path):
+    words = ["server", "--backend", f"sqlite:///{folder / 'mlflow.db'}", "users", "list"]
+    assert "wim" in call(*words, cwd=tmp_path).stdout
+    assert not list(tmp_path.iterdir())
+    done = call("server", "--host", "0.0.0.0", "backup", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "--host is for the server itself" in done.stderr
+
+
+def test_help_is_quick_and_needs_no_mlflow(capsys):
+    import sys
+    import time
+
+    before = "mlflow" in sys.modules
+    begun = time.monotonic()
+    assert main(["server", "users", "--help"]) == 0
+    assert time.monotonic() - begun < 1
+    assert ("mlflow" in sys.modules) is before
+    assert "grant" in capsys.readouterr().out

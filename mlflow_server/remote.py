@@ -45,6 +45,10 @@ CLIENT_SETTINGS = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     # It writes addresses to standard output, which belongs to --json.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # They belong to a terminal of MLflow's own.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # Else a uv.lock that lies in the working directory would travel with a model.
+    "MLFLOW_UV_AUTO_DETECT": "false",
     # Usage reports to a third party, from machines that often may not reach the outside at all.
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }

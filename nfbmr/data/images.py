@@ -1,9 +1,10 @@
 """Files to pixels, safely: whatever the file holds, the answer is pixels or an :class:`ImageError`.
 
-A file may also be in memory: its bytes (:class:`Encoded`), or its pixels (:class:`Decoded`). The size is read
-from the header and checked before a pixel is decoded, so that a few kilobytes that claim to be 60 000 x 60 000
-pixels cost nothing. Only raster formats with a signature are opened (never PostScript, which would start a
-program).
+A file may also be in memory: its bytes (:class:`Encoded`), or its pixels (:class:`Decoded`).
+
+The size is read from the header and checked before a pixel is decoded, so that a few kilobytes that claim to
+be 60 000 x 60 000 pixels cost nothing. Only raster formats with a signature are opened (never PostScript,
+which would start a program).
 """
 
 from __future__ import annotations

@@ -102,7 +102,8 @@ def enter(model: Path, images: Sequence[Path], *, repeats: int = 9, patience: fl
         last = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         return Visit(problem=last[-1][:300])
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return Visit(**{name: tuple(v) if isinstance(v, list) else v for name, v in answer.items()})
+    answer |= {name: tuple(answer[name]) for name in ("scores", "errors")}
+    return Visit(**answer)
 
 
 class _Absent(importlib.abc.MetaPathFinder):

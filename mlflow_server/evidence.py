@@ -23,7 +23,7 @@ from typing import Any
 
 from nfbmr.data.images import file_digest
 from nfbmr.data.samples import GOOD
-from nfbmr.errors import ImageError, OutputError
+from nfbmr.errors import CheckpointError, ImageError, OutputError
 from nfbmr.evaluation.evaluation import Scores
 from nfbmr.paths import RunPaths, read_json, write_json
 
@@ -156,14 +156,18 @@ def gather(run: Path, folder: Path) -> Evidence:
         folder: Where to; made.
 
     Raises:
-        OutputError: The run has no summary yet, or the folder cannot be written.
+        CheckpointError: The run has no model yet.
+        OutputError: The folder cannot be written.
     """
     paths = RunPaths(run)
-    folder.mkdir(parents=True)
     summary = paths.summary if paths.summary.exists() else paths.fitted
-    if summary.exists():
-        shutil.copyfile(summary, folder / "summary.json")
-        forget_server(folder / "summary.json")
+    if not summary.exists():
+        raise CheckpointError(
+            "the run has no model yet", where=run, fix=f"go on with: nfbmr train --resume {run}"
+        )
+    folder.mkdir(parents=True)
+    shutil.copyfile(summary, folder / "summary.json")
+    forget_server(folder / "summary.json")
     for file in (paths.scores, paths.split, paths.contents):
         if file.exists():
             shutil.copyfile(file, folder / file.name)

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_server.destination import Destination
 from mlflow_server.naming import PARAM_LENGTH, TAG_LENGTH, chunks, valid_name, value_text
+from nfbmr.errors import NfbmrError, OutputError
 from nfbmr.journal import Entry
+from nfbmr.records import Point
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -245,6 +247,29 @@ class RemoteRun:
             with self._sending():
                 self._client.log_artifact(self.mlflow_run_id, str(file), target or None)
             self._on_progress()
+
+    def model(self, run: Path, name: str, numbers: Mapping[str, Point]) -> None:
+        """Send the model of a run's folder, as what MLflow calls a logged model.
+
+        Args:
+            run: The run's folder.
+            name: Of the model.
+            numbers: The run's results, by name.
+
+        Raises:
+            RefusedError: The folder is damaged.
+            WaitingError: The server cannot be used now.
+        """
+        from mlflow_server.logged_model import Shelf
+
+        shelf = Shelf(self._client, self.experiment_id, self.mlflow_run_id, self._on_progress)
+        with self._sending():
+            try:
+                shelf.put(run, name, numbers)
+            except NfbmrError as error:
+                if isinstance(error, OutputError) and isinstance(error.__cause__, OSError):
+                    raise  # a disk that is full now need not be so later
+                raise RefusedError(str(error)) from error
 
     def dataset(self, fields: Mapping[str, Any]) -> None:
         """Send which images the run used.

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+MARKS = {True: "passed", False: "REFUSED", None: "off"}
+"""What people are told of a verdict."""
+
 
 @dataclass(frozen=True)
 class Finding:

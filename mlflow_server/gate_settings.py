@@ -103,6 +103,20 @@ def gate_settings(file: Path | None = None, assignments: Sequence[str] = ()) -> 
     return settings
 
 
+def as_yaml(settings: GateSettings) -> str:
+    """The settings as a file that can be given again, with what each is for.
+
+    Example:
+        >>> print(as_yaml(GateSettings()).splitlines()[-1])
+        resamples: 2000          # of the paired bootstrap
+    """
+    lines = []
+    for key in fields_of(GateSettings):
+        setting = f"{key.name}: {yaml_text.inline(getattr(settings, key.name))}"
+        lines.append(f"{setting:<24} # {key.description}")
+    return "\n".join(lines)
+
+
 def _of_file(file: Path | None, problems: list[str]) -> Iterator[tuple[str, Any, str]]:
     if file is None:
         return

@@ -157,9 +157,9 @@ def _not_worse(case: Case) -> Finding:
     passed = found.low >= limit
     numbers = f"{title} {own:.3f} against the champion's {other:.3f}, a difference of {_signed(found)}"
     if passed:
-        verdict = f"worse by no more than {margin:g}"
+        verdict = f"it is not worse by more than {margin:g}"
     elif found.high < limit:
-        verdict = f"worse by more than {margin:g}"
+        verdict = f"it is worse by more than {margin:g}"
     else:
         verdict = f"it may be worse by more than {margin:g}: {len(duel.first)} images cannot tell"
     return Finding(gate, passed, found.low, limit, f"{numbers}; {verdict}", details)
@@ -223,7 +223,7 @@ def _latency(case: Case) -> Finding:
 def _size(case: Case) -> Finding:
     limit, size = case.settings.limit("size") or 0.0, case.candidate.size_bytes() / MEGABYTE
     return Finding(
-        "size", size <= limit, size, limit, f"{size:.1f} MB, backbone included; {limit:g} are allowed"
+        "size", size <= limit, size, limit, f"{size:.1f} MB in all; {limit:g} are allowed"
     )
 
 

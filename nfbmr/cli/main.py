@@ -45,6 +45,7 @@ COMMANDS: dict[str, Entry] = {
     "data": Entry("nfbmr.cli.data:data", "Inspect, audit or synthesize a data set."),
     "features": Entry("nfbmr.cli.features:features", "Build, list, verify or prune stored features."),
     "track": Entry("nfbmr.cli.track:track", "See what a tracking server has of runs, and send the rest."),
+    "models": Entry("nfbmr.cli.models:models", "Register models, promote them through gates, and roll back."),
     "reconcile": Entry(
         "nfbmr.cli.reconcile:reconcile", "Compare all records of a sweep or an ablation, and mend MLflow's."
     ),

@@ -12,7 +12,6 @@ from nfbmr.data.images import Decoded, Encoded, check_size, file_digest, read_im
 from nfbmr.data.incoming import source_of
 from nfbmr.data.pictures import ViewOp, picture_from, prepare
 from nfbmr.errors import ImageError
-from tests.data.test_images import png_header
 
 RAMP = np.tile(np.arange(0, 240, 10, dtype=np.uint8), (16, 1))
 COLOUR = np.stack([RAMP, RAMP[::-1], 255 - RAMP], axis=2)
@@ -102,15 +101,15 @@ def test_what_is_no_image_is_said(item, what):
     assert caught.value.where == "image 3"
 
 
-def test_a_file_that_claims_to_be_huge_costs_nothing():
-    bomb = png_header(60_000, 60_000)
+def test_a_file_that_claims_to_be_huge_costs_nothing(png_claiming):
+    bomb = png_claiming(60_000, 60_000)
     with pytest.raises(ImageError, match="absurdly large"):
         read_image(source_of(bomb))
     with pytest.raises(ImageError, match="absurdly large"):
-        source_of(png_header(3000, 3000), limit=1_000_000)
+        source_of(png_claiming(3000, 3000), limit=1_000_000)
     with pytest.raises(ImageError, match="absurdly large"):
         source_of(np.zeros((200, 200), np.uint8), limit=10_000)
-    check_size(Encoded(png_header(100, 100)), 10_000)
+    check_size(Encoded(png_claiming(100, 100)), 10_000)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", encoded(RAMP)[:50]], ids=["empty", "text", "truncated"])

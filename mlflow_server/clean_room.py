@@ -10,8 +10,6 @@ It prints one JSON document: scores by image, what loading and scoring cost, whe
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
 import ipaddress
 import json
 import os
@@ -106,15 +104,25 @@ def enter(model: Path, images: Sequence[Path], *, repeats: int = 9, patience: fl
     return Visit(**answer)
 
 
-class _Absent(importlib.abc.MetaPathFinder):
-    """Modules that are not there."""
+class _Hiding:
+    """A finder of modules that does not find some."""
 
-    def find_spec(
-        self, fullname: str, path: Any = None, target: Any = None
-    ) -> importlib.machinery.ModuleSpec | None:
+    def __init__(self, finder: Any) -> None:
+        self._finder = finder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._finder, name)
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
         if fullname.partition(".")[0] in ABSENT:
-            raise ModuleNotFoundError(f"{fullname} does not exist here", name=fullname)
-        return None
+            return None
+        return self._finder.find_spec(fullname, path, target)
+
+
+def seal() -> None:
+    """Make this process a clean room: for good, since an audit hook cannot be taken back."""
+    sys.meta_path[:] = [_Hiding(finder) for finder in sys.meta_path]
+    sys.addaudithook(_offline)
 
 
 def _offline(event: str, arguments: tuple[Any, ...]) -> None:
@@ -169,8 +177,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Answer one request."""
     began = time.time()
-    sys.meta_path.insert(0, _Absent())
-    sys.addaudithook(_offline)
+    seal()
     request = json.load(sys.stdin)
     print(json.dumps(_answer(request | {"began": began})))  # noqa: T201
 

@@ -222,9 +222,7 @@ def _latency(case: Case) -> Finding:
 
 def _size(case: Case) -> Finding:
     limit, size = case.settings.limit("size") or 0.0, case.candidate.size_bytes() / MEGABYTE
-    return Finding(
-        "size", size <= limit, size, limit, f"{size:.1f} MB in all; {limit:g} are allowed"
-    )
+    return Finding("size", size <= limit, size, limit, f"{size:.1f} MB in all; {limit:g} are allowed")
 
 
 def _signed(estimate: Estimate) -> str:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import nfbmr
 from mlflow_server.evidence import Evidence, forget_server, gather
+from mlflow_server.remote import settle
 from nfbmr.answering import columns_of
 from nfbmr.config import Config
 from nfbmr.data.images import MAX_PIXELS, load_image
@@ -110,12 +111,13 @@ def pack(
             model_config={"device": "auto", "paths": "auto", "max_pixels": MAX_PIXELS},
             mlflow_model=about,
         )
-    _forget_paths(out)
+    _finish(out)
     on_progress()
 
 
 def models_of_mlflow() -> Any:
     """``mlflow.pyfunc``, whose import complains of MLflow's own annotations."""
+    settle()
     # Not in catch_warnings, which changes the filters of all threads and puts them back.
     warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)
     import mlflow.pyfunc
@@ -155,7 +157,6 @@ def signature(parts: Sequence[str]) -> ModelSignature:
     types = {"rejected": "boolean", "test_peeked": "boolean", "heatmap": "string", "error": "string"}
     always = ("threshold", "test_peeked")
     return ModelSignature(
-        # Without a name, so that a list does as well as a table.
         inputs=Schema([ColSpec(AnyType())]),  # type: ignore[no-untyped-call]
         outputs=Schema(
             [ColSpec(types.get(name, "double"), name, required=name in always) for name in columns_of(parts)]
@@ -213,8 +214,11 @@ def _example(evidence: Evidence) -> str:
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def _forget_paths(folder: Path) -> None:
-    """Take paths of this machine out of MLflow's description of the model."""
+def _finish(folder: Path) -> None:
+    """Mend MLflow's description of the model: no paths of this machine, and inputs as they are given.
+
+    Else MLflow makes a table of a list of arrays, a column a row of pixels, and keeps the first column.
+    """
     from mlflow.models import Model
 
     model = Model.load(str(folder))
@@ -222,4 +226,5 @@ def _forget_paths(folder: Path) -> None:
     flavor["model_code_path"] = CODE.name
     for artifact in flavor["artifacts"].values():
         artifact["uri"] = Path(artifact["uri"]).name
+    model.signature._is_signature_from_type_hint = True
     model.save(str(folder / "MLmodel"))

@@ -343,10 +343,15 @@ def files_of(path: Path, folder: str) -> Iterator[tuple[Path, str]]:
         yield file, "/".join(part for part in (folder, inner) if part not in ("", "."))
 
 
-def connect(destination: Destination) -> MlflowClient:
-    """A client of MLflow with this project's settings; importing MLflow takes seconds."""
+def settle() -> None:
+    """This project's settings of MLflow, where nobody has made others; before MLflow is imported."""
     for name, value in CLIENT_SETTINGS.items():
         os.environ.setdefault(name, value)
+
+
+def connect(destination: Destination) -> MlflowClient:
+    """A client of MLflow with this project's settings; importing MLflow takes seconds."""
+    settle()
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=destination.uri)

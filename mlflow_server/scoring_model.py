@@ -3,8 +3,9 @@
 MLflow executes this file when a model is loaded; nothing in it is pickled. It imports nfbmr from the archive
 beside the weights, unless this process has imported nfbmr already, and nothing else of this project.
 
-In: a table of one column, or a list. Each item is base64 text or bytes of an image file, a path, or an
-array. Out: a table with a row an item; see :mod:`nfbmr.answering`.
+In: a list, or a table with one column of images. Each is base64 text or bytes of an image file, a path, or an
+array. Over HTTP: ``{"inputs": [...], "params": {...}}``. Out: a table with a row an image; see
+:mod:`nfbmr.answering`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 """MLflow sets this variable where it answers requests."""
+
+
+IMAGE = "image"
+"""The column that is read of a table with several."""
 
 
 class DefectDetector(PythonModel):
@@ -73,22 +78,24 @@ class DefectDetector(PythonModel):
         return bool(self.paths)
 
 
-def _items(model_input: Any) -> list[Any]:
+def _items(asked: Any) -> list[Any]:
     """The images, one by one."""
-    if not isinstance(model_input, pd.DataFrame):
-        return list(model_input)
-    if model_input.shape[1] != 1:
-        names = ", ".join(map(str, model_input.columns))
-        raise MlflowException.invalid_parameter_value(
-            f"one column of images is meant, and there are {model_input.shape[1]} ({names})"
-        )
-    items: list[Any] = model_input.iloc[:, 0].tolist()
-    # {"image": [a, b]} arrives as one cell that holds all of them.
-    if len(items) == 1 and isinstance(items[0], list | tuple):
-        inner = list(items[0])
-        if inner and all(isinstance(item, str | bytes) for item in inner):
-            return inner
-    return items
+    if isinstance(asked, dict):
+        asked = pd.DataFrame({name: pd.Series(list(values)) for name, values in asked.items()})
+    if isinstance(asked, pd.DataFrame):
+        if IMAGE not in asked.columns and asked.shape[1] != 1:
+            names = ", ".join(map(str, asked.columns))
+            raise MlflowException.invalid_parameter_value(
+                f"a column {IMAGE!r} is meant, or one column; there are: {names}"
+            )
+        column: pd.Series = asked[IMAGE] if IMAGE in asked.columns else asked.iloc[:, 0]
+        return list(column)
+    if isinstance(asked, list | tuple | pd.Series):
+        return list(asked)
+    # One image alone would as well be many: a grey one of three rows, or three of one row.
+    raise MlflowException.invalid_parameter_value(
+        f"a list or a table of images is meant, not a {type(asked).__name__}"
+    )
 
 
 def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:

@@ -33,9 +33,7 @@ class Runs:
 
 
 @pytest.fixture(scope="session")
-def runs(
-    tmp_path_factory: pytest.TempPathFactory, small: Callable[..., Any], textures: Path
-) -> Runs:
+def runs(tmp_path_factory: pytest.TempPathFactory, small: Callable[..., Any], textures: Path) -> Runs:
     """Trained once; read only, but for the notes of what was sent of them."""
     import nfbmr
 

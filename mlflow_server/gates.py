@@ -6,6 +6,7 @@ was measured, the limit, and one sentence why. Nothing here changes anything.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -146,8 +147,8 @@ def _not_worse(case: Case) -> Finding:
     found = duel.difference(settings.metric, confidence=settings.confidence, resamples=settings.resamples)
     details = {
         "metric": settings.metric,
-        "candidate": own,
-        "champion": other,
+        "candidate": own if math.isfinite(own) else None,
+        "champion": other if math.isfinite(other) else None,
         "difference": found.as_json(),
         "images": len(duel.first),
     }

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow_server.finding import Finding, refused
-from mlflow_server.history import Entry, History, champions
-from mlflow_server.registry import Registry, Version
+from mlflow_server.history import Entry, History, champions, whoever
+from mlflow_server.registry import Registry, Version, check_alias
 from nfbmr.errors import OvertakenError, RegistryError
 
 GATES = "nfbmr.gates"
+ASKED = "nfbmr.last_asked"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def standing(registry: Registry, name: str, alias: str, *, mend: bool = True) ->
     Raises:
         RegistryError: There is no such model, or no history is kept with it.
     """
+    check_alias(alias)
     model = registry.model(name)
     history = History(registry, model, alias)
     entries = history.entries()
@@ -64,13 +66,13 @@ def standing(registry: Registry, name: str, alias: str, *, mend: bool = True) ->
         if mend and entries and not history.carried_out(entries[-1]):
             history.carry_out(entries[-1])  # all but the note that it was
         return Standing(history, tuple(entries), registry.at(name, alias))
-    if entries and not history.carried_out(entries[-1]):
+    if entries and not history.carried_out(entries[-1]) and _exists(registry, name, entries[-1]):
         note = f"the last move of {alias}, to {_named(expected)}, was cut short"
         if mend:
             history.carry_out(entries[-1])
             note += " and has now been finished"
         return Standing(history, tuple(history.entries()), registry.at(name, alias), (note,))
-    note = f"{alias} was moved from {_named(expected)} to {_named(number)} without nfbmr"
+    note = f"{alias} points to {_named(number)}, and nfbmr left it at {_named(expected)}"
     current = registry.at(name, alias)
     if mend:
         found = history.next(
@@ -233,9 +235,21 @@ def _moved(move: Move, entry: Entry) -> Move:
     )
 
 
+def _exists(registry: Registry, name: str, entry: Entry) -> bool:
+    """Whether the version that an entry leads to is still there, and still that model."""
+    return any(
+        version.number == entry.after and entry.model_id in ("", version.model_id)
+        for version in registry.versions(name)
+    )
+
+
 def _check_unmoved(seen: Standing) -> None:
-    """That the alias still points where it did; between this and the entry nfbmr alone cannot move it."""
+    """That the alias still points where it did, and that whoever asks may move it.
+
+    Who may not must not leave an entry that somebody else would then carry out.
+    """
     history = seen.history
+    history.registry.tag_model(history.model.name, ASKED, whoever())
     model = history.registry.model(history.model.name)
     now = model.aliases.get(history.alias)
     before = None if seen.current is None else seen.current.number

@@ -12,7 +12,7 @@ from mlflow_server.destination import Destination
 from mlflow_server.history import begin
 from mlflow_server.logged_model import BACKBONE, Shelf, is_whole, results_of
 from mlflow_server.naming import value_text
-from mlflow_server.registry import Registry, Version
+from mlflow_server.registry import Registry, Version, check_name
 from mlflow_server.remote import RUN_ID
 from mlflow_server.sync import destination_of, sync
 from nfbmr import journal
@@ -69,6 +69,7 @@ def register(
         RegistryError: The run is not finished, was not recorded, or cannot be sent now.
         WeightsError: The backbone's weights were asked for, and cannot be had here.
     """
+    check_name(name)
     folder = Path(run)
     if RunPaths(folder).config.exists():
         destination = _destination(folder, uri)

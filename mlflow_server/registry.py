@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_server.destination import Destination, without_password
-from mlflow_server.remote import connect
+from mlflow_server.remote import HOPELESS, connect
 from nfbmr.errors import NfbmrError, RegistryError
 from nfbmr.fields import suggestion
 
@@ -26,6 +26,8 @@ MODEL_ID = "nfbmr.model_id"
 HISTORY_RUN = "nfbmr.history_run"
 CHAMPION = "champion"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
+_RESERVED = re.compile(r"latest|v\d+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -170,14 +172,11 @@ class Registry:
             Whether it was made; False where there is one of that name already.
 
         Raises:
-            RegistryError: The name cannot be one.
+            RegistryError: The name cannot be one, or the server cannot be used now.
         """
         from mlflow.exceptions import MlflowException
 
-        if not _NAME.fullmatch(name):
-            raise RegistryError(
-                "not a name for a model", where=name, fix="use letters, digits, dots, dashes and underscores"
-            )
+        check_name(name)
         with self.asking():
             try:
                 self.client.create_registered_model(name, tags=dict(tags), description=description)
@@ -229,11 +228,10 @@ class Registry:
 
         folder.mkdir(parents=True, exist_ok=True)
         with self.asking():
+            # An address models:/NAME/N would be looked up on the global server.
+            source = self.client.get_model_version_download_uri(version.name, version.number)
             place = mlflow.artifacts.download_artifacts(
-                artifact_uri=f"models:/{version.name}/{version.number}",
-                dst_path=str(folder),
-                tracking_uri=self.destination.uri,
-                registry_uri=self.destination.uri,
+                artifact_uri=source, dst_path=str(folder), tracking_uri=self.destination.uri
             )
         return Path(place)
 
@@ -254,10 +252,38 @@ class Registry:
             return RegistryError(
                 "the tracking server does not permit it", where=self.address, fix="ask its administrator"
             )
+        if code in HOPELESS:
+            return RegistryError(f"the tracking server refuses it ({text})", where=self.address)
         return RegistryError(
             f"the tracking server cannot be used now ({text})",
             where=self.address,
             fix="check that it runs and that --uri or MLFLOW_TRACKING_URI names it",
+        )
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of a registered model.
+
+    Raises:
+        RegistryError: It has other characters than can be typed anywhere.
+    """
+    if not _NAME.fullmatch(name):
+        raise RegistryError(
+            "not a name for a model", where=name, fix="use letters, digits, dots, dashes and underscores"
+        )
+
+
+def check_alias(alias: str) -> None:
+    """Refuse what cannot be an alias.
+
+    Raises:
+        RegistryError: MLflow would not take it, or means something else by it.
+    """
+    if not _ALIAS.fullmatch(alias) or _RESERVED.fullmatch(alias):
+        raise RegistryError(
+            "not an alias",
+            where=alias,
+            fix="use letters, digits, dashes and underscores; latest, v1, v2, ... are MLflow's own",
         )
 
 

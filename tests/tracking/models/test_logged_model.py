@@ -153,7 +153,9 @@ def test_a_model_that_the_server_lost_is_missed(run: Path, uri: str) -> None:
     assert server.gaps(record, server.family(record.run_id), record.status) == []
 
 
-def test_a_damaged_model_does_not_hold_up_the_rest(run: Path, uri: str, on_server: Callable[..., Any]) -> None:
+def test_a_damaged_model_does_not_hold_up_the_rest(
+    run: Path, uri: str, on_server: Callable[..., Any]
+) -> None:
     RunPaths(run).summary.write_text("{")
     (sent,) = sync([RunPaths(run).journal], uri)
     assert sent.waiting == 0

@@ -242,13 +242,34 @@ def test_a_move_made_without_nfbmr_is_found_and_written_down(registry: Registry)
     move(registry, "1")
     registry.client.set_registered_model_alias("parts", "champion", "3")
     seen = standing(registry, "parts", "champion")
-    assert "from version 1 to version 3 without nfbmr" in seen.notes[0]
+    assert "points to version 3, and nfbmr left it at version 1" in seen.notes[0]
     moved = move(registry, "2")
     assert moved.before == "3"
     told = [(entry.action, entry.before, entry.after) for entry in entries(registry)]
     assert told == [("promote", None, "1"), ("found", "1", "3"), ("promote", "3", "2")]
     back = rollback(standing(registry, "parts", "champion"), registry.versions("parts"))
     assert back.after == "3"
+
+
+def test_a_version_that_was_deleted_before_the_alias_could_follow(registry: Registry) -> None:
+    move(registry, "1")
+    seen = standing(registry, "parts", "champion")
+    cut = seen.history.next(seen.entries, "promote", before="1", after="2", model_id="m-gone")
+    seen.history.claim(cut)
+    registry.client.delete_model_version("parts", "2")
+    with pytest.raises(RegistryError):
+        seen.history.carry_out(cut)
+    assert champion(registry) == "1"
+    again = standing(registry, "parts", "champion")
+    assert again.current.number == "1"
+    moved = move(registry, "3")
+    assert (moved.before, champion(registry)) == ("1", "3")
+
+
+@pytest.mark.parametrize("alias", ["latest", "v2", "V12", "", "a b", "a/b", "3"])
+def test_what_cannot_be_an_alias_leaves_no_entry(registry: Registry, alias: str) -> None:
+    with pytest.raises(RegistryError, match="not an alias"):
+        standing(registry, "parts", alias)
 
 
 def test_moved_by_hand_while_a_version_is_judged(registry: Registry) -> None:

@@ -79,7 +79,12 @@ def test_a_champion_is_served_by_name(served: str, runs: Any) -> None:
     assert "paths are not read" in answers[-1]["error"]
     (strict,) = ask({"inputs": texts[:1], "params": {"threshold": -1e9}})
     assert strict["rejected"] is True
-    for wrong in ({"inputs": "x"}, {"images": []}, {"inputs": texts[:1], "params": {"threshold": "high"}}):
+    bodies: list[dict[str, Any]] = [
+        {"inputs": "x"},
+        {"images": []},
+        {"inputs": [], "params": {"threshold": "x"}},
+    ]
+    for wrong in bodies:
         with pytest.raises(urllib.error.HTTPError) as caught:
             ask(wrong)
         assert caught.value.code == 400

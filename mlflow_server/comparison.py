@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_server.destination import Destination
+from mlflow_server.logged_model import Shelf, is_model
 from mlflow_server.naming import valid_name
 from mlflow_server.remote import (
     PARENT_ID,
@@ -40,7 +41,7 @@ class Gap:
 
     Attributes:
         kind: ``child`` (the run itself), ``duplicate``, ``status``, ``parent``, ``parameters``, ``metrics``,
-            ``artifacts``, ``data set`` or ``deleted file``.
+            ``artifacts``, ``model``, ``data set`` or ``deleted file``.
         what: For people.
         count: How many of the kind.
     """
@@ -129,6 +130,7 @@ class Server:
                 *_parameters(run, record),
                 *self._metrics(run, record),
                 *self._artifacts(run, record),
+                *self._models(run, record),
                 *_datasets(run, record),
             ]
 
@@ -174,7 +176,10 @@ class Server:
         wanted: dict[str, Path] = {}
         gone = []
         sources = [(a.path, artifact_folder(a.path, a.folder)) for a in record.artifacts]
-        for path, folder in [*sources, *((path, name) for name, path in record.models.items())]:
+        models = [
+            (path, name) for name, path in record.models.items() if not is_model(path.parent, path.name)
+        ]
+        for path, folder in [*sources, *models]:
             if not path.exists():
                 gone.append(path)
                 continue
@@ -188,6 +193,12 @@ class Server:
         if lost:
             names = _listed(path.name for path in lost)
             yield Gap("deleted file", f"{len(lost)} artifacts are neither here nor there: {names}", len(lost))
+
+    def _models(self, run: Run, record: Record) -> Iterator[Gap]:
+        shelf = Shelf(self._client, run.info.experiment_id, run.info.run_id)
+        for name, path in record.models.items():
+            if is_model(path.parent, path.name) and not shelf.has(path.parent):
+                yield Gap("model", f"the model {name!r} is missing")
 
     def _files(self, run: Run) -> dict[str, int]:
         files: dict[str, int] = {}

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from mlflow_server.destination import Destination
 from mlflow_server.naming import PARAM_LENGTH, TAG_LENGTH, chunks, valid_name, value_text
 from mlflow_server.views import view_tags
+from nfbmr.errors import NfbmrError, OutputError
 from nfbmr.journal import Entry
+from nfbmr.records import Point
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,6 +52,10 @@ CLIENT_SETTINGS = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     # It writes addresses to standard output, which belongs to --json.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # They belong to a terminal of MLflow's own.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # Else a uv.lock that lies in the working directory would travel with a model.
+    "MLFLOW_UV_AUTO_DETECT": "false",
     # Usage reports to a third party, from machines that often may not reach the outside at all.
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
@@ -250,6 +256,29 @@ class RemoteRun:
                 self._client.log_artifact(self.mlflow_run_id, str(file), target or None)
             self._on_progress()
 
+    def model(self, run: Path, name: str, numbers: Mapping[str, Point]) -> None:
+        """Send the model of a run's folder, as what MLflow calls a logged model.
+
+        Args:
+            run: The run's folder.
+            name: Of the model.
+            numbers: The run's results, by name.
+
+        Raises:
+            RefusedError: The folder is damaged.
+            WaitingError: The server cannot be used now.
+        """
+        from mlflow_server.logged_model import Shelf
+
+        shelf = Shelf(self._client, self.experiment_id, self.mlflow_run_id, self._on_progress)
+        with self._sending():
+            try:
+                shelf.put(run, name, numbers)
+            except NfbmrError as error:
+                if isinstance(error, OutputError) and isinstance(error.__cause__, OSError):
+                    raise  # a disk that is full now need not be so later
+                raise RefusedError(str(error)) from error
+
     def dataset(self, fields: Mapping[str, Any]) -> None:
         """Send which images the run used.
 
@@ -322,10 +351,15 @@ def files_of(path: Path, folder: str) -> Iterator[tuple[Path, str]]:
         yield file, "/".join(part for part in (folder, inner) if part not in ("", "."))
 
 
-def connect(destination: Destination) -> MlflowClient:
-    """A client of MLflow with this project's settings; importing MLflow takes seconds."""
+def settle() -> None:
+    """This project's settings of MLflow, where nobody has made others; before MLflow is imported."""
     for name, value in CLIENT_SETTINGS.items():
         os.environ.setdefault(name, value)
+
+
+def connect(destination: Destination) -> MlflowClient:
+    """A client of MLflow with this project's settings; importing MLflow takes seconds."""
+    settle()
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=destination.uri)

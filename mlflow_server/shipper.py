@@ -18,10 +18,12 @@ from pathlib import Path
 
 from mlflow_server.cursor import Cursor
 from mlflow_server.destination import Destination
+from mlflow_server.logged_model import is_model, results_of
 from mlflow_server.remote import Opening, RefusedError, RemoteRun, WaitingError
 from nfbmr import journal
 from nfbmr.errors import OutputError
 from nfbmr.journal import Entry
+from nfbmr.records import read_record
 
 BATCH = 1000
 TOGETHER = ("params", "metrics", "tags")
@@ -142,6 +144,8 @@ class Shipper:
             case "artifact":
                 path = run / fields["path"]
                 remote.artifact(path, artifact_folder(path, fields["folder"]))
+            case "model" if is_model(run, fields["path"]):
+                remote.model(run, fields["name"], results_of(read_record(self.folder).metrics))
             case "model":
                 remote.artifact(run / fields["path"], fields["name"])
             case "dataset":

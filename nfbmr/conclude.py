@@ -59,16 +59,21 @@ class Context:
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
-def content_digest(dataset: Dataset) -> str:
-    """A fingerprint of every image's name and bytes: an edited image is another data set."""
+def content_digests(dataset: Dataset) -> dict[str, str]:
+    """A fingerprint of every image's bytes by its name; what was wrong, for one that cannot be read."""
 
     def one(sample: Sample) -> str:
         try:
-            return f"{sample.name}:{sample.defect}:{file_digest(sample.path)}"
+            return file_digest(sample.path)
         except ImageError as error:
-            return f"{sample.name}:{sample.defect}:{error.what}"
+            return error.what
 
-    return digest_of(map(one, dataset.samples))
+    return {sample.name: one(sample) for sample in dataset.samples}
+
+
+def content_digest(dataset: Dataset, contents: Mapping[str, str]) -> str:
+    """A fingerprint of every image's name, kind and bytes: an edited image is another data set."""
+    return digest_of(f"{s.name}:{s.defect}:{contents[s.name]}" for s in dataset.samples)
 
 
 def dataset_facts(dataset: Dataset, split: Split, digest: str) -> dict[str, Any]:

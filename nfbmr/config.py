@@ -323,7 +323,11 @@ class TrackingConfig(Section):
     )
     experiment: str = Field("nfbmr", min_length=1)
     run_name: str | None = None
-    log_model: bool = True
+    log_model: bool = Field(True, description="the finished model is recorded as well")
+    backbone: Literal["included", "referenced"] = Field(
+        "included",
+        description="of the recorded model: the backbone's weights are in it, or only their hash is",
+    )
 
 
 class Config(Section):

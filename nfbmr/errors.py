@@ -14,6 +14,9 @@
     ├── DivergenceError             a loss that is not finite, or runs away
     ├── OutputError                 a full disk, a folder that cannot be written
     ├── TrackingError               a tracker that cannot be used at all
+    ├── RegistryError               a registered model that does not exist, or cannot be asked for
+    │   ├── GateError               a model that a gate keeps from being promoted
+    │   └── OvertakenError          somebody else promoted a model meanwhile
     └── MissingPackageError         an optional package that is not installed
     Pruned                          a trial that a sweep ends early, because others do better
     Interrupted                     Ctrl-C or SIGTERM after a checkpoint; the command line exits with 130
@@ -90,6 +93,18 @@ class OutputError(NfbmrError):
 
 class TrackingError(NfbmrError):
     """A tracker that cannot be used at all (one that is merely down never stops a run)."""
+
+
+class RegistryError(NfbmrError):
+    """A registered model that does not exist, or a registry that cannot be used now."""
+
+
+class GateError(RegistryError):
+    """A model does not pass a gate on its way to an alias."""
+
+
+class OvertakenError(RegistryError):
+    """Somebody else moved the alias since it was looked at."""
 
 
 class MissingPackageError(NfbmrError):

@@ -42,6 +42,11 @@ class RunPaths:
         return self.root / "split.json"
 
     @property
+    def contents(self) -> Path:
+        """Every image of the data set by name: a fingerprint of its bytes."""
+        return self.root / "contents.json"
+
+    @property
     def summary(self) -> Path:
         """What ``--json`` prints; written last, so its presence means the run is finished."""
         return self.root / "summary.json"

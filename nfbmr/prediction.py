@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nfbmr.data.files import IMAGE_SUFFIXES, images_below
-from nfbmr.data.images import read_image
-from nfbmr.data.pictures import picture_of
-from nfbmr.data.samples import Sample
+from nfbmr.data.images import Source, load_image
+from nfbmr.data.pictures import picture_from
 from nfbmr.errors import CheckpointError, ConfigError, DataError, ImageError
 from nfbmr.features.reader import FeatureReader
 from nfbmr.features.table import Tensors, ViewedFeatures
@@ -27,6 +27,9 @@ from nfbmr.methods.fitting import maps_of
 from nfbmr.paths import RunPaths, atomic
 from nfbmr.training.compute import device_of
 from nfbmr.wording import as_text, visible
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,27 @@ class Prediction:
     score: float | None
     threshold: float
     rejected: bool | None
-    parts: dict[str, float]
+    parts: Mapping[str, float]
     test_peeked: bool
     error: str | None = None
     heatmap: Path | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model says of one image, before any threshold; or what was wrong with the image.
+
+    Attributes:
+        score: Higher is more anomalous; None where the image could not be read.
+        parts: Each score part's maximum over the map.
+        map_HW: The anomaly map.
+        error: What was wrong.
+    """
+
+    score: float | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    map_HW: Tensor | None = None
+    error: str | None = None
 
 
 def images_in(paths: Sequence[Path]) -> list[Path]:
@@ -76,7 +96,7 @@ def images_in(paths: Sequence[Path]) -> list[Path]:
 
 
 class Predictor:
-    """A trained model, loaded once, that scores batches of image files.
+    """A trained model, loaded once, that scores images a batch at a time.
 
     Args:
         detector: With its scorer.
@@ -104,48 +124,70 @@ class Predictor:
         self, files: Sequence[Path], *, threshold: float | None = None
     ) -> Iterator[tuple[Prediction, Tensor | None]]:
         """Each file's prediction and anomaly map (H, W), in order; None for a map where it cannot be read."""
+        limit = self.limit(threshold)
+        peeked = self.detector.config.selection.on == "test"
+        for file, one in zip(files, self.score(files), strict=True):
+            if one.score is None:
+                yield Prediction(file, None, limit, None, {}, peeked, one.error), None
+            else:
+                yield Prediction(file, one.score, limit, one.score > limit, one.parts, peeked), one.map_HW
+
+    def limit(self, threshold: float | None = None) -> float:
+        """The threshold that counts: the one given, else the model's.
+
+        Raises:
+            ConfigError: It is not a finite number.
+        """
         limit = self.scorer.threshold if threshold is None else threshold
         if not math.isfinite(limit):
             raise ConfigError("the threshold is not a finite number", where=str(limit), fix="give a number")
+        return limit
+
+    def score(self, images: Sequence[Source | ImageError]) -> Iterator[Scored]:
+        """Score images wherever they are, a batch at a time, in order.
+
+        Args:
+            images: Files, bytes or pixels; what is known to be no image stands for itself.
+        """
         batch = max(1, self.features.batch // self.features.test_rotations)
         with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
-            for start in range(0, len(files), batch):
-                chunk = files[start : start + batch]
-                yield from self._batch(chunk, list(pool.map(self._prepared, chunk)), limit)
+            for start in range(0, len(images), batch):
+                prepared = list(pool.map(self._prepared, images[start : start + batch]))
+                readable = [image for image in prepared if not isinstance(image, ImageError)]
+                scored = iter(self._scored(readable) if readable else ())
+                for image in prepared:
+                    yield Scored(error=image.what) if isinstance(image, ImageError) else next(scored)
 
-    def draw(self, folder: Path, index: int, file: Path, map_HW: Tensor) -> Path:
-        """Draw an image's heat map; of a method whose maps have no positions, the gradient of its score."""
+    def heatmap(self, image: Source, map_HW: Tensor, *, longest: int | None = None) -> Image.Image:
+        """An image under its anomaly map, or its score's gradient where maps have no positions.
+
+        Args:
+            image: As :meth:`score` takes it.
+            map_HW: Its anomaly map.
+            longest: Pixels that a side may have; a larger image is shrunk.
+
+        Raises:
+            ImageError: The image cannot be read any more.
+        """
         networks = self.detector.networks
         if networks.localises:
-            return _draw(folder, index, file, map_HW.numpy(), self.scorer.colours)
-        gradient_SS = networks.localise(picture_of(Sample(file, file.name)))
-        return _draw(folder, index, file, gradient_SS.numpy(), (0.1, 1.0))
+            return _overlaid(image, map_HW.numpy(), self.scorer.colours, longest)
+        return _overlaid(image, networks.localise(picture_from(image)).numpy(), (0.1, 1.0), longest)
 
-    def _batch(
-        self, files: Sequence[Path], images: Sequence[Tensors | ImageError], limit: float
-    ) -> Iterator[tuple[Prediction, Tensor | None]]:
-        peeked = self.detector.config.selection.on == "test"
-        readable = [image for image in images if not isinstance(image, ImageError)]
-        scored = iter(self._scored(readable) if readable else ())
-        for file, image in zip(files, images, strict=True):
-            if isinstance(image, ImageError):
-                yield Prediction(file, None, limit, None, {}, peeked, image.what), None
-            else:
-                score, parts, map_HW = next(scored)
-                yield Prediction(file, score, limit, score > limit, parts, peeked), map_HW
-
-    def _scored(self, images: Sequence[Tensors]) -> Iterator[tuple[float, dict[str, float], Tensor]]:
+    def _scored(self, images: Sequence[Tensors]) -> Iterator[Scored]:
         features = self.detector.networks.arranged(self._reader(images))
         seen = ViewedFeatures.of(features, self.features.test_rotations)
         maps_BPHW = maps_of(self.detector, seen)
         map_BHW = self.scorer.fuse(maps_BPHW)
         scores = self.scorer.score(maps_BPHW, map_BHW).tolist()
         for score, part_P, map_HW in zip(scores, maps_BPHW.flatten(2).amax(2).tolist(), map_BHW, strict=True):
-            yield score, dict(zip(self.scorer.parts, part_P, strict=True)), map_HW
+            yield Scored(score, dict(zip(self.scorer.parts, part_P, strict=True)), map_HW)
 
-    def _prepared(self, file: Path) -> Tensors | ImageError:
+    def _prepared(self, image: Source | ImageError) -> Tensors | ImageError:
+        if isinstance(image, ImageError):
+            return image
         try:
-            return self._reader.prepared(picture_of(Sample(file, file.name)))
+            return self._reader.prepared(picture_from(image))
         except ImageError as error:
             return error
 
@@ -180,24 +222,33 @@ def predict(
         for index, (prediction, map_HW) in enumerate(predictor(files, threshold=threshold)):
             drawn = None
             if heatmaps is not None and map_HW is not None:
-                drawn = predictor.draw(heatmaps, index, prediction.path, map_HW)
+                picture = predictor.heatmap(prediction.path, map_HW)
+                drawn = _draw(heatmaps, index, prediction.path, picture)
             found.append(replace(prediction, heatmap=drawn))
             progress.update()
     return found
 
 
-def _draw(
-    folder: Path, index: int, file: Path, map_HW: NDArray[np.float32], colours: tuple[float, float]
-) -> Path:
+def _overlaid(
+    source: Source, map_HW: NDArray[np.float32], colours: tuple[float, float], longest: int | None
+) -> Image.Image:
     from PIL import Image
 
     from nfbmr.evaluation.heatmaps import overlay
 
+    image = load_image(source)
+    if longest is not None:
+        image.thumbnail((longest, longest))
+    pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    return Image.fromarray(overlay(pixels, map_HW, *colours))
+
+
+def _draw(folder: Path, index: int, file: Path, drawn: Image.Image) -> Path:
     # Numbered, since images from several folders may share a name.
     stem = visible(file.stem)[:80]
     path = folder / f"{index:05d}-{stem}.png"
     with atomic(path) as temporary:
-        Image.fromarray(overlay(read_image(file), map_HW, *colours)).save(temporary, format="PNG")
+        drawn.save(temporary, format="PNG")
     return path
 
 

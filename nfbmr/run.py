@@ -14,7 +14,15 @@ from typing import Any
 
 import torch
 
-from nfbmr.conclude import Context, conclude, content_digest, dataset_facts, split_facts, summarise
+from nfbmr.conclude import (
+    Context,
+    conclude,
+    content_digest,
+    content_digests,
+    dataset_facts,
+    split_facts,
+    summarise,
+)
 from nfbmr.config import Config
 from nfbmr.data.audit import audit_split
 from nfbmr.data.pictures import Picture, picture_of
@@ -260,7 +268,9 @@ def begin(run: Run, recorder: Recorder, dataset: Dataset, split: Split) -> str:
     """Write down and record what the run sees; the digest of the data set's contents."""
     write_json(run.paths.split, split.as_json())
     write_json(run.paths.environment, environment())
-    digest = content_digest(dataset)
+    contents = content_digests(dataset)
+    write_json(run.paths.contents, contents)
+    digest = content_digest(dataset, contents)
     recorder.begin(dataset, split, digest)
     return digest
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import struct
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -68,6 +70,21 @@ def small(textures: Path) -> Callable[..., Any]:
 def tiny(tmp_path: Path, small: Callable[..., Any]) -> Callable[..., Any]:
     """The same in the test's own folder."""
     return partial(small, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def png_claiming() -> Callable[[int, int], bytes]:
+    """Makes a few bytes that claim to be an image of any size."""
+
+    def make(width: int, height: int) -> bytes:
+        def chunk(kind: bytes, body: bytes) -> bytes:
+            return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+        header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+        body = chunk(b"IDAT", zlib.compress(b"\0" * 64))
+        return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body
+
+    return make
 
 
 @pytest.fixture(scope="session")

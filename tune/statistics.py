@@ -20,14 +20,14 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nfbmr.evaluation import metrics
 from nfbmr.evaluation.intervals import UNDEFINED, Estimate, Floats, Statistic, resampled_weights
+from nfbmr.evaluation.metrics import image_metric
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,7 @@ class CellScores:
 
 def metric_of(name: str, cell: CellScores) -> Statistic:
     """A metric of :data:`tune.lattice.METRICS` on a cell's images, as a function of their weights."""
-    makers: Mapping[str, Callable[[], Statistic]] = {
-        "image_auroc": lambda: metrics.auroc(cell.score, cell.defective),
-        "image_ap": lambda: metrics.average_precision(cell.score, cell.defective),
-        "image_f1": lambda: metrics.f1(cell.rejected, cell.defective),
-        "image_precision": lambda: metrics.precision(cell.rejected, cell.defective),
-        "image_recall": lambda: metrics.recall(cell.rejected, cell.defective),
-    }
-    return makers[name]()
+    return image_metric(name, cell.score, cell.rejected, cell.defective)
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,8 @@ class Backup:
         rows = self.contents.rows
         return (
             f"{self.folder}: {count(rows.get('runs', 0), 'run')}, "
-            f"{count(rows.get('metrics', 0), 'metric point')}, {count(self.files, 'artifact')}, {size_of(self.size)}"
+            f"{count(rows.get('metrics', 0), 'metric point')}, "
+            f"{count(self.files, 'artifact')}, {size_of(self.size)}"
         )
 
     def sums(self) -> dict[str, str]:

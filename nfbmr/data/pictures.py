@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -21,7 +21,7 @@ from PIL import Image
 from PIL.Image import Transpose
 
 from nfbmr.config import View
-from nfbmr.data.images import file_digest, load_image
+from nfbmr.data.images import Decoded, Encoded, Source, file_digest, load_image
 from nfbmr.data.pasting import Kind, paste_defect
 from nfbmr.data.samples import Sample
 from nfbmr.errors import ConfigError
@@ -141,6 +141,7 @@ class Picture:
         path: The file.
         digest: SHA-256 of its bytes, 64 hexadecimal digits.
         ops: What is done to the pixels, first to last.
+        held: The image, where it is in memory; `path` is then a mere name.
 
     Example:
         >>> a = Picture(Path("here/1.png"), "5e" * 32)
@@ -152,6 +153,7 @@ class Picture:
     path: Path
     digest: str
     ops: tuple[Op, ...] = ()
+    held: Encoded | Decoded | None = None
 
     @property
     def key(self) -> str:
@@ -162,7 +164,7 @@ class Picture:
 
     def then(self, *ops: Op) -> Picture:
         """The same picture with more done to it."""
-        return Picture(self.path, self.digest, (*self.ops, *ops))
+        return replace(self, ops=(*self.ops, *ops))
 
     def turned(self, parts: int) -> tuple[Picture, ...]:
         """The picture turned by each of so many parts of a full turn, beginning with itself.
@@ -196,7 +198,7 @@ class Picture:
         return self._render()[0]
 
     def _render(self) -> tuple[Image.Image, Mask | None]:
-        image, mask = load_image(self.path), None
+        image, mask = load_image(self.path if self.held is None else self.held), None
         for op in self.ops:
             if isinstance(op, Rotate):
                 continue
@@ -216,6 +218,17 @@ def picture_of(sample: Sample) -> Picture:
         ImageError: The file cannot be read.
     """
     return Picture(sample.path, file_digest(sample.path))
+
+
+def picture_from(source: Source) -> Picture:
+    """The picture of an image that is no sample, wherever it is.
+
+    Raises:
+        ImageError: The file cannot be read.
+    """
+    if isinstance(source, Path):
+        return Picture(source, file_digest(source))
+    return Picture(Path(source.name), file_digest(source), held=source)
 
 
 def prepare(

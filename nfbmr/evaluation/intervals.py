@@ -130,6 +130,42 @@ def bootstrap(
     return Estimate(value, float(low), float(high))
 
 
+def difference(first: Statistic, second: Statistic) -> Statistic:
+    """One statistic less another on the same images: paired, so that what both have in common cancels.
+
+    Example:
+        >>> x_N, y_N = np.arange(50.0), np.arange(50.0) + 1
+        >>> mean = lambda v_N: lambda weights_RN: weights_RN @ v_N / weights_RN.sum(axis=1)
+        >>> f"{bootstrap(difference(mean(y_N), mean(x_N)), 50):.1f}"
+        '1.0 [1.0, 1.0]'
+    """
+    return lambda weights_RN: first(weights_RN) - second(weights_RN)
+
+
+def proportion(hits: float, n: float, confidence: float = 0.95) -> Estimate:
+    """A share with its exact interval (Clopper & Pearson 1934), which is wide where there is little to go by.
+
+    Unlike a bootstrap's it is not of no width where nothing, or everything, was hit.
+
+    Args:
+        hits: How many of them.
+        n: How many there are. Where several images show one part, parts; `hits` need not be whole then.
+        confidence: Of the interval.
+
+    Example:
+        >>> print(proportion(0, 20))
+        0.000 [0.000, 0.168]
+    """
+    from scipy.stats import beta
+
+    if n <= 0:
+        return UNDEFINED
+    tail = (1 - confidence) / 2
+    low = 0.0 if hits <= 0 else float(beta.ppf(tail, hits, n - hits + 1))
+    high = 1.0 if hits >= n else float(beta.ppf(1 - tail, hits + 1, n - hits))
+    return Estimate(hits / n, low, high)
+
+
 def resampled_weights(
     n: int,
     *,

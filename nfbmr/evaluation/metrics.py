@@ -107,6 +107,29 @@ def f1(rejected_N: npt.ArrayLike, defective_N: npt.ArrayLike) -> Statistic:
     return statistic
 
 
+def image_metric(
+    name: str, score_N: npt.ArrayLike, rejected_N: npt.ArrayLike, defective_N: npt.ArrayLike
+) -> Statistic:
+    """A metric of images by its flat name; there are those of :data:`IMAGE_METRICS`.
+
+    Example:
+        >>> point(image_metric("image_recall", [0.1, 0.9], [False, True], [False, True]), 2)
+        1.0
+    """
+    makers: dict[str, Callable[[], Statistic]] = {
+        "image_auroc": lambda: auroc(score_N, defective_N),
+        "image_ap": lambda: average_precision(score_N, defective_N),
+        "image_f1": lambda: f1(rejected_N, defective_N),
+        "image_precision": lambda: precision(rejected_N, defective_N),
+        "image_recall": lambda: recall(rejected_N, defective_N),
+    }
+    return makers[name]()
+
+
+IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1", "image_precision", "image_recall")
+"""Metrics of images of which more is better."""
+
+
 @dataclass(frozen=True)
 class PixelHistograms:
     """How pixel scores are distributed, image by image: all that pixel metrics and their bootstrap need.

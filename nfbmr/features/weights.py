@@ -49,12 +49,19 @@ class Weights:
         origin: For people: the package, the hub's name, the file, or the seed.
         digest: Fingerprint of the tensors: 16 hexadecimal digits, or ``random-<seed>-<8 digits>``.
         state_dict: Tensor by timm's name; a classifier may be missing.
+        classifier: Names of the classifier's tensors, which features do not need.
     """
 
     source: Source
     origin: str
     digest: str
     state_dict: Mapping[str, Tensor]
+    classifier: frozenset[str] = frozenset()
+
+    @property
+    def body(self) -> dict[str, Tensor]:
+        """All but the classifier."""
+        return {name: tensor for name, tensor in self.state_dict.items() if name not in self.classifier}
 
 
 def new_model(backbone: str, *, seed: int = 0) -> nn.Module:
@@ -124,6 +131,11 @@ def has_packaged(backbone: str) -> bool:
     return _packaged_file(backbone) is not None
 
 
+def package_of(backbone: str) -> str | None:
+    """The package that holds weights for this backbone, where there is one and it is installed."""
+    return _PACKAGED[backbone.partition(".")[0]][0] if has_packaged(backbone) else None
+
+
 # --- sources ----------------------------------------------------------------------------------------------
 
 
@@ -189,8 +201,9 @@ def _from_file(path: Path, backbone: str, model: nn.Module) -> Weights:
 
 
 def _weights(source: Source, origin: str, tensors: Mapping[str, Tensor], model: nn.Module) -> Weights:
-    body = {name: t for name, t in tensors.items() if not _is_classifier(name, model)}
-    return Weights(source, origin, tensor_digest(body), tensors)
+    classifier = frozenset(name for name in tensors if _is_classifier(name, model))
+    body = {name: tensor for name, tensor in tensors.items() if name not in classifier}
+    return Weights(source, origin, tensor_digest(body), tensors, classifier)
 
 
 def _ways_out(backbone: str) -> str:

@@ -16,6 +16,7 @@ from nfbmr.config import Config
 from nfbmr.errors import CheckpointError, NfbmrError
 from nfbmr.features.backbone import load_backbone
 from nfbmr.features.extraction import shapes_of
+from nfbmr.features.kept import with_kept_weights
 from nfbmr.features.passes import passes_of
 from nfbmr.features.table import Features, Shape, Tensors, TensorTable
 from nfbmr.methods.networks import Networks
@@ -132,6 +133,8 @@ class Detector:
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> Detector:
         """Read a model's folder.
 
+        Backbones' weights that lie in it (:mod:`nfbmr.features.kept`) are those that will be used.
+
         Raises:
             CheckpointError: It is damaged, or its tensors do not fit its configuration.
         """
@@ -144,6 +147,7 @@ class Detector:
             if meta["format"] != FORMAT:
                 raise CheckpointError(f"made by another version of nfbmr (format {meta['format']})")
             config = Config.model_validate(meta["config"])
+            config = config.model_copy(update={"features": with_kept_weights(config.features, folder)})
             shapes = tuple((channels, height, width) for channels, height, width in meta["shapes"])
             detector = build(config, shapes, meta["weights_digest"])
             for name, module in detector.networks.modules().items():

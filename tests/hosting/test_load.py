@@ -1,4 +1,4 @@
-"""Sixteen writers at once through a real server: nothing fails, nothing is missing, every point is counted."""
+"""Sixteen writers at once through a real server: nothing fails, and every point that was sent is there."""
 
 from __future__ import annotations
 

@@ -1,0 +1,179 @@
+"""What ``nfbmr models`` does, top to bottom: find, fetch, judge, move."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlflow_server.checking import check
+from mlflow_server.contender import Contender
+from mlflow_server.destination import Destination
+from mlflow_server.drift import Drift
+from mlflow_server.finding import MARKS, Finding
+from mlflow_server.gate_settings import GateSettings
+from mlflow_server.gates import Case, judge
+from mlflow_server.promotion import Move, promote, rollback, standing
+from mlflow_server.registry import CHAMPION, Registry, Version
+from mlflow_server.side_by_side import SideBySide, side_by_side
+from nfbmr.data.samples import Sample
+from nfbmr.errors import RegistryError
+from nfbmr.paths import RunPaths
+
+log = logging.getLogger(__name__)
+
+
+def promotion(
+    name: str,
+    number: str,
+    *,
+    uri: str | None = None,
+    alias: str = CHAMPION,
+    settings: GateSettings | None = None,
+    data: Path | None = None,
+    reason: str = "",
+    force: bool = False,
+    dry_run: bool = False,
+) -> Move:
+    """Judge a version, and let an alias point to it if every gate is passed.
+
+    Args:
+        name: Of the registered model.
+        number: Of the version.
+        uri: The tracking server; else as everywhere.
+        alias: What is to point to it.
+        settings: Of the gates.
+        data: Folder of images with their kinds of defect to evaluate both versions on; by default as they
+            were evaluated, or, where that was on other images, the candidate's test images.
+        reason: Kept in the history; needed where `force` overrules a gate.
+        force: Move it although a gate was not passed.
+        dry_run: Change nothing.
+
+    Raises:
+        RegistryError: There is no such version, it is the champion already, or the server cannot be used.
+        OvertakenError: Somebody else moved the alias meanwhile.
+    """
+    registry = Registry(Destination.resolve(uri))
+    version = registry.version(name, number)
+    seen = standing(registry, name, alias, mend=not dry_run)
+    for note in seen.notes:
+        log.warning("%s", note)
+    if seen.current is not None and seen.current.number == number:
+        raise RegistryError(f"it is the {alias} already", where=str(version), fix="nothing is to be done")
+    samples = None if data is None else _samples(data)
+    with _workshop() as folder:
+        candidate = Contender.of(registry, version, folder)
+        champion = None if seen.current is None else Contender.of(registry, seen.current, folder)
+        against = "" if champion is None else f" against {champion.label}"
+        log.info("judging %s%s; its first gate starts a process of its own", version, against)
+        findings = judge(Case(candidate, champion, settings or GateSettings(), samples), _told)
+    return promote(seen, version, findings, reason=reason, force=force, dry_run=dry_run)
+
+
+def return_to_previous(
+    name: str, *, uri: str | None = None, alias: str = CHAMPION, reason: str = "", dry_run: bool = False
+) -> Move:
+    """Let an alias point to the champion before the present one.
+
+    Raises:
+        RegistryError: There was none before, or the server cannot be used.
+        OvertakenError: Somebody else moved the alias meanwhile.
+    """
+    registry = Registry(Destination.resolve(uri))
+    seen = standing(registry, name, alias, mend=not dry_run)
+    for note in seen.notes:
+        log.warning("%s", note)
+    return rollback(seen, registry.versions(name), reason=reason, dry_run=dry_run)
+
+
+def check_threshold(
+    name: str,
+    images: Sequence[Path],
+    *,
+    uri: str | None = None,
+    alias: str = CHAMPION,
+    number: str | None = None,
+    confidence: float = 0.95,
+) -> tuple[Version, Drift]:
+    """Hold a registered model against new good parts.
+
+    Args:
+        name: Of the registered model.
+        images: Files or folders of good parts.
+        uri: The tracking server; else as everywhere.
+        alias: Which version.
+        number: The version by its number, instead.
+        confidence: Of the interval.
+    """
+    registry = Registry(Destination.resolve(uri))
+    version = registry.at(name, alias) if number is None else registry.version(name, number)
+    if version is None:
+        raise RegistryError(
+            f"no version is the {alias}",
+            where=name,
+            fix=f"name one with --version, or promote one: nfbmr models promote {name} VERSION",
+        )
+    with _workshop() as folder:
+        return version, check(Contender.of(registry, version, folder), images, confidence=confidence)
+
+
+def comparison(
+    first: str, second: str, *, uri: str | None = None, data: Path | None = None, confidence: float = 0.95
+) -> SideBySide:
+    """Two models side by side.
+
+    Args:
+        first: ``NAME/VERSION``, ``NAME@ALIAS``, or the folder of a finished run.
+        second: Likewise.
+        uri: The tracking server; else as everywhere.
+        data: As for :func:`promotion`.
+        confidence: Of the intervals.
+    """
+    samples = None if data is None else _samples(data)
+    with _workshop() as folder:
+        a, b = (_contender(text, uri, folder / side) for text, side in ((first, "first"), (second, "second")))
+        return side_by_side(a, b, samples, confidence=confidence)
+
+
+def _contender(text: str, uri: str | None, folder: Path) -> Contender:
+    if RunPaths(Path(text)).config.exists():
+        from mlflow_server.packing import pack
+
+        pack(Path(text), folder, backbone="referenced")
+        return Contender(text, folder)
+    name, at, alias = text.partition("@")
+    registry = Registry(Destination.resolve(uri))
+    if at:
+        version = registry.at(name, alias)
+        if version is None:
+            raise RegistryError("no version has this alias", where=text, fix=f"nfbmr models show {name}")
+    else:
+        name, slash, number = text.partition("/")
+        if not slash:
+            raise RegistryError(
+                "neither a version nor the folder of a finished run",
+                where=text,
+                fix="write NAME/3, NAME@champion, or a folder that nfbmr train has made",
+            )
+        version = registry.version(name, number)
+    contender = Contender.of(registry, version, folder)
+    return Contender(str(version), contender.folder)
+
+
+def _samples(data: Path) -> list[Sample]:
+    from nfbmr.data.layouts import load_dataset
+
+    return list(load_dataset(data).samples)
+
+
+def _told(finding: Finding) -> None:
+    log.debug("gate %s: %s, %s", finding.gate, MARKS[finding.passed], finding.sentence)
+
+
+@contextmanager
+def _workshop() -> Iterator[Path]:
+    """A folder for what is fetched."""
+    with tempfile.TemporaryDirectory(prefix="nfbmr-models-") as folder:
+        yield Path(folder)

@@ -1,0 +1,187 @@
+"""From a finished run to a version of a registered model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow_server.destination import Destination
+from mlflow_server.history import begin
+from mlflow_server.logged_model import BACKBONE, Shelf, is_whole, results_of
+from mlflow_server.naming import value_text
+from mlflow_server.registry import Registry, Version, check_name
+from mlflow_server.remote import RUN_ID
+from mlflow_server.sync import destination_of, sync
+from nfbmr import journal
+from nfbmr.errors import RegistryError
+from nfbmr.paths import RunPaths
+from nfbmr.records import read_record
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel, Run
+
+    from mlflow_server.packing import Backbone
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = (
+    "Finds defective parts in photographs: scores how far a part is from the good ones it was trained on."
+)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A version, and whether it is new."""
+
+    version: Version
+    is_new: bool
+    address: str
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "name": self.version.name,
+            "version": self.version.number,
+            "new": self.is_new,
+            "model_id": self.version.model_id,
+            "run_id": self.version.run_id,
+            "uri": self.address,
+            "load": f"models:/{self.version.name}/{self.version.number}",
+        }
+
+
+def register(
+    run: str, name: str, *, uri: str | None = None, backbone: Backbone | None = None, description: str = ""
+) -> Registration:
+    """Make a run's model a version of a registered model.
+
+    Args:
+        run: The run's folder; or its name, or MLflow's name for it, where it is on the server already.
+        name: Of the registered model, made where it is missing.
+        uri: The tracking server; by default the one the run was recorded for, else as everywhere.
+        backbone: Whether the backbone's weights are in the model; by default as the run's configuration says.
+        description: Of the version.
+
+    Raises:
+        RegistryError: The run is not finished, was not recorded, or cannot be sent now.
+        WeightsError: The backbone's weights were asked for, and cannot be had here.
+    """
+    check_name(name)
+    folder = Path(run)
+    if RunPaths(folder).config.exists():
+        destination = _destination(folder, uri)
+        registry = Registry(destination)
+        model = _sent(registry, folder, destination, backbone)
+    else:
+        registry = Registry(Destination.resolve(uri))
+        model = _found(registry, run, backbone)
+    begin(registry, name, DESCRIPTION)
+    known = {version.model_id for version in registry.versions(name)}
+    with registry.asking():
+        source = registry.client.get_run(model.source_run_id or "")
+    version = registry.add(name, model, _tags(source, model), description)
+    return Registration(version, model.model_id not in known, registry.address)
+
+
+def _destination(folder: Path, uri: str | None) -> Destination:
+    paths = RunPaths(folder)
+    if not (paths.summary.exists() or paths.fitted.exists()):
+        raise RegistryError(
+            "the run is not finished", where=folder, fix=f"go on with: nfbmr train --resume {folder}"
+        )
+    if not (paths.journal / journal.FILE).exists():
+        raise RegistryError(
+            "the run was not recorded, so a server would know nothing of it",
+            where=folder,
+            fix="run it again with tracking.kind other than none",
+        )
+    recorded = destination_of(paths.journal)
+    if uri is not None or recorded is None:
+        return Destination.resolve(uri, recorded.experiment if recorded else "nfbmr")
+    return recorded
+
+
+def _sent(
+    registry: Registry, folder: Path, destination: Destination, backbone: Backbone | None
+) -> LoggedModel:
+    """The model of a run's folder on the server, sent with all that is still missing of the run."""
+    paths = RunPaths(folder)
+    (sent,) = sync([paths.journal], destination.uri)
+    if not sent.mlflow_run_id or sent.waiting:
+        raise RegistryError(
+            f"the run cannot be sent now ({sent.problem or 'something is still waiting'})",
+            where=registry.address,
+            fix=f"see what is missing: nfbmr track sync {folder}",
+        )
+    for refusal in sent.refused:
+        log.warning("the server does not take an entry of the run: %s", refusal)
+    with registry.asking():
+        experiment = registry.client.get_run(sent.mlflow_run_id).info.experiment_id
+        shelf = Shelf(registry.client, experiment, sent.mlflow_run_id)
+        return shelf.put(folder, "model", results_of(read_record(paths.journal).metrics), backbone=backbone)
+
+
+def _found(registry: Registry, run: str, backbone: Backbone | None) -> LoggedModel:
+    """The model of a run that is known to the server alone."""
+    source = _run(registry, run)
+    with registry.asking():
+        models = registry.client.search_logged_models(
+            [source.info.experiment_id], filter_string=f"source_run_id = '{source.info.run_id}'"
+        )
+    fitting = [
+        model
+        for model in models
+        if is_whole(model) and (backbone is None or model.tags.get(BACKBONE) == backbone)
+    ]
+    if not fitting:
+        raise RegistryError(
+            "the run has no such model on the server",
+            where=f"{run} on {registry.address}",
+            fix="give the run's folder, where it is: nfbmr models register FOLDER --name NAME",
+        )
+    # The newest: a sweep's winner is logged once more after its test set.
+    return max(fitting, key=lambda model: (model.creation_timestamp, model.model_id))
+
+
+def _run(registry: Registry, run: str) -> Run:
+    from mlflow.exceptions import MlflowException
+
+    text = run.replace("\\", "\\\\").replace("'", "\\'")
+    with registry.asking():
+        try:
+            return registry.client.get_run(run)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+        experiments = [one.experiment_id for one in registry.client.search_experiments()]
+        found = registry.client.search_runs(experiments, f"tags.`{RUN_ID}` = '{text}'", max_results=2)
+    if not found:
+        raise RegistryError(
+            "neither the folder of a run nor a run on the server",
+            where=f"{run} on {registry.address}",
+            fix="give a folder that nfbmr train made, or a run's name as MLflow shows it",
+        )
+    return found[0]
+
+
+def _tags(run: Run, model: LoggedModel) -> Mapping[str, str]:
+    """What is known of a version at a glance: from the run's labels and results."""
+    wanted = ("nfbmr.run_id", "nfbmr.method", "nfbmr.split", "nfbmr.split_digest", "nfbmr.test_peeked")
+    tags = {name: run.data.tags[name] for name in wanted if name in run.data.tags}
+    if run.inputs and run.inputs.dataset_inputs:
+        dataset = run.inputs.dataset_inputs[0].dataset
+        tags |= {"nfbmr.dataset": dataset.name, "nfbmr.dataset_digest": dataset.digest}
+    for metric in ("test/image_auroc", "test/image_auroc_low", "test/image_auroc_high"):
+        if metric in run.data.metrics:
+            tags[f"nfbmr.{metric.removeprefix('test/')}"] = f"{run.data.metrics[metric]:.4f}"
+    tags[BACKBONE] = model.tags.get(BACKBONE, "")
+    tags["nfbmr.threshold"] = model.params.get("threshold", "")
+    return {name: value_text(value) for name, value in tags.items()}
+
+
+def run_of(version: Version) -> str:
+    """Our own name for the run that a version comes from."""
+    return version.tags.get(RUN_ID, version.run_id)

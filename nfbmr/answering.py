@@ -1,0 +1,116 @@
+"""Questions about images to rows of answers: what a model gives to whoever asks it from outside.
+
+Used by the model as MLflow loads it, and by whatever serves it. A row is plain JSON.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nfbmr.data.images import MAX_PIXELS, Source
+from nfbmr.data.incoming import source_of
+from nfbmr.errors import ImageError
+from nfbmr.methods.detector import Detector
+from nfbmr.prediction import Predictor, Scored
+from nfbmr.training.compute import device_of
+
+LONGEST_HEATMAP = 1024
+"""Pixels that a side of a heat map may have: it goes back to a browser, and a map has far fewer positions."""
+
+
+@dataclass(frozen=True)
+class Answering:
+    """A model that answers about images in whatever form they come.
+
+    Attributes:
+        predictor: The model.
+        max_pixels: Larger images are refused before they are decoded.
+    """
+
+    predictor: Predictor
+    max_pixels: int = MAX_PIXELS
+
+    @classmethod
+    def load(cls, model: Path, *, device: str = "auto", max_pixels: int = MAX_PIXELS) -> Answering:
+        """Load a model's folder.
+
+        Raises:
+            CheckpointError: It is damaged, has no threshold, or other weights.
+        """
+        return cls(Predictor(Detector.load(model, device_of(device)), device), max_pixels)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What a row holds, in order."""
+        return columns_of(self.predictor.scorer.parts)
+
+    def rows(
+        self,
+        items: Sequence[Any],
+        *,
+        threshold: float | None = None,
+        heatmaps: bool = False,
+        paths: bool = True,
+    ) -> list[dict[str, Any]]:
+        """One row an item, in order; one that is no image has an error in its row, and the rest are scored.
+
+        Args:
+            items: As :func:`~nfbmr.data.incoming.source_of` takes them.
+            threshold: Instead of the model's.
+            heatmaps: Whether to draw heat maps.
+            paths: Whether items may be paths of this machine.
+
+        Raises:
+            ConfigError: The threshold is not a finite number.
+        """
+        limit = self.predictor.limit(threshold)
+        sources = [self._source(index, item, paths) for index, item in enumerate(items)]
+        scored = self.predictor.score(sources)
+        return [self._row(source, one, limit, heatmaps) for source, one in zip(sources, scored, strict=True)]
+
+    def _source(self, index: int, item: Any, paths: bool) -> Source | ImageError:
+        try:
+            return source_of(item, name=f"image {index}", limit=self.max_pixels, paths=paths)
+        except ImageError as error:
+            return error
+
+    def _row(self, source: Source | ImageError, one: Scored, limit: float, heatmaps: bool) -> dict[str, Any]:
+        row: dict[str, Any] = dict.fromkeys(self.columns)
+        row |= {"threshold": limit, "test_peeked": self.predictor.detector.config.selection.on == "test"}
+        if one.score is None:
+            return row | {"error": one.error}
+        if not math.isfinite(one.score):
+            return row | {"error": "its score is not a finite number: the model does not know such images"}
+        row |= {"score": one.score, "rejected": one.score > limit}
+        row |= {f"{part}_max": value for part, value in one.parts.items() if math.isfinite(value)}
+        if heatmaps and not isinstance(source, ImageError):
+            row["heatmap"] = self._drawn(source, one)
+        return row
+
+    def _drawn(self, source: Source, one: Scored) -> str | None:
+        if one.map_HW is None:
+            return None
+        try:
+            picture = self.predictor.heatmap(source, one.map_HW, longest=LONGEST_HEATMAP)
+        except ImageError:
+            return None  # a file that went away since it was scored
+        file = io.BytesIO()
+        picture.save(file, format="PNG")
+        return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def columns_of(parts: Sequence[str]) -> tuple[str, ...]:
+    """What a row holds for a method with these score parts.
+
+    Example:
+        >>> columns_of(["source"])
+        ('score', 'rejected', 'threshold', 'source_max', 'test_peeked', 'heatmap', 'error')
+    """
+    maxima = (f"{part}_max" for part in parts)
+    return ("score", "rejected", "threshold", *maxima, "test_peeked", "heatmap", "error")

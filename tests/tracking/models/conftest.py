@@ -1,0 +1,82 @@
+"""Finished runs, made once, and registries that hold them."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_server.destination import Destination
+from mlflow_server.registry import Registry
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Folders of finished runs on the synthetic set.
+
+    Attributes:
+        first: With seed 0.
+        second: With seed 1, on the same split.
+        elsewhere: On the same images, split otherwise.
+        data: The images of the category.
+    """
+
+    first: Path
+    second: Path
+    elsewhere: Path
+    data: Path
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory, small: Callable[..., Any], textures: Path) -> Runs:
+    """Trained once; read only, but for the notes of what was sent of them."""
+    import nfbmr
+
+    root = tmp_path_factory.mktemp("models")
+
+    def trained(**settings: Any) -> Path:
+        return Path(nfbmr.train(small(root, **settings))["run_dir"])
+
+    (data,) = (folder for folder in textures.iterdir() if folder.is_dir())
+    return Runs(trained(), trained(seed=1), trained(data__seed=3), data)
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory: pytest.TempPathFactory, runs: Runs) -> Path:
+    """The first run's model, as MLflow loads it; read only."""
+    from mlflow_server.packing import pack
+
+    folder = tmp_path_factory.mktemp("packed") / "model"
+    pack(runs.first, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stocked(tmp_path_factory: pytest.TempPathFactory, empty_database: Path, runs: Runs) -> Path:
+    """A database with the three runs as versions 1, 2 and 3 of the model ``parts``; to be copied."""
+    from mlflow_server.registering import register
+
+    database = tmp_path_factory.mktemp("stocked") / "mlflow.db"
+    shutil.copyfile(empty_database, database)
+    for run in (runs.first, runs.second, runs.elsewhere):
+        register(str(run), "parts", uri=f"sqlite:///{database}")
+    return database
+
+
+@pytest.fixture
+def stock(stocked: Path, tmp_path: Path) -> str:
+    """The address of a registry of one's own with ``parts`` 1, 2 and 3 in it."""
+    with sqlite3.connect(stocked) as whole, sqlite3.connect(tmp_path / "stock.db") as copy:
+        whole.backup(copy)
+    return f"sqlite:///{tmp_path / 'stock.db'}"
+
+
+@pytest.fixture
+def registry(stock: str) -> Registry:
+    """The same, opened."""
+    return Registry(Destination.resolve(stock))

@@ -106,6 +106,9 @@ class FeatureConfig(Section):
     scales: tuple[Scale, ...] = Field(
         (1.0,), min_length=1, description="shares of size at which images are seen, each a pass of its own"
     )
+    joined: Literal["coarsest", "middle", "finest"] = Field(
+        "coarsest", description="the map whose size taps and scales are brought to, where a method joins them"
+    )
     photometric: Literal["none", "brightness", "standardize"] = Field(
         "none", description="per image: nothing, mean grey set to 0.5, or mean 0.5 and standard deviation 0.2"
     )

@@ -175,7 +175,7 @@ class Predictor:
         return _overlaid(image, networks.localise(picture_from(image)).numpy(), (0.1, 1.0), longest)
 
     def _scored(self, images: Sequence[Tensors]) -> Iterator[Scored]:
-        features = self.detector.networks.arranged(self._reader(images))
+        features = self.detector.networks.arranged(self._reader(images), self.features)
         seen = ViewedFeatures.of(features, self.features.test_rotations)
         maps_BPHW = maps_of(self.detector, seen)
         map_BHW = self.scorer.fuse(maps_BPHW)

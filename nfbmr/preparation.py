@@ -94,7 +94,7 @@ def training_views(picture: Picture, config: FeatureConfig) -> tuple[Picture, ..
 
 def arranged(config: Config, extraction: Extraction) -> Features:
     """Extracted features as the configuration's method reads them."""
-    return networks_of(config.method).arranged(Features(extraction.tables))
+    return networks_of(config.method).arranged(Features(extraction.tables), config.features)
 
 
 def _refuse_unreadable(

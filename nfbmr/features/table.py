@@ -6,14 +6,16 @@ what a method reads. Nothing here knows where rows came from: a backbone, a flow
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from nfbmr.data.samples import digest_of
 from nfbmr.errors import StoreError
@@ -21,6 +23,7 @@ from nfbmr.errors import StoreError
 Rows = Sequence[int] | np.ndarray | Tensor
 Shape = tuple[int, int, int]
 Tensors = tuple[Tensor, ...]
+JoinedAt = Literal["coarsest", "middle", "finest"]
 
 
 class FeatureTable(ABC):
@@ -135,32 +138,42 @@ class TensorTable(FeatureTable):
 
 
 class JoinedTable(FeatureTable):
-    r"""Several taps as one map: each averaged to the coarsest height and width, then all concatenated.
+    r"""Several taps as one map: each brought to one of their heights and widths, then all concatenated.
 
-    :math:`C = \sum_t C_t`, :math:`(H, W) = (\min_t H_t, \min_t W_t)`.
+    :math:`C = \sum_t C_t`. Larger maps are averaged, smaller ones interpolated (bilinearly).
+
+    Args:
+        tables: With the same keys in the same order.
+        at: Whose height and width: those of the ``coarsest`` map, the ``finest``, or the ``middle`` one of
+            the sizes that occur; of an even number, the finer of the two in the middle.
     """
 
-    def __init__(self, tables: Sequence[FeatureTable]) -> None:
+    def __init__(self, tables: Sequence[FeatureTable], at: JoinedAt = "coarsest") -> None:
         self.tables = tuple(tables)
         self.keys = self.tables[0].keys
         self.dtype = self.tables[0].dtype
-        self.space_key = digest_of(table.space_key for table in tables)
-        self.size = (min(t.shape[1] for t in tables), min(t.shape[2] for t in tables))
-        self.shape = (sum(t.shape[0] for t in tables), *self.size)
+        sizes = sorted({table.shape[1:] for table in tables}, key=math.prod)
+        self.size = {"coarsest": sizes[0], "middle": sizes[len(sizes) // 2], "finest": sizes[-1]}[at]
+        self.shape = (sum(table.shape[0] for table in tables), *self.size)
+        self.space_key = digest_of([*(table.space_key for table in tables), *map(str, self.size)])
 
     def gather(self, rows: Rows) -> Tensor:
-        """Rows by number, pooled and concatenated."""
+        """Rows by number, brought to one size and concatenated."""
         picked = _as_list(rows)
-        maps = [self._pooled(table.gather(picked)) for table in self.tables]
+        maps = [self._resized(table.gather(picked)) for table in self.tables]
         return torch.cat(maps, dim=1).contiguous(memory_format=torch.channels_last)
 
-    def _pooled(self, y: Tensor) -> Tensor:
-        if y.shape[2:] == self.size or not len(y):
-            return y if len(y) else y.new_empty(0, y.shape[1], *self.size)
-        return adaptive_avg_pool2d(y.float(), self.size).to(self.dtype)
+    def _resized(self, y: Tensor) -> Tensor:
+        if not len(y):
+            return y.new_empty(0, y.shape[1], *self.size)
+        if y.shape[2:] == self.size:
+            return y
+        if y.shape[2] >= self.size[0] and y.shape[3] >= self.size[1]:
+            return adaptive_avg_pool2d(y.float(), self.size).to(self.dtype)
+        return interpolate(y.float(), size=self.size, mode="bilinear", align_corners=False).to(self.dtype)
 
 
-def join(tables: Sequence[FeatureTable]) -> FeatureTable:
+def join(tables: Sequence[FeatureTable], at: JoinedAt = "coarsest") -> FeatureTable:
     """Several taps of the same pictures as one table; one table is given back as it is.
 
     Raises:
@@ -170,7 +183,7 @@ def join(tables: Sequence[FeatureTable]) -> FeatureTable:
         raise StoreError("no tables to join", fix="name at least one tap")
     if any(table.keys != tables[0].keys for table in tables):
         raise StoreError("tables to join have different rows", fix="extract the same pictures for every tap")
-    return tables[0] if len(tables) == 1 else JoinedTable(tables)
+    return tables[0] if len(tables) == 1 else JoinedTable(tables, at)
 
 
 class Features:
@@ -223,9 +236,9 @@ class Features:
         """Some of the rows; nothing is copied."""
         return Features([table.part(rows) for table in self.tables])
 
-    def joined(self) -> Features:
+    def joined(self, at: JoinedAt = "coarsest") -> Features:
         """All tables as one, see :class:`JoinedTable`."""
-        return Features([join(self.tables)])
+        return Features([join(self.tables, at)])
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,9 @@ def latency_ms(model: Path, *, device: str = "auto", repeats: int = 9) -> float:
     pictures = reader.noise(1)
 
     def once() -> None:
-        seen = ViewedFeatures.of(detector.networks.arranged(reader(pictures)), features.test_rotations)
+        seen = ViewedFeatures.of(
+            detector.networks.arranged(reader(pictures), features), features.test_rotations
+        )
         maps_of(detector, seen)
 
     return 1000 * _median_seconds(once, repeats)

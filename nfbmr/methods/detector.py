@@ -182,7 +182,7 @@ def shapes_read(config: Config) -> tuple[Shape, ...]:
     for one in passes_of(config.features):
         shapes += shapes_of(load_backbone(one.model_copy(update={"weights": "random"})), one).values()
     tables = [TensorTable(torch.empty(0, *shape)) for shape in shapes]
-    return networks_of(config.method).arranged(Features(tables)).shapes
+    return networks_of(config.method).arranged(Features(tables), config.features).shapes
 
 
 def _device_of(networks: Networks) -> torch.device:

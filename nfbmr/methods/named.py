@@ -47,6 +47,7 @@ NAMED: dict[str, Mapping[str, Any]] = {
             "taps": [35],
             "size": 768,
             "scales": [1.0],
+            "joined": "coarsest",
             "batch": 8,
         },
         "flow": {"blocks": 4, "hidden": 1024, "kernels": [3, 3, 3, 5]},
@@ -59,7 +60,7 @@ NAMED: dict[str, Mapping[str, Any]] = {
     },
     # The main job in minutes: `make demo`.
     "demo": {
-        "features": {"scales": [1.0], "taps": ["blocks.4"]},
+        "features": {"scales": [1.0], "joined": "coarsest", "taps": ["blocks.4"]},
         "flow": {"blocks": 4, "hidden": 64, "kernels": [3]},
         "mapping": {"residual_blocks": 1, "latent": 64},
         "train": {

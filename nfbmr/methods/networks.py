@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from nfbmr.config import Config
+from nfbmr.config import Config, FeatureConfig
 from nfbmr.data.pictures import Picture
 from nfbmr.errors import BackboneError
 from nfbmr.features.table import Features, Shape
@@ -30,7 +30,7 @@ class Networks(ABC):
         config: The run's; ``config.seed`` draws the first weights.
 
     Attributes:
-        reads: ``joined``: all tables as one, averaged to the coarsest map and concatenated; ``apart``: as
+        reads: ``joined``: all tables as one, at the size that ``features.joined`` says; ``apart``: as
             they are stored, in the order of :func:`~nfbmr.features.passes.passes_of`.
         stages: In the order in which they are fitted. The last one judges.
         keeps_latents: Whether what the first stage makes of features is stored, for later stages and for
@@ -47,9 +47,9 @@ class Networks(ABC):
         self.shapes, self.config = shapes, config
 
     @classmethod
-    def arranged(cls, features: Features) -> Features:
+    def arranged(cls, features: Features, config: FeatureConfig) -> Features:
         """Features as the method reads them."""
-        return features.joined() if cls.reads == "joined" else features
+        return features.joined(config.joined) if cls.reads == "joined" else features
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -93,8 +93,8 @@ def _pfm(levels: int) -> Mapping[str, Any]:
 # Three small sizes joined and subnets that see one position each: what does best on Magnetic Tile Defects, on
 # the split with leaks and on the one without (LOG.md, 2026-11-28). The paper has one size of 768 pixels.
 JOINED_SIZES: Mapping[str, Any] = {
-    "features": {"scales": [1.0, 0.5, 0.25]},
-    "flow": {"kernels": [1]},
+    "features": {"scales": [1.0, 0.5, 0.25], "joined": "middle"},
+    "flow": {"blocks": 6, "kernels": [1]},
     "train": {"flow": {"batch": 16, "lr": 2e-3}, "mapping": {"batch": 16, "lr": 1e-3}},
 }
 

@@ -118,7 +118,8 @@ class FlowStage(Stage):
     def latents(self, y_BCHW: Tensor) -> Tensor:
         """``z = TNF(y)``, rounded as it is stored: a score is the same with and without a store."""
         z_BCHW: Tensor = self.flow(y_BCHW)[0]
-        return z_BCHW.half().float()
+        limit = torch.finfo(torch.float16).max
+        return z_BCHW.clamp(-limit, limit).half().float()
 
 
 class MappingStage(Stage):

@@ -52,6 +52,28 @@ def test_a_batch_is_the_callers_own(table: tuple[FeatureTable, torch.Tensor]) ->
     assert torch.equal(table_.gather([0]), expected[:1])
 
 
+@pytest.mark.parametrize(("at", "side"), [("coarsest", 2), ("middle", 4), ("finest", 8)])
+def test_joined_maps_have_the_size_asked_for_and_keep_what_each_position_says(at: str, side: int) -> None:
+    # A ramp from left to right, seen three times: whatever the size, it rises by the same amount all along.
+    tables = [
+        TensorTable(torch.linspace(0.5 / n, 1 - 0.5 / n, n).expand(3, 1, n, n).contiguous())
+        for n in (8, 4, 2)
+    ]
+    joined = join(tables, at)
+    y_BCHW = joined.gather([2, 0])
+    assert joined.shape == (3, side, side)
+    assert y_BCHW.shape == (2, 3, side, side)
+    middle_HW = y_BCHW[0].mean(1)
+    assert (middle_HW.diff(dim=1) >= 0).all()
+    assert middle_HW.mean(1) == pytest.approx([0.5, 0.5, 0.5], abs=1e-6)
+    assert torch.equal(join(tables[1:], "middle").gather([0]), join(tables[1:], "finest").gather([0]))
+
+
+def test_tables_joined_at_another_size_are_other_features() -> None:
+    tables = [TensorTable(torch.zeros(1, 1, n, n)) for n in (4, 2)]
+    assert join(tables, "finest").space_key != join(tables, "coarsest").space_key
+
+
 @pytest.mark.parametrize("size", [1, 4, N, 100])
 def test_batches_give_every_row_once_and_in_order(
     table: tuple[FeatureTable, torch.Tensor], size: int

@@ -68,3 +68,13 @@ def test_stage_two_standardises_y_as_the_flow_does_and_trains_nothing_of_it() ->
     stage = MappingStage(bmr, flow.standardise)
     torch.testing.assert_close(stage.loss(y, z), MappingStage(bmr).loss(flow.standardise(y), z))
     assert set(stage.module.state_dict()) == set(bmr.state_dict())
+
+
+def test_features_like_none_that_were_learned_from_get_a_large_score_and_a_finite_one() -> None:
+    flow = Flow((4, 3, 3), FlowConfig(hidden=8, blocks=8), seed=0)
+    for parameter in flow.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    stage = FlowStage(flow)
+    common, strange = torch.randn(2, 4, 3, 3), 1e9 * torch.randn(2, 4, 3, 3)
+    assert stage.maps(strange).isfinite().all()
+    assert stage.maps(strange).min() > stage.maps(common).max()

@@ -288,8 +288,8 @@ class SelectionConfig(Section):
     )
     epoch: Literal["best", "last"] = Field(
         "best",
-        description="of the epochs within one standard error of the best on validation keep the one whose loss "
-        "on held-out good images is lowest; or keep the last",
+        description="of the epochs within one standard error of the best on validation keep the one whose "
+        "loss on held-out good images is lowest; or keep the last",
     )
     defects: tuple[Literal["cutpaste", "blend", "scratch"], ...] = Field(
         ("cutpaste", "blend", "scratch"),

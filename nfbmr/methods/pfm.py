@@ -4,7 +4,7 @@ Level by level, features s of a source network and t of a target network are bro
 position, and 1x1 networks learn to map one to the other on good parts:
 
 .. math::
-    \mathrm{loss} &= \frac{1}{L} \sum_l \mathrm{mean}\,(t_l - \hat t_l)^2 + \mathrm{mean}\,(s_l - \hat s_l)^2 \\
+    \mathrm{loss} &= \frac{1}{L} \sum_l \mathrm{mean}(t_l - \hat t_l)^2 + \mathrm{mean}(s_l - \hat s_l)^2 \\
     \mathrm{map} &= \frac{1}{L} \sum_l \frac{\|s_l - \hat s_l\|^2 + \|t_l - \hat t_l\|^2}{2}
 
 each level upsampled bilinearly to the finest. PFM maps one way (s to t) and has the second term alone, B-PFM

@@ -148,7 +148,7 @@ NAMED: dict[str, Mapping[str, Any]] = {
             "flow": {"epochs": 200, "batch": 32, "lr": 2e-4, "weight_decay": 0.0, "clip": None},
             "validate_every": 8,
         },
-        "scoring": CFLOW_SCORE,
+        "scoring": {**CFLOW_SCORE, "smooth": 0.0},
     },
     "padim-published": {
         "method": "padim",

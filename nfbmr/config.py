@@ -102,7 +102,7 @@ class FeatureConfig(Section):
         ("blocks.5",), min_length=1, description="flat block indices (0-based) or module paths"
     )
     target: TargetConfig = TargetConfig()
-    size: int = Field(384, ge=32, le=4096, description="images are resized to a square of this many pixels")
+    size: int = Field(256, ge=32, le=4096, description="images are resized to a square of this many pixels")
     scales: tuple[Scale, ...] = Field(
         (1.0,), min_length=1, description="shares of size at which images are seen, each a pass of its own"
     )
@@ -247,7 +247,7 @@ class TrainConfig(Section):
     compile: bool = Field(False, description="torch.compile the stage's module")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
     checkpoint_every: PositiveInt = Field(5, description="epochs between checkpoints")
-    validate_every: PositiveInt = Field(2, description="epochs between looks at the validation set")
+    validate_every: PositiveInt = Field(1, description="epochs between looks at the validation set")
 
 
 class ScoringConfig(Section):
@@ -288,8 +288,7 @@ class SelectionConfig(Section):
     )
     epoch: Literal["best", "last"] = Field(
         "best",
-        description="of the epochs within one standard error of the best on validation keep the one whose "
-        "loss on held-out good images is lowest; or keep the last",
+        description="best: of the epochs that validation cannot tell apart, that of least held-out loss",
     )
     defects: tuple[Literal["cutpaste", "blend", "scratch"], ...] = Field(
         ("cutpaste", "blend", "scratch"),

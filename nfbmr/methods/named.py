@@ -49,9 +49,10 @@ NAMED: dict[str, Mapping[str, Any]] = {
             "weights": "hub",
             "taps": [35],
             "size": 768,
+            "scales": [1.0],
             "batch": 8,
         },
-        "flow": {"blocks": 4, "hidden": 1024},
+        "flow": {"blocks": 4, "hidden": 1024, "kernels": [3, 3, 3, 5]},
         "mapping": {"residual_blocks": 2, "latent": 1024},
         "train": {
             "flow": {"epochs": 300, "batch": 8, "lr": 2e-4, "weight_decay": 1e-5, "schedule": "constant"},
@@ -61,12 +62,12 @@ NAMED: dict[str, Mapping[str, Any]] = {
     },
     # The main job in minutes: `make demo`.
     "demo": {
-        "features": {"size": 256, "taps": ["blocks.4"]},
+        "features": {"scales": [1.0], "taps": ["blocks.4"]},
         "flow": {"blocks": 4, "hidden": 64, "kernels": [3]},
         "mapping": {"residual_blocks": 1, "latent": 64},
         "train": {
-            "flow": {"epochs": 20, "lr": 1e-3},
-            "mapping": {"epochs": 10, "lr": 1e-3},
+            "flow": {"epochs": 20, "batch": 8, "lr": 1e-3},
+            "mapping": {"epochs": 10, "batch": 8, "lr": 1e-3},
         },
         "tracking": {"run_name": "demo"},
     },

@@ -59,15 +59,10 @@ class PatchCoreStage(MeasuredStage):
 
     def prepare(self, seen: ViewedFeatures, stop: StopRequest | None = None) -> None:
         """Gather all patches, and choose the bank in a random projection of them."""
-        patches_NC = torch.cat([self._vectors(y).half() for y in batches_of(seen, stop, what="patches")])
+        side = self._config.patch
+        patches_NC = torch.cat([patches_of(y, side).half() for y in batches_of(seen, stop, what="patches")])
         generator = torch.Generator().manual_seed(self._seed)
-        channels, dimensions = patches_NC.shape[1], self._config.projection
-        projection_CD = torch.randn(channels, dimensions, generator=generator) / math.sqrt(dimensions)
-        x_ND = (
-            patches_NC.float()
-            if channels <= dimensions
-            else torch.cat([part.float() @ projection_CD for part in torch.split(patches_NC, 65536)])
-        )
+        x_ND = projected(patches_NC, self._config.projection, generator)
         count = max(1, int(len(x_ND) * self._config.coreset))
         first = int(torch.randint(len(x_ND), (1,), generator=generator))
         rows_K, _ = greedy_coreset(x_ND, count, first=first, check=lambda: raise_if_stopped(stop))
@@ -76,7 +71,7 @@ class PatchCoreStage(MeasuredStage):
     def maps(self, *batch: Tensor) -> Tensor:
         """The map and, constant over it, the score: (B, 2, H, W)."""
         height, width = max((y.shape[2:] for y in batch), key=lambda size: size[0] * size[1])
-        patches_QC = self._vectors(batch)
+        patches_QC = patches_of(batch, self._config.patch)
         distance_Q, nearest_Q = self._nearest(patches_QC)
         distance_BP = distance_Q.view(len(batch[0]), -1)
         patch_B1HW = distance_BP.view(-1, 1, height, width)
@@ -86,15 +81,6 @@ class PatchCoreStage(MeasuredStage):
         image_B = self._weighed(patches_QC[farthest_B], distance_Q[farthest_B], nearest_Q[farthest_B])
         image_B1HW = image_B.view(-1, 1, 1, 1).expand_as(patch_B1HW)
         return torch.cat((patch_B1HW, image_B1HW), dim=1)
-
-    def _vectors(self, y: Tensors) -> Tensor:
-        """All patches of a batch, position by position, (B H W, C)."""
-        side = self._config.patch
-        averaged = tuple(
-            avg_pool2d(one, side, stride=1, padding=side // 2, count_include_pad=True) for one in y
-        )
-        joined_BCHW = at_finest(averaged, mode="bilinear")
-        return joined_BCHW.permute(0, 2, 3, 1).flatten(0, 2)
 
     def _nearest(self, patches_QC: Tensor) -> tuple[Tensor, Tensor]:
         """Distance to the nearest patch of the bank, and its row."""
@@ -113,3 +99,23 @@ class PatchCoreStage(MeasuredStage):
     @property
     def _patches(self) -> Tensor:
         return self.bank.tensor("patches_KC")
+
+
+def patches_of(y: Tensors, side: int) -> Tensor:
+    """All patches of a batch, position by position: (B H W, C) of the finest map's positions.
+
+    Args:
+        y: Maps of each tap, (B, C, H, W).
+        side: Of the neighbourhood that a patch averages.
+    """
+    averaged = tuple(avg_pool2d(one, side, stride=1, padding=side // 2, count_include_pad=True) for one in y)
+    return at_finest(averaged, mode="bilinear").permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def projected(patches_NC: Tensor, dimensions: int, generator: torch.Generator) -> Tensor:
+    """Patches in a random projection that about keeps distances; unchanged where C is no larger."""
+    channels = patches_NC.shape[1]
+    if channels <= dimensions:
+        return patches_NC.float()
+    projection_CD = torch.randn(channels, dimensions, generator=generator) / math.sqrt(dimensions)
+    return torch.cat([part.float() @ projection_CD for part in torch.split(patches_NC, 65536)])

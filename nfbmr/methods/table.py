@@ -90,6 +90,15 @@ def _pfm(levels: int) -> Mapping[str, Any]:
     }
 
 
+# Three small sizes joined and subnets that see one position each: what does best on Magnetic Tile Defects, on
+# the split with leaks and on the one without (LOG.md, 2026-11-28). The paper has one size of 768 pixels.
+JOINED_SIZES: Mapping[str, Any] = {
+    "features": {"scales": [1.0, 0.5, 0.25]},
+    "flow": {"kernels": [1]},
+    "train": {"flow": {"batch": 16, "lr": 2e-3}, "mapping": {"batch": 16, "lr": 1e-3}},
+}
+
+
 METHODS: dict[str, Method] = {
     "nf-bmr": Method(
         title="flow-based bidirectional mapping residual network",
@@ -97,6 +106,7 @@ METHODS: dict[str, Method] = {
         networks="nfbmr.methods.nf_bmr:NFBMR",
         stages=("flow", "mapping"),
         shares="flow",
+        defaults=JOINED_SIZES,
         published=("paper",),
     ),
     "nf-b-pfm": Method(
@@ -105,7 +115,7 @@ METHODS: dict[str, Method] = {
         networks="nfbmr.methods.nf_bmr:NFBPFM",
         stages=("flow", "mapping"),
         shares="flow",
-        defaults={"mapping": {"pfm_latent": [400]}},
+        defaults={**JOINED_SIZES, "mapping": {"pfm_latent": [400]}},
     ),
     "nf": Method(
         title="normalizing flow alone",
@@ -113,6 +123,7 @@ METHODS: dict[str, Method] = {
         networks="nfbmr.methods.nf:NF",
         stages=("flow",),
         shares="flow",
+        defaults=JOINED_SIZES,
     ),
     "pfm": Method(
         title="pretrained feature mapping, one way",

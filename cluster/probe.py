@@ -148,15 +148,10 @@ def _needed(config: Mapping[str, Any] | None) -> dict[str, Any]:
     if config is None:
         return {"bytes": None}
     try:
-        import torch
-
         from nfbmr.config import Config
-        from nfbmr.methods.detector import build, shapes_read
+        from nfbmr.methods.detector import blueprint
 
-        whole = Config.model_validate(config)
-        shapes = shapes_read(whole)
-        with torch.device("meta"):  # shapes alone, no memory
-            counts = build(whole, shapes, "").parameters()
+        counts = blueprint(Config.model_validate(config)).parameters()
     except Exception as error:  # a guess; a wrong configuration is told elsewhere, and better
         return {"bytes": None, "why": f"{type(error).__name__}: {error}"[:200]}
     return {"bytes": 16 * max(counts.values()), "parameters": sum(counts.values())}

@@ -11,11 +11,16 @@ from pathlib import Path
 import click
 import pytest
 
+import nfbmr
 from nfbmr.cli.config import describe_markdown
 from nfbmr.cli.main import cli
+from nfbmr.config import Config
 from nfbmr.data.synthesize import synthesize
 from nfbmr.fields import keys, sections
 from nfbmr.layers import set_layer
+from nfbmr.methods.detector import blueprint
+from nfbmr.methods.named import NAMED
+from nfbmr.methods.table import METHODS
 from nfbmr.resolve import resolve
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,6 +94,45 @@ def test_the_tree_is_true() -> None:
         assert (ROOT / (path if path == folder else folder + path)).exists(), line
     packages = {f"nfbmr/{init.parent.name}/" for init in (ROOT / "nfbmr").glob("*/__init__.py")}
     assert packages <= named
+
+
+def test_architecture_names_every_module_and_nothing_else() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named: set[Path] = set()
+    for section in re.split(r"^##+ ", text, flags=re.MULTILINE)[1:]:
+        heading = section.partition("\n")[0]
+        rooms = [ROOT / name for name in re.findall(r"`([^`]+)`", heading)]
+        folders = [*(room for room in rooms if room.is_dir()), ROOT / "nfbmr", ROOT]
+        for module in re.findall(r"`([a-z_/]+\.py)`", section):
+            found = [folder / module for folder in folders if (folder / module).is_file()]
+            assert found, f"docs/architecture.md, {heading}: there is no {module}"
+            named.add(found[0])
+    packages = ("nfbmr", "cluster", "tune", "mlflow_server")
+    modules = {path for package in packages for path in (ROOT / package).rglob("*.py")}
+    # One file a group of commands: main.py has the table of them.
+    modules = {path for path in modules if not path.stem.startswith("__") and path.parent.name != "cli"}
+    assert not modules - named, sorted(str(path.relative_to(ROOT)) for path in modules - named)
+
+
+def test_the_list_of_methods_is_in_step() -> None:
+    page = (ROOT / "docs" / "methods" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[`([a-z-]+)`\]\(([a-z-]+\.md)\) \|(.*)\|$", page, re.MULTILINE)
+    assert [name for name, _, _ in rows] == list(METHODS)
+    for name, file, row in rows:
+        cells = [cell.strip() for cell in row.split("|")]
+        published = [layer for layer in re.findall(r"`([a-z-]+)`", cells[4]) if layer in NAMED]
+        assert set(METHODS[name].published) <= set(published), name
+        assert cells[3] == _parameters(nfbmr.configure(settings={"method": name})), name
+        configurations = [nfbmr.configure(layer, settings={"method": name}) for layer in published]
+        assert cells[5] == ", ".join(dict.fromkeys(map(_parameters, configurations))), name
+        text = (ROOT / "docs" / "methods" / file).read_text(encoding="utf-8")
+        for number in re.findall(r"[0-9 ]{7,}", f"{cells[3]}, {cells[5]}"):
+            assert number.strip() in text, f"{file} does not count {number.strip()}"
+
+
+def _parameters(config: Config) -> str:
+    count = sum(blueprint(config).parameters().values())
+    return f"{count:,}".replace(",", " ") if count else "measured"
 
 
 def test_the_page_of_the_configuration_is_in_step() -> None:

@@ -75,6 +75,10 @@ def inspect_command(
     type=click.Path(path_type=Path),
     help="Draw test images beside their nearest image in training, most similar first.",
 )
+@click.option(
+    "--pairs", metavar="N", type=click.IntRange(1), default=24, show_default=True, help="Pairs to draw."
+)
+@click.option("--twins", "twins_alone", is_flag=True, help="Draw twins alone.")
 @json_option
 def audit_command(
     path: Path,
@@ -84,6 +88,8 @@ def audit_command(
     split: str,
     seed: int,
     pictures: Path | None,
+    pairs: int,
+    twins_alone: bool,
     as_json: bool,
 ) -> None:
     """Look for test images of PATH whose part is also trained on."""
@@ -100,8 +106,9 @@ def audit_command(
     audits = [(d, audit_split(make_split(d, config))) for d in _datasets(path, layout, category, group_by)]
     drawn: str | None = None
     if pictures is not None:
-        matches = sorted((m for _, a in audits for m in a.nearest), key=lambda m: -m.similarity)
-        drawn = str(draw_matches(matches, pictures))
+        found = (m for _, a in audits for m in (a.twins if twins_alone else a.nearest))
+        matches = sorted(found, key=lambda m: -m.similarity)
+        drawn = str(draw_matches(matches, pictures, count=pairs))
     summary = {
         "datasets": [{"name": d.name, "layout": d.layout, **a.as_json()} for d, a in audits],
         "leaks": any(a.leaks for _, a in audits),

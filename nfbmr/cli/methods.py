@@ -31,20 +31,18 @@ def methods(name: str | None, as_json: bool) -> None:
 def _about(name: str) -> dict[str, Any]:
     """A method's row: what it is, and its size at the default setting."""
     import nfbmr
-    from nfbmr.methods.detector import build, shapes_read
+    from nfbmr.methods.detector import blueprint
     from nfbmr.methods.table import method_named
 
     method = method_named(name)
-    config = nfbmr.configure(settings={"method": name})
-    shapes = shapes_read(config)
-    detector = build(config, shapes, "")
+    detector = blueprint(nfbmr.configure(settings={"method": name}))
     return {
         "name": name,
         "title": method.title,
         "source": method.source,
         "stages": list(method.stages),
         "score_parts": list(detector.networks.parts),
-        "features": [list(shape) for shape in shapes],
+        "features": [list(shape) for shape in detector.shapes],
         "parameters": detector.parameters(),
         "published": list(method.published),
     }

@@ -48,7 +48,8 @@ def draw_matches(matches: Sequence[Match], path: Path, *, count: int = 24) -> Pa
         x, y = place % COLUMNS * width, place // COLUMNS * height
         sheet.paste(_thumbnail(match.test), (x, y + CAPTION))
         sheet.paste(_thumbnail(match.train), (x + TILE + 2, y + CAPTION))
-        caption = f"{match.similarity:.2f}  {_short(match.test)} | {_short(match.train)}"
+        kind = "" if match.test.is_good else f" ({match.test.defect})"
+        caption = f"{match.similarity:.2f}  {_short(match.test)}{kind} | {_short(match.train)}"
         draw.text((x, y + 6), caption, fill="black")
     kind = "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG"
     with atomic(path) as temporary:

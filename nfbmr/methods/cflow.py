@@ -148,7 +148,7 @@ def _flow(channels: int, config: Config) -> nn.Module:
     np.random.set_state(numpys)
     for block in flow.module_list:
         # A random rotation, drawn by torch: FrEIA's own takes seconds for a few hundred channels.
-        rotation_CC = torch.linalg.qr(torch.randn(channels, channels)).Q
+        rotation_CC = torch.linalg.qr(torch.randn(channels, channels, device=block.w_perm.device)).Q
         block.w_perm.data.copy_(rotation_CC)
         block.w_perm_inv.data.copy_(rotation_CC.T)
     module: nn.Module = flow

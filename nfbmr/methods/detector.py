@@ -14,8 +14,8 @@ from torch import Tensor
 
 from nfbmr.config import Config
 from nfbmr.errors import CheckpointError, NfbmrError
-from nfbmr.features.backbone import load_backbone
-from nfbmr.features.extraction import shapes_of
+from nfbmr.features.backbone import shapes_without_weights
+from nfbmr.features.extraction import stored_shapes
 from nfbmr.features.kept import with_kept_weights
 from nfbmr.features.passes import passes_of
 from nfbmr.features.table import Features, Shape, Tensors, TensorTable
@@ -172,6 +172,20 @@ def build(config: Config, shapes: tuple[Shape, ...], weights_digest: str) -> Det
     return Detector(config, shapes, weights_digest, networks_of(config.method)(shapes, config))
 
 
+def blueprint(config: Config) -> Detector:
+    """The networks of a configuration without numbers: to be counted, not used.
+
+    Raises:
+        BackboneError: There is no such backbone or tap, or it cannot work at this size.
+    """
+    shapes = shapes_read(config)
+    try:
+        with torch.device("meta"):  # no memory is taken, and nothing is drawn
+            return build(config, shapes, "")
+    except Exception:  # a method of somebody's own may look at its numbers while it is made
+        return build(config, shapes, "")
+
+
 def shapes_read(config: Config) -> tuple[Shape, ...]:
     """(C, H, W) of each table that a configuration's method will read: no picture and no weights are needed.
 
@@ -180,7 +194,8 @@ def shapes_read(config: Config) -> tuple[Shape, ...]:
     """
     shapes: list[Shape] = []
     for one in passes_of(config.features):
-        shapes += shapes_of(load_backbone(one.model_copy(update={"weights": "random"})), one).values()
+        found = shapes_without_weights(one.backbone, one.taps, one.size)
+        shapes += stored_shapes(found, one).values()
     tables = [TensorTable(torch.empty(0, *shape)) for shape in shapes]
     return networks_of(config.method).arranged(Features(tables), config.features).shapes
 

@@ -1,6 +1,9 @@
 """Named configurations: the demonstration, and every method as its authors published it.
 
 ``--config NAME``, above a method's defaults. What differs from the sources all the same: ``docs/methods/``.
+Backbones are named with timm's tag of the weights that the sources used: torchvision's first ones
+(``tv_in1k``), and for EfficientNets those trained on ImageNet alone (``aa_in1k``). Without a tag timm takes
+its own best.
 
 Example:
     >>> NAMED["paper"]["flow"]["hidden"]
@@ -20,11 +23,11 @@ def _resnets(taps: Sequence[str]) -> Mapping[str, Any]:
     level = {"layer1": (200, 1.0), "layer2": (400, 0.1), "layer3": (900, 0.1)}
     return {
         "features": {
-            "backbone": "resnet34",
+            "backbone": "resnet34.tv_in1k",
             "weights": "hub",
             "taps": list(taps),
             "size": 256,
-            "target": {"backbone": "resnet50", "weights": "hub", "taps": list(taps)},
+            "target": {"backbone": "resnet50.tv_in1k", "weights": "hub", "taps": list(taps)},
         },
         "mapping": {
             "pfm_latent": [level[tap][0] for tap in taps],
@@ -42,7 +45,7 @@ NAMED: dict[str, Mapping[str, Any]] = {
     "paper": {
         "method": "nf-bmr",
         "features": {
-            "backbone": "tf_efficientnet_b5",
+            "backbone": "tf_efficientnet_b5.aa_in1k",
             "weights": "hub",
             "taps": [35],
             "size": 768,
@@ -77,11 +80,11 @@ NAMED: dict[str, Mapping[str, Any]] = {
     "mb-pfm-efficientnet": {
         "method": "mb-pfm",
         "features": {
-            "backbone": "tf_efficientnet_b5",
+            "backbone": "tf_efficientnet_b5.aa_in1k",
             "weights": "hub",
             "taps": ["blocks.2", "blocks.4", "blocks.5"],
             "target": {
-                "backbone": "tf_efficientnet_b3",
+                "backbone": "tf_efficientnet_b3.aa_in1k",
                 "weights": "hub",
                 "taps": ["blocks.2", "blocks.4", "blocks.5"],
             },
@@ -111,7 +114,7 @@ NAMED: dict[str, Mapping[str, Any]] = {
     "cs-flow-published": {
         "method": "cs-flow",
         "features": {
-            "backbone": "tf_efficientnet_b5",
+            "backbone": "tf_efficientnet_b5.aa_in1k",
             "weights": "hub",
             "taps": [35],
             "size": 768,
@@ -124,6 +127,7 @@ NAMED: dict[str, Mapping[str, Any]] = {
                 "epochs": 240,
                 "batch": 16,
                 "lr": 2e-4,
+                "eps": 1e-4,
                 "weight_decay": 1e-5,
                 "clip": 1.0,
                 "schedule": "constant",
@@ -135,7 +139,7 @@ NAMED: dict[str, Mapping[str, Any]] = {
     "cflow-published": {
         "method": "cflow",
         "features": {
-            "backbone": "wide_resnet50_2",
+            "backbone": "wide_resnet50_2.tv_in1k",
             "weights": "hub",
             "taps": ["layer2", "layer3", "layer4"],
             "size": 256,
@@ -146,12 +150,12 @@ NAMED: dict[str, Mapping[str, Any]] = {
             "flow": {"epochs": 200, "batch": 32, "lr": 2e-4, "weight_decay": 0.0, "clip": None},
             "validate_every": 8,
         },
-        "scoring": CFLOW_SCORE,
+        "scoring": {**CFLOW_SCORE, "smooth": 0.0},
     },
     "padim-published": {
         "method": "padim",
         "features": {
-            "backbone": "resnet18",
+            "backbone": "resnet18.tv_in1k",
             "weights": "hub",
             "taps": ["layer1", "layer2", "layer3"],
             "size": 224,
@@ -162,7 +166,7 @@ NAMED: dict[str, Mapping[str, Any]] = {
     "spade-published": {
         "method": "spade",
         "features": {
-            "backbone": "wide_resnet50_2",
+            "backbone": "wide_resnet50_2.tv_in1k",
             "weights": "hub",
             "taps": ["layer1", "layer2", "layer3", "layer4"],
             "size": 224,
@@ -173,7 +177,7 @@ NAMED: dict[str, Mapping[str, Any]] = {
     "patchcore-published": {
         "method": "patchcore",
         "features": {
-            "backbone": "wide_resnet50_2",
+            "backbone": "wide_resnet50_2.tv_in1k",
             "weights": "hub",
             "taps": ["layer2", "layer3"],
             "size": 224,

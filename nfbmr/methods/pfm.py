@@ -4,11 +4,12 @@ Level by level, features s of a source network and t of a target network are bro
 position, and 1x1 networks learn to map one to the other on good parts:
 
 .. math::
-    L &= \sum_l \mathrm{mean}\,(t_l - \hat t_l)^2 + \mathrm{mean}\,(s_l - \hat s_l)^2 \\
+    \mathrm{loss} &= \frac{1}{L} \sum_l \mathrm{mean}(t_l - \hat t_l)^2 + \mathrm{mean}(s_l - \hat s_l)^2 \\
     \mathrm{map} &= \frac{1}{L} \sum_l \frac{\|s_l - \hat s_l\|^2 + \|t_l - \hat t_l\|^2}{2}
 
 each level upsampled bilinearly to the finest. PFM maps one way (s to t) and has the second term alone, B-PFM
-both ways, MB-PFM both ways at several levels. ``docs/methods/pfm.md``.
+both ways, MB-PFM both ways at several levels. With one way the map is the error itself, not half of it.
+``docs/methods/pfm.md``.
 
 Shapes: B batch, C channels, H W the feature map, L levels.
 """

@@ -53,7 +53,7 @@ class Method:
     published: tuple[str, ...] = ()
 
 
-PFM_SOURCE = "Wan et al., IEEE Transactions on Industrial Informatics 19(2), 2023 (arXiv 2022)"
+PFM_SOURCE = "Wan et al., IEEE Transactions on Industrial Informatics 19(3), 2023"
 PFM_SCORE: Mapping[str, Any] = {"weights": "paper", "reduction": "max", "smooth": 0.0}
 PFM_TRAINING: Mapping[str, Any] = {
     "epochs": 200,

@@ -168,6 +168,16 @@ def test_audit_shows_the_leak_of_a_random_split_and_that_groups_mend_it(folder: 
     assert mended["datasets"][0]["split"] == "group"  # type: ignore[index]
 
 
+def test_as_many_twins_are_drawn_as_are_asked_for(folder: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pairs.png"
+    for pairs, drawn in ((1, 1), (2, 2)):
+        arguments = ("--split", "random", "--pictures", str(pictures), "--twins", "--pairs", str(pairs))
+        assert len(invoke("audit", str(folder), *arguments)["datasets"][0]["twins"]) > 1  # type: ignore[index]
+        with Image.open(pictures) as image:
+            columns = np.array_split(np.asarray(image.convert("L"))[30:], 4, axis=1)
+        assert sum(bool((column < 250).mean() > 0.5) for column in columns) == drawn
+
+
 def test_inspect_lists_every_category(tmp_path: Path) -> None:
     for category in ("bolt", "nut"):
         for i in range(3):

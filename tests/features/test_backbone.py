@@ -8,7 +8,13 @@ from torch import nn
 
 from nfbmr.config import FeatureConfig
 from nfbmr.errors import BackboneError
-from nfbmr.features.backbone import Backbone, flat_blocks, load_backbone, resolve_taps
+from nfbmr.features.backbone import (
+    Backbone,
+    flat_blocks,
+    load_backbone,
+    resolve_taps,
+    shapes_without_weights,
+)
 from nfbmr.features.graph import Hooked, cut
 from nfbmr.features.weights import Weights, new_model
 
@@ -56,6 +62,7 @@ def test_the_papers_setting_has_the_papers_shape() -> None:
         ("resnet10t", ("layer1", 2, "layer2.0.bn1")),
         ("test_convnext", (1,)),
         ("test_resnet", ("layer2", "layer1")),
+        ("alexnet", ("features", 3)),  # torchvision's
     ],
 )
 def test_taps_give_what_the_whole_network_gives_there(name: str, taps: tuple[int | str, ...]) -> None:
@@ -69,6 +76,7 @@ def test_taps_give_what_the_whole_network_gives_there(name: str, taps: tuple[int
         features = backbone(x)
     for path, y, wanted in zip(paths, features, expected, strict=True):
         assert (1, *backbone.shapes(64)[path]) == tuple(y[:1].shape)
+        assert shapes_without_weights(name, taps, 64)[path] == tuple(y.shape[1:])
         torch.testing.assert_close(y, wanted, rtol=1e-3, atol=1e-4)
 
 

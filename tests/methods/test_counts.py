@@ -1,11 +1,12 @@
-"""Trained numbers against counts by hand, at published settings."""
+"""Trained numbers against counts by hand, at published settings; these settings can be built as they are."""
 
 from __future__ import annotations
 
 import pytest
 
 import nfbmr
-from nfbmr.methods.detector import build
+from nfbmr.methods.detector import blueprint, build
+from nfbmr.methods.named import NAMED
 
 
 def conv(c_in: int, c_out: int, kernel: int = 1) -> int:
@@ -96,3 +97,12 @@ def test_parameters_are_those_counted_by_hand(configuration: str) -> None:
     shapes, expected = COUNTS[configuration]
     detector = build(nfbmr.configure(configuration), shapes, "")
     assert detector.parameters() == expected
+
+
+@pytest.mark.parametrize("configuration", NAMED)
+def test_backbones_and_taps_of_named_configurations_exist(configuration: str) -> None:
+    detector = blueprint(nfbmr.configure(configuration))
+    if configuration in COUNTS:
+        shapes, expected = COUNTS[configuration]
+        assert detector.shapes == shapes
+        assert detector.parameters() == expected

@@ -8,8 +8,8 @@ from typing import Any
 from nfbmr.errors import NfbmrError
 from nfbmr.evaluation.intervals import Estimate
 from nfbmr.wording import count
-from tune.lattice import METRICS
 from tune.progress import duration
+from tune.rows import METRICS
 from tune.tables import interval, percent
 
 

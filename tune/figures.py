@@ -20,7 +20,7 @@ from nfbmr.evaluation.style import (
     new_figure,
     save,
 )
-from tune.lattice import METRICS
+from tune.rows import METRICS
 from tune.tables import Entry, Line, Table, interval, verdict
 
 if TYPE_CHECKING:
@@ -60,8 +60,9 @@ def bars(table: Table, path: Path) -> Path:
     for y, (line, entry) in enumerate(zip(table.lines, entries, strict=True)):
         shade = INK if line.name == table.reference else ACCENT
         _range(axes, y, entry, shade)
-        if line.published is not None:
-            axes.plot(100 * line.published.value, y - 0.24, "D", color=_PUBLISHED, markersize=5, zorder=4)
+        said = line.said(table.metric)
+        if said is not None:
+            axes.plot(100 * said.value, y - 0.24, "D", color=_PUBLISHED, markersize=5, zorder=4)
     if any(entry.mean.seeds > 1 for entry in entries):
         axes.plot([], [], "|", color=ACCENT, markersize=6, label="one seed")
     if table.has_published:

@@ -18,7 +18,8 @@ from nfbmr.evaluation.intervals import Estimate
 from tune.figures import draw
 from tune.lattice import METRICS, Published, load_lattice, named_tables, parse_lattice, read_lattice
 from tune.statistics import CellScores, Comparison
-from tune.tables import CSV_COLUMNS, Entry, Line, Table, csv_text, interval, latex, markdown, percent
+from tune.table_files import CSV_COLUMNS, csv_text, latex
+from tune.tables import Entry, Line, Table, interval, markdown, percent
 
 
 def table(rows=("a & b", "plain_row"), parts=("x", "y"), *, missing=None, published=True):
@@ -44,7 +45,8 @@ def table(rows=("a & b", "plain_row"), parts=("x", "y"), *, missing=None, publis
                 )
                 for part, chosen in ((None, None), *((p, [p]) for p in parts))
             }
-        given_ = Published(0.974, "A paper, Table 5", "another protocol") if published else None
+        said = Published(0.974, "A paper, Table 5", "another protocol")
+        given_ = {"image_auroc": {None: said}} if published else {}
         lines.append(Line(row, entries, given_))
     return Table(
         name="toy",
@@ -148,7 +150,7 @@ def test_pictures_are_drawn_for_what_there_is(tmp_path):
 def test_the_named_table_is_the_papers():
     lattice = load_lattice("paper-table5")
     assert [row.name for row in lattice.rows] == ["n=1", "n=2", "n=3", "NF + B-PFM", "NF alone"]
-    assert [row.published.value for row in lattice.rows] == [0.974, 0.987, 0.985, 0.962, 0.942]
+    assert [row.said("image_auroc").value for row in lattice.rows] == [0.974, 0.987, 0.985, 0.962, 0.942]
     assert lattice.reference == "n=2"
     assert named_tables() == ("paper-table5",)
 

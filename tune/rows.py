@@ -1,0 +1,144 @@
+"""What an ablation varies, read and checked: rows of settings, and numbers that others reported for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nfbmr.nesting import flatten
+
+IMAGE_METRICS: dict[str, str] = {
+    "image_auroc": "image AUROC",
+    "image_ap": "average precision",
+    "image_f1": "F1 at the threshold",
+    "image_precision": "precision at the threshold",
+    "image_recall": "recall at the threshold",
+}
+PIXEL_METRICS: dict[str, str] = {"pixel_auroc": "pixel AUROC", "pixel_aupro": "AUPRO"}
+METRICS: dict[str, str] = {**IMAGE_METRICS, **PIXEL_METRICS}
+"""What rows can be compared by: all are shares, and higher is better. Those of pixels need masks."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number that somebody else reported.
+
+    Attributes:
+        value: Between 0 and 1.
+        source: Where it stands.
+        protocol: What it was measured on, and how.
+    """
+
+    value: float
+    source: str = ""
+    protocol: str = ""
+
+
+PICTURES = ("categories", "spaces")
+"""Pictures that a table may ask for besides its own: bars of each category, and t-SNE of feature spaces."""
+
+Reports = Mapping[str, Mapping[str | None, Published]]
+"""By metric, then by category or group of categories; None is the mean over all."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant.
+
+    Attributes:
+        name: Also the name of its folder.
+        settings: Dotted keys to values.
+        published: What somebody else measured for it.
+        as_published: The named configuration that they used, where there is one.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    published: Reports = field(default_factory=dict)
+    as_published: str | None = None
+
+    def said(self, metric: str, part: str | None = None) -> Published | None:
+        """What somebody else measured, over all categories or in one of them."""
+        return self.published.get(metric, {}).get(part)
+
+    def configured_as_published(self) -> Row:
+        """The row with its source's own configuration below what it sets."""
+        from nfbmr.methods.named import NAMED
+
+        below = {} if self.as_published is None else flatten(NAMED[self.as_published])
+        return replace(self, settings={**below, **self.settings}, as_published=None)
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """The rows of an ablation, and what they are compared by.
+
+    Attributes:
+        name: Of the table: ``paper-table5``, or the file's.
+        title: For the head of the table.
+        metric: The main one, a key of :data:`METRICS`: differences are of it.
+        reference: Name of the row that the others are compared with.
+        rows: In the order of the table.
+        settings: Of all rows, below what the command line sets.
+        places: Where each key of `settings` and of the rows was read, for error messages.
+        also: Further metrics of the main table.
+        quoted: Rows that are not run: what others reported stands in the table alone.
+        dataset: A key of :data:`tune.benchmarks.BENCHMARKS`: what the published numbers were measured on.
+        categories: Those to run where nobody asks for others, as far as they are given; all by default.
+        over: The key that some rows differ in alone: they are drawn as a line over its values.
+        pictures: Names of pictures besides those that every table has; see :mod:`tune.figures`.
+    """
+
+    name: str
+    title: str
+    metric: str
+    reference: str
+    rows: tuple[Row, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
+    quoted: tuple[Row, ...] = ()
+    dataset: str | None = None
+    categories: tuple[str, ...] = ()
+    over: str | None = None
+    pictures: tuple[str, ...] = ()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The main one, then the others of the main table."""
+        return (self.metric, *self.also)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, which :func:`tune.lattice.read_lattice` takes."""
+        said = {row.name: _reports(row.published) for row in (*self.rows, *self.quoted) if row.published}
+        values = {
+            "title": self.title,
+            "metrics": list(self.metrics),
+            "reference": self.reference,
+            "settings": dict(self.settings),
+            "rows": {row.name: _settings(row) for row in self.rows},
+            "quoted": [row.name for row in self.quoted],
+            "dataset": self.dataset,
+            "categories": list(self.categories),
+            "over": self.over,
+            "pictures": list(self.pictures),
+            "published": {"values": said} if said else None,
+        }
+        return {key: value for key, value in values.items() if value not in (None, [], {})}
+
+
+def _settings(row: Row) -> dict[str, Any]:
+    return dict(row.settings) | ({"as_published": row.as_published} if row.as_published else {})
+
+
+def _reports(published: Reports) -> dict[str, Any]:
+    """By metric and part, each with its own source and protocol."""
+    return {
+        metric: {WHOLE if part is None else part: dict(vars(one)) for part, one in parts.items()}
+        for metric, parts in published.items()
+    }
+
+
+WHOLE = "all"
+"""What the mean over all categories is called in files."""

@@ -178,7 +178,7 @@ def training_views(summary: Mapping[str, Any]) -> int:
 
 
 def fitting_seconds(summary: Mapping[str, Any]) -> float:
-    """Seconds that a run's stages take; one that was found in the store counts as it did when it was fitted."""
+    """Seconds that a run's stages take; one that the store had counts as it did when it was fitted."""
     stages = summary["parameters"]
     taken = sum(summary["timings"].get(stage, 0.0) for stage in stages)
     return float(taken + sum(summary["saved_seconds"].values()))

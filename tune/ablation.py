@@ -30,6 +30,7 @@ from tune.parent import ParentRecord
 from tune.paths import AblationPaths, find
 from tune.progress import Progress, Standing
 from tune.resources import Resources, execution_of, on_cluster
+from tune.spaces import draw_spaces
 from tune.table_files import csv_text, latex
 from tune.tables import markdown
 from tune.tasks import Outcome, Task
@@ -156,7 +157,11 @@ def _conclude(plan: AblationPlan, cells: Sequence[Cell], failed: Mapping[str, st
     write_text(paths.table("md"), markdown(results.table))
     write_text(paths.table("csv"), csv_text(results.table))
     write_text(paths.table("tex"), latex(results.table))
-    return summarise(plan, results, draw(results.table, paths.pictures))
+    pictures = draw(results.table, paths.pictures)
+    if "spaces" in plan.lattice.pictures:
+        drawn = draw_spaces(plan, cells, paths.pictures / "spaces.png", results.table.about)
+        pictures += [] if drawn is None else [drawn]
+    return summarise(plan, results, pictures)
 
 
 def finished(cell: Cell) -> bool:

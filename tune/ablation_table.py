@@ -124,6 +124,9 @@ def _table(
         also=lattice.also,
         groups=groups,
         whole=_name_of_whole(plan),
+        over=lattice.over or "",
+        curves=lattice.curves(),
+        pictures=lattice.pictures,
         parts=parts,
         by="category" if several else "kind",
         confidence=plan.config.evaluation.confidence,
@@ -158,11 +161,12 @@ def _groups(plan: AblationPlan) -> dict[str, tuple[str, ...]]:
 
 
 def _said(plan: AblationPlan, row: Row) -> dict[str, dict[str | None, Published]]:
-    """What was published for a row; of one category alone, what was published for it stands for the whole."""
+    """What was published for a row; where one category is given alone, for that one where it is known."""
     said = {metric: dict(parts) for metric, parts in row.published.items()}
     if len(plan.categories) == 1 and plan.categories[0] is not None and plan.lattice.dataset is not None:
         (category,) = plan.categories
-        said = {metric: {None: parts[category]} for metric, parts in said.items() if category in parts}
+        said = {metric: {None: parts.get(category, parts.get(None))} for metric, parts in said.items()}
+        said = {metric: {None: one} for metric, parts in said.items() if (one := parts[None]) is not None}
     return said
 
 
@@ -226,6 +230,7 @@ def _notes(
         f"Differences are paired: the same {units}, the same seeds. A tie is one whose interval contains "
         "zero. Each comparison stands alone; with many of them, some intervals miss by chance."
     )
+    yield from plan.lattice.notes
     yield from _about_published(plan)
     if any(plan.row_config(row).selection.on == "test" for row in plan.lattice.rows):
         yield "Test-peeked rows made choices on the test set; they say nothing of new parts."

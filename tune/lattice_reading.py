@@ -25,7 +25,7 @@ AS_PUBLISHED = "as_published"
 
 _KEYS = (
     "title", "metric", "metrics", "reference", "settings", "rows", "grid", "published", "quoted", "dataset",
-    "categories", "over", "pictures",
+    "categories", "over", "pictures", "notes",
 )  # fmt: skip
 _UNUSABLE = re.compile(r"[/\\\x00-\x1f\x7f]|^[. ]|[ ]$")
 _LONGEST = 80
@@ -88,8 +88,9 @@ class Reader:
             quoted=tuple(quoted),
             dataset=self._one_of(value, "dataset", tuple(BENCHMARKS), "") or None,
             categories=self._words(value, "categories"),
-            over=self._one_of(value, "over", tuple(keys()), "") or None,
+            over=self._one_of(value, "over", tuple(keys()), "") or _longest(value.get("grid")),
             pictures=self._words(value, "pictures", PICTURES),
+            notes=self._words(value, "notes"),
         )
 
     def _metrics(self, value: Mapping[str, Any]) -> tuple[str, ...]:
@@ -208,3 +209,13 @@ def _word(value: Any) -> str:
     if isinstance(value, list):
         return "+".join(map(_word, value)) or "none"
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _longest(grid: Any) -> str | None:
+    """The key of a grid with most values, three at least: rows are a line over it where nobody says more."""
+    if not isinstance(grid, Mapping):
+        return None
+    flat = flatten(grid)
+    lengths = {key: len(values) for key, values in flat.items() if isinstance(values, list)}
+    key = max(lengths, key=lambda key: lengths[key], default=None)
+    return key if key is not None and lengths[key] > 2 else None

@@ -71,6 +71,31 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """Rows along the values of a key.
+
+    Attributes:
+        label: What they have in common.
+        points: Value and name of the row, in order.
+    """
+
+    label: str
+    points: tuple[tuple[Any, str], ...]
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the values are numbers."""
+        return all(isinstance(value, int | float) and not isinstance(value, bool) for value, _ in self.points)
+
+
+def _order(point: tuple[Any, str]) -> tuple[bool, float, str]:
+    """Numbers by size, anything else as it is written."""
+    value = point[0]
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return (not numeric, float(value) if numeric else 0.0, str(value))
+
+
+@dataclass(frozen=True)
 class Lattice:
     """The rows of an ablation, and what they are compared by.
 
@@ -88,6 +113,7 @@ class Lattice:
         categories: Those to run where nobody asks for others, as far as they are given; all by default.
         over: The key that some rows differ in alone: they are drawn as a line over its values.
         pictures: Names of pictures besides those that every table has; see :mod:`tune.figures`.
+        notes: What a reader of just this table has to know.
     """
 
     name: str
@@ -103,11 +129,36 @@ class Lattice:
     categories: tuple[str, ...] = ()
     over: str | None = None
     pictures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """The main one, then the others of the main table."""
         return (self.metric, *self.also)
+
+    def curves(self) -> tuple[Curve, ...]:
+        """Rows that differ in the key :attr:`over` alone, as curves over its values.
+
+        Example:
+            >>> rows = [Row(f"n={n}", {"flow.blocks": n}) for n in (4, 2)] + [Row("nf", {"method": "nf"})]
+            >>> lattice = Lattice("a", "", "image_auroc", "n=2", tuple(rows), over="flow.blocks")
+            >>> [curve.points for curve in lattice.curves()]
+            [((2, 'n=2'), (4, 'n=4'))]
+        """
+        if self.over is None:
+            return ()
+        families: dict[str, list[tuple[Any, str]]] = {}
+        for row in self.rows:
+            if self.over in row.settings:
+                others = {key: value for key, value in row.settings.items() if key != self.over}
+                label = ", ".join(f"{key}={value}" for key, value in sorted(others.items()))
+                families.setdefault(label, []).append((row.settings[self.over], row.name))
+        curves = [
+            Curve(label, tuple(sorted(points, key=_order)))
+            for label, points in families.items()
+            if len(points) > 1
+        ]
+        return tuple(curves)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, which :func:`tune.lattice.read_lattice` takes."""
@@ -123,6 +174,7 @@ class Lattice:
             "categories": list(self.categories),
             "over": self.over,
             "pictures": list(self.pictures),
+            "notes": list(self.notes),
             "published": {"values": said} if said else None,
         }
         return {key: value for key, value in values.items() if value not in (None, [], {})}

@@ -12,7 +12,7 @@ from typing import Literal
 
 from nfbmr.evaluation.intervals import Estimate
 from nfbmr.wording import count, plural
-from tune.rows import METRICS, Published, Reports
+from tune.rows import METRICS, Curve, Published, Reports
 from tune.statistics import Difference, Mean
 
 NOTHING = "–"
@@ -78,6 +78,8 @@ class Table:
         also: Further metrics beside the one that counts.
         groups: Categories that means are given of besides, by name.
         whole: What the whole is called beside its parts.
+        over: The key whose values the `curves` run along; both are empty for rows that are no sweep.
+        pictures: Those asked for besides; see :func:`tune.figures.draw`.
     """
 
     name: str
@@ -95,6 +97,9 @@ class Table:
     also: tuple[str, ...] = ()
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     whole: str = "mean"
+    over: str = ""
+    curves: tuple[Curve, ...] = ()
+    pictures: tuple[str, ...] = ()
 
     def entry(self, line: Line, part: str | None = None, metric: str | None = None) -> Entry:
         """A number of the table."""

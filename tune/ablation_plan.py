@@ -272,7 +272,7 @@ def plan_ablation(
         above = Layer(f"row {row.name}", row.settings, _places(lattice, f"rows.{row.name}"))
         config = _resolved([below, given, above], problems, f"row {row.name}: ")
         if base is not None and config is not None:
-            rows.append(replace(row, settings=_settings(row, base, config)))
+            rows.append(replace(row, settings=_settings(row, base, config), as_published=None))
         problems += [
             f"row {row.name} sets {key}, and so does {resolved.origins[key]}: leave that out"
             for key in row.settings

@@ -95,7 +95,8 @@ def _table(
     }
     groups = _groups(plan)
     members: dict[str | None, tuple[str | None, ...]] = {None: plan.categories}
-    members |= dict(groups) | {part: (part,) for part in parts}
+    for part in (*groups, *parts):
+        members[part] = groups.get(part, (part,))
     wanted = (*IMAGE_METRICS, *(metric for metric in lattice.metrics if metric in PIXEL_METRICS))
     whole = _compared(plan, scores, wanted)
     broken_down = whole if several else _compared(plan, by_part, tuple(IMAGE_METRICS))
@@ -122,7 +123,7 @@ def _table(
         ),
         quoted=tuple(Line(row.name, {}, _said(plan, row)) for row in lattice.quoted),
         also=lattice.also,
-        groups=groups,
+        groups={name: _share(plan, name, of) for name, of in groups.items()},
         whole=_name_of_whole(plan),
         over=lattice.over or "",
         curves=lattice.curves(),
@@ -160,13 +161,19 @@ def _groups(plan: AblationPlan) -> dict[str, tuple[str, ...]]:
     return {name: of for name, of in given.items() if of}
 
 
+def _share(plan: AblationPlan, group: str, given: Sequence[str]) -> str:
+    """How many of a group's categories are given, in words."""
+    every = len(BENCHMARKS[plan.lattice.dataset or ""].groups[group])
+    return f"mean of {every}" if len(given) == every else f"mean of {len(given)} of {every}"
+
+
 def _said(plan: AblationPlan, row: Row) -> dict[str, dict[str | None, Published]]:
     """What was published for a row; where one category is given alone, for that one where it is known."""
     said = {metric: dict(parts) for metric, parts in row.published.items()}
     if len(plan.categories) == 1 and plan.categories[0] is not None and plan.lattice.dataset is not None:
         (category,) = plan.categories
-        said = {metric: {None: parts.get(category, parts.get(None))} for metric, parts in said.items()}
-        said = {metric: {None: one} for metric, parts in said.items() if (one := parts[None]) is not None}
+        ones = {metric: parts.get(category, parts.get(None)) for metric, parts in said.items()}
+        said = {metric: {None: one} for metric, one in ones.items() if one is not None}
     return said
 
 

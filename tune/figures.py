@@ -21,7 +21,7 @@ from nfbmr.evaluation.style import (
     save,
 )
 from tune.rows import METRICS
-from tune.tables import Entry, Line, Table, interval, verdict
+from tune.tables import NOT_RUN, Entry, Line, Table, interval, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +62,8 @@ def bars(table: Table, path: Path) -> Path:
     The axis does not begin at zero, so a row is a mark on a line and not a bar whose length would mislead.
     """
     entries = [table.entry(line) for line in table.lines]
-    figure = new_figure(7.2, 1.5 + 0.46 * max(2, len(entries)), _caption(table))
+    places = max(2, len(entries) + len(table.quoted))
+    figure = new_figure(7.2, 1.5 + 0.46 * places, _caption(table))
     axes = dress(figure.add_subplot(), title=_heading(table), xlabel=f"{METRICS[table.metric]}, %", grid="x")
     for y, (line, entry) in enumerate(zip(table.lines, entries, strict=True)):
         shade = INK if line.name == table.reference else ACCENT
@@ -70,13 +71,17 @@ def bars(table: Table, path: Path) -> Path:
         said = line.said(table.metric)
         if said is not None:
             axes.plot(100 * said.value, y - 0.24, "D", color=_PUBLISHED, markersize=5, zorder=4)
+    for y, line in enumerate(table.quoted, len(entries)):
+        said = line.said(table.metric)
+        if said is not None:
+            axes.plot(100 * said.value, y, "D", color=_PUBLISHED, markersize=5, zorder=4)
     if any(entry.mean.seeds > 1 for entry in entries):
         axes.plot([], [], "|", color=ACCENT, markersize=6, label="one seed")
     if table.has_published:
         axes.plot([], [], "D", color=_PUBLISHED, markersize=5, label="published, on another protocol")
     legend(axes, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.1, ncols=2, columnspacing=1.2)
-    _names(axes, table, table.lines)
-    _ends(axes, [interval(entry.mean.estimate) for entry in entries])
+    _names(axes, table, table.lines, [line.name for line in table.quoted])
+    _ends(axes, [*(interval(entry.mean.estimate) for entry in entries), *(NOT_RUN for _ in table.quoted)])
     return save(figure, path)
 
 
@@ -243,14 +248,15 @@ def _range(axes: Axes, y: float, entry: Entry, shade: str) -> None:
     axes.plot(100 * estimate.value, y, "o", color=shade, markersize=7, markeredgecolor="white", zorder=5)
 
 
-def _names(axes: Axes, table: Table, lines: Sequence[Line]) -> None:
+def _names(axes: Axes, table: Table, lines: Sequence[Line], others: Sequence[str] = ()) -> None:
     """Names of rows at the left, the first at the top; a star where cells are missing."""
     marked = [
         f"{line.name}{' *' if table.entry(line).missing else ''}{' (test-peeked)' if line.peeked else ''}"
         for line in lines
     ]
-    axes.set_yticks(range(len(lines)), [lettering(name, _NAME) for name in marked])
-    axes.set_ylim(max(1.5, len(lines) - 0.5), -0.5)
+    marked += others
+    axes.set_yticks(range(len(marked)), [lettering(name, _NAME) for name in marked])
+    axes.set_ylim(max(1.5, len(marked) - 0.5), -0.5)
     for label in axes.get_yticklabels():
         label.set_color(INK)
         label.set_fontsize(9)

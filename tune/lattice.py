@@ -150,4 +150,6 @@ def _inherited(value: Mapping[str, Any], file: str) -> dict[str, Any]:
             fix=f"tables are {', '.join(named_tables())}",
         )
     below = dict(yaml_text.parse(_text_of(other)).value)
+    if "like" in below:
+        below = _inherited(below, other)
     return {**below, **{key: one for key, one in value.items() if key != "like"}}

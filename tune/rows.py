@@ -162,7 +162,14 @@ class Lattice:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, which :func:`tune.lattice.read_lattice` takes."""
-        said = {row.name: _reports(row.published) for row in (*self.rows, *self.quoted) if row.published}
+        everyone = [row for row in (*self.rows, *self.quoted) if row.published]
+        numbers = [one for row in everyone for parts in row.published.values() for one in parts.values()]
+        shared = {
+            about: next(iter(words))
+            for about in ("source", "protocol")
+            if len(words := {getattr(one, about) for one in numbers}) == 1
+        }
+        said = {row.name: _reports(row.published, shared) for row in everyone}
         values = {
             "title": self.title,
             "metrics": list(self.metrics),
@@ -175,7 +182,7 @@ class Lattice:
             "over": self.over,
             "pictures": list(self.pictures),
             "notes": list(self.notes),
-            "published": {"values": said} if said else None,
+            "published": {**shared, "values": said} if said else None,
         }
         return {key: value for key, value in values.items() if value not in (None, [], {})}
 
@@ -184,10 +191,13 @@ def _settings(row: Row) -> dict[str, Any]:
     return dict(row.settings) | ({"as_published": row.as_published} if row.as_published else {})
 
 
-def _reports(published: Reports) -> dict[str, Any]:
-    """By metric and part, each with its own source and protocol."""
+def _reports(published: Reports, shared: Mapping[str, str]) -> dict[str, Any]:
+    """By metric and part, each with what is its own of source and protocol."""
     return {
-        metric: {WHOLE if part is None else part: dict(vars(one)) for part, one in parts.items()}
+        metric: {
+            WHOLE if part is None else part: {k: v for k, v in vars(one).items() if k not in shared}
+            for part, one in parts.items()
+        }
         for metric, parts in published.items()
     }
 

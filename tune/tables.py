@@ -76,7 +76,7 @@ class Table:
         missing: Cells without a result, each with the reason.
         quoted: Rows that were not run, with published numbers alone.
         also: Further metrics beside the one that counts.
-        groups: Categories that means are given of besides, by name.
+        groups: Groups of categories that means are given of besides, and how many of each are given.
         whole: What the whole is called beside its parts.
         over: The key whose values the `curves` run along; both are empty for rows that are no sweep.
         pictures: Those asked for besides; see :func:`tune.figures.draw`.
@@ -95,7 +95,7 @@ class Table:
     missing: Mapping[str, str] = field(default_factory=dict)
     quoted: tuple[Line, ...] = ()
     also: tuple[str, ...] = ()
-    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
     whole: str = "mean"
     over: str = ""
     curves: tuple[Curve, ...] = ()
@@ -248,7 +248,7 @@ def _by_part(table: Table) -> tuple[list[str], list[list[str]]]:
 def _name(table: Table, part: str | None) -> str:
     if part is None:
         return table.whole
-    return f"{part} (mean of {len(table.groups[part])})" if part in table.groups else part
+    return f"{part} ({table.groups[part]})" if part in table.groups else part
 
 
 def _part(table: Table, line: Line, part: str | None, quoted: bool) -> str:

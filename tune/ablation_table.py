@@ -95,8 +95,8 @@ def _table(
     }
     groups = _groups(plan)
     members: dict[str | None, tuple[str | None, ...]] = {None: plan.categories}
-    for part in (*groups, *parts):
-        members[part] = groups.get(part, (part,))
+    for name in (*groups, *parts):
+        members[name] = groups.get(name, (name,))
     wanted = (*IMAGE_METRICS, *(metric for metric in lattice.metrics if metric in PIXEL_METRICS))
     whole = _compared(plan, scores, wanted)
     broken_down = whole if several else _compared(plan, by_part, tuple(IMAGE_METRICS))

@@ -57,6 +57,11 @@ class RunPaths:
         return self.root / "fitted.json"
 
     @property
+    def cost(self) -> Path:
+        """What using the model costs, where that was measured."""
+        return self.root / "cost.json"
+
+    @property
     def scores(self) -> Path:
         """A row per image: score, decision and score parts (Parquet)."""
         return self.root / "scores.parquet"

@@ -143,13 +143,18 @@ class Predictor:
             raise ConfigError("the threshold is not a finite number", where=str(limit), fix="give a number")
         return limit
 
+    @property
+    def batch(self) -> int:
+        """Images that are worked off at once; each of their views counts."""
+        return max(1, self.features.batch // self.features.test_rotations)
+
     def score(self, images: Sequence[Source | ImageError]) -> Iterator[Scored]:
         """Score images wherever they are, a batch at a time, in order.
 
         Args:
             images: Files, bytes or pixels; what is known to be no image stands for itself.
         """
-        batch = max(1, self.features.batch // self.features.test_rotations)
+        batch = self.batch
         with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
             for start in range(0, len(images), batch):
                 prepared = list(pool.map(self._prepared, images[start : start + batch]))

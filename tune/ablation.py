@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from nfbmr.paths import RunPaths, write_json, write_text
 from nfbmr.tracking import Status
 from nfbmr.training.stopping import StopRequest
 from nfbmr.wording import count
+from tune import comparison
 from tune.ablation_plan import AblationPlan, Cell
-from tune.ablation_table import Results, gather, summarise
+from tune.ablation_table import gather, summarise
+from tune.costing import measure_costs
 from tune.driver import only_driver
 from tune.execution import execute
 from tune.figures import draw
@@ -28,7 +30,9 @@ from tune.parent import ParentRecord
 from tune.paths import AblationPaths, find
 from tune.progress import Progress, Standing
 from tune.resources import Resources, execution_of, on_cluster
-from tune.tables import csv_text, latex, markdown
+from tune.spaces import draw_spaces
+from tune.table_files import csv_text, latex
+from tune.tables import markdown
 from tune.tasks import Outcome, Task
 
 log = logging.getLogger(__name__)
@@ -51,16 +55,16 @@ def ablate(plan: AblationPlan, resources: Resources, *, address: str | None = No
         NfbmrError: Nothing could be run at all.
     """
     paths, cells = plan.paths, plan.cells()
-    nothing_to_run = all(map(finished, cells))
-    cluster = nullcontext() if nothing_to_run else on_cluster(resources, plan.config, address)
-    with only_driver(paths), StopRequest() as stop, cluster:
+    with only_driver(paths), StopRequest() as stop, ExitStack() as cluster:
+        if not all(map(finished, cells)):
+            cluster.enter_context(on_cluster(resources, plan.config, address))
         plan.write()
         parent = ParentRecord(paths, plan.config)
         parent.begin(plan.asked(), plan.config)
         summary: dict[str, Any] = {}
         status: Status = "failed"
         try:
-            summary, left = _run(plan, cells, resources, stop, parent)
+            summary, left = _run(plan, cells, resources, stop, parent, cluster)
             status = "killed" if left else "finished"
         except KeyboardInterrupt:
             status, left = "killed", sum(not finished(cell) for cell in cells)
@@ -68,7 +72,7 @@ def ablate(plan: AblationPlan, resources: Resources, *, address: str | None = No
             parent.end(summary, status)
     if left:
         raise Interrupted(
-            f"{len(cells) - left} of {count(len(cells), 'cell')} are done and kept",
+            f"{sum(map(finished, cells))} of {count(len(cells), 'cell')} are done and kept",
             where=paths.root,
             fix=f"go on with: {how_to_go_on(plan)}",
         )
@@ -105,13 +109,18 @@ def find_ablation(name_or_path: str, output: Path) -> AblationPlan:
 
 def how_to_go_on(plan: AblationPlan) -> str:
     """The command that goes on with an ablation."""
-    return f"nfbmr ablate --resume {shlex.quote(str(plan.paths.root))}"
+    return f"nfbmr {'compare' if plan.compares else 'ablate'} --resume {shlex.quote(str(plan.paths.root))}"
 
 
 def _run(
-    plan: AblationPlan, cells: tuple[Cell, ...], resources: Resources, stop: StopRequest, parent: ParentRecord
+    plan: AblationPlan,
+    cells: tuple[Cell, ...],
+    resources: Resources,
+    stop: StopRequest,
+    parent: ParentRecord,
+    cluster: ExitStack,
 ) -> tuple[dict[str, Any], int]:
-    """Execute what is to be done, and conclude; how many cells were not reached."""
+    """Execute what is to be done, and conclude; how many cells (or measurements) were not reached."""
     ablation = Ablation(cells, plan.lattice.metric, parent.outcome)
     if ablation.before:
         log.info("%d of %s have a result already", ablation.before, count(len(cells), "cell"))
@@ -120,20 +129,39 @@ def _run(
         with ablation.progress:
             execute(ablation, execution_of(resources), stop, stop_file=plan.paths.stop)
     left = sum(cell.task.key not in ablation.failed and not finished(cell) for cell in cells)
-    return conclude(plan, gather(plan, cells, ablation.failed), whole=not left), left
+    if plan.compares:
+        cluster.close()  # a cluster of our own would disturb the stopwatch
+        left += 0 if left else measure_costs(cells, stop)
+    return conclude(plan, cells, ablation.failed, whole=not left), left
 
 
-def conclude(plan: AblationPlan, results: Results, *, whole: bool) -> dict[str, Any]:
-    """Write the tables and the pictures; the summary last, where nothing is left to be run."""
-    paths, table = plan.paths, results.table
-    write_text(paths.table("md"), markdown(table))
-    write_text(paths.table("csv"), csv_text(table))
-    write_text(paths.table("tex"), latex(table))
-    pictures = draw(table, paths.pictures)
-    summary = summarise(plan, results, pictures)
+def conclude(
+    plan: AblationPlan, cells: Sequence[Cell], failed: Mapping[str, str], *, whole: bool
+) -> dict[str, Any]:
+    """Write the tables and the pictures; the summary last, where nothing is left to be run.
+
+    Args:
+        plan: What was asked.
+        cells: All of it.
+        failed: Why a cell has no result, by its key.
+        whole: Whether nothing is left.
+    """
+    summary = (comparison.conclude if plan.compares else _conclude)(plan, cells, failed)
     if whole:
-        write_json(paths.summary, summary)
+        write_json(plan.paths.summary, summary)
     return summary
+
+
+def _conclude(plan: AblationPlan, cells: Sequence[Cell], failed: Mapping[str, str]) -> dict[str, Any]:
+    paths, results = plan.paths, gather(plan, cells, failed)
+    write_text(paths.table("md"), markdown(results.table))
+    write_text(paths.table("csv"), csv_text(results.table))
+    write_text(paths.table("tex"), latex(results.table))
+    pictures = draw(results.table, paths.pictures)
+    if "spaces" in plan.lattice.pictures:
+        drawn = draw_spaces(plan, cells, paths.pictures / "spaces.png", results.table.about)
+        pictures += [] if drawn is None else [drawn]
+    return summarise(plan, results, pictures)
 
 
 def finished(cell: Cell) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from nfbmr.config import Config
 from nfbmr.errors import ConfigError, NfbmrError
 from nfbmr.fields import did_you_mean
 from nfbmr.resolve import digest
 from nfbmr.wording import count, visible
-from tune.lattice import Lattice
+from tune.rows import Lattice
 
 if TYPE_CHECKING:
     from tune.ablation_plan import Cell
@@ -58,6 +58,30 @@ def categories_of(config: Config, asked: Sequence[str] | None) -> tuple[str | No
     raise ConfigError(
         f"no such categories: {listed}", where="--categories", fix=f"there are: {', '.join(known)}"
     )
+
+
+def splits_of(config: Config, category: str | None, asked: Sequence[str]) -> tuple[str, ...]:
+    """Splits by their own names, each once; none asked for is the configuration's.
+
+    Raises:
+        ConfigError: One does not fit the data set.
+        DataError: The data set cannot be read.
+    """
+    from nfbmr.config import DataConfig
+    from nfbmr.preparation import read_data
+
+    names = []
+    for name in asked or (config.data.split,):
+        known = get_args(DataConfig.model_fields["split"].annotation)
+        if name not in known:
+            raise ConfigError(
+                f"no such split {visible(name)}{did_you_mean(name, known)}",
+                where="--split",
+                fix=f"splits are {', '.join(known)}",
+            )
+        data = config.data.model_copy(update={"category": category, "split": name})
+        names.append(read_data(config.model_copy(update={"data": data}))[1].name)
+    return tuple(dict.fromkeys(names))
 
 
 def _problem(check: Callable[[Config], None], cell: Cell) -> list[str]:

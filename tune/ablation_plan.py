@@ -20,10 +20,11 @@ from nfbmr.nesting import flatten, nested
 from nfbmr.paths import write_text
 from nfbmr.resolve import DEFAULT, Layer, Resolved, digest, dump_yaml, resolve
 from nfbmr.wording import visible
-from tune.ablation_checks import as_error, categories_of, problems_with
+from tune.ablation_checks import as_error, categories_of, problems_with, splits_of
 from tune.children import child_tags
-from tune.lattice import Lattice, Row, read_lattice
+from tune.lattice import read_lattice
 from tune.paths import AblationPaths
+from tune.rows import Lattice, Row
 from tune.tasks import Task
 
 SplitSeeds = Literal["same", "vary"]
@@ -41,6 +42,7 @@ class Cell:
         seed: Of the weights.
         task: The run.
         family: Equal for cells that want the same flow; the first of them trains it.
+        split: Of several; None where all cells have the configuration's.
     """
 
     row: str
@@ -48,6 +50,7 @@ class Cell:
     seed: int
     task: Task
     family: str
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class AblationPlan:
         categories: In the order of the table; ``(None,)`` where the data set has none.
         seeds: How many.
         split_seeds: Whether all seeds share one split, or each draws its own.
+        splits: On each of which every row is run; none: on the configuration's.
+        compares: Whether what each row costs to use is measured as well (``nfbmr compare``).
     """
 
     name: str
@@ -69,6 +74,8 @@ class AblationPlan:
     categories: tuple[str | None, ...] = (None,)
     seeds: int = 3
     split_seeds: SplitSeeds = "same"
+    splits: tuple[str, ...] = ()
+    compares: bool = False
 
     @property
     def paths(self) -> AblationPaths:
@@ -85,19 +92,20 @@ class AblationPlan:
         return Config.model_validate(nested({**_flat(self.config), **row.settings}))
 
     def cells(self) -> tuple[Cell, ...]:
-        """All of them: rows first, then categories, then seeds, as the folders are."""
+        """All of them: rows first, then categories, splits, seeds, as the folders are."""
         configs = {row.name: self.row_config(row) for row in self.lattice.rows}
         return tuple(
-            self._cell(row, configs[row.name], category, seed)
+            self._cell(row, configs[row.name], category, split, seed)
             for row in self.lattice.rows
             for category in self.categories
+            for split in self.splits or (None,)
             for seed in self.all_seeds
         )
 
-    def _cell(self, row: Row, config: Config, category: str | None, seed: int) -> Cell:
-        folder = self.paths.cell(row.name, category, seed)
+    def _cell(self, row: Row, config: Config, category: str | None, split: str | None, seed: int) -> Cell:
+        folder = self.paths.cell(row.name, category, seed, split)
         key = folder.relative_to(self.paths.root / "cells").as_posix()
-        data: dict[str, Any] = {"category": category}
+        data: dict[str, Any] = {"category": category, **({} if split is None else {"split": split})}
         if self.split_seeds == "vary":
             data["seed"] = self.config.data.seed + seed - self.config.seed
         own = config.model_copy(update={"seed": seed, "data": config.data.model_copy(update=data)})
@@ -106,6 +114,7 @@ class AblationPlan:
             "nfbmr.row": row.name,
             "nfbmr.seed": str(seed),
             **({} if category is None else {"nfbmr.category": category}),
+            **({} if split is None else {"nfbmr.asked_split": split}),
         }
         task = Task(
             key=key,
@@ -117,19 +126,33 @@ class AblationPlan:
             test=True,
             tags=tags,
         )
-        return Cell(row.name, category, seed, task, sharing_key(own))
+        return Cell(row.name, category, seed, task, sharing_key(own), split)
 
-    def extended(self, seeds: int | None, categories: Sequence[str] | None) -> AblationPlan:
-        """The same ablation with more seeds, or with other categories in its table.
+    def extended(
+        self, seeds: int | None, categories: Sequence[str] | None, splits: Sequence[str] = ()
+    ) -> AblationPlan:
+        """The same ablation with more seeds, or with other categories or splits in its table.
 
         Args:
             seeds: How many from now on; None: as many as before.
             categories: Those from now on; None: as before.
+            splits: Those from now on; none: as before.
+
+        Raises:
+            ConfigError: There are no such categories or splits, or the ablation has one split for good.
         """
         plan = self if seeds is None else replace(self, seeds=_seeds(seeds))
-        return (
-            plan if categories is None else replace(plan, categories=categories_of(self.config, categories))
-        )
+        if categories is not None:
+            plan = replace(plan, categories=categories_of(self.config, categories))
+        if not splits:
+            return plan
+        if not self.splits:
+            raise ConfigError(
+                "its cells have one split for good",
+                where="--split",
+                fix="leave out --split, or begin another",
+            )
+        return replace(plan, splits=splits_of(self.config, plan.categories[0], splits))
 
     def changes(self, other: AblationPlan) -> list[str]:
         """What tells two plans apart besides seeds and categories; nothing where cells can be shared."""
@@ -141,7 +164,9 @@ class AblationPlan:
         for what in ("metric", "reference"):
             if getattr(self.lattice, what) != getattr(other.lattice, what):
                 found.append(what)
-        return found + (["--split-seeds"] if self.split_seeds != other.split_seeds else [])
+        if self.split_seeds != other.split_seeds:
+            found.append("--split-seeds")
+        return found + (["what it is (compare or ablate)"] if self.compares != other.compares else [])
 
     def asked(self) -> dict[str, Any]:
         """All but the configuration, for the record of the parent run."""
@@ -153,6 +178,7 @@ class AblationPlan:
             "categories": [category for category in self.categories if category is not None],
             "seeds": self.seeds,
             "split_seeds": self.split_seeds,
+            **({"splits": list(self.splits)} if self.splits else {}),
         }
 
     def write(self) -> None:
@@ -163,16 +189,16 @@ class AblationPlan:
             "categories": list(self.categories),
             "seeds": self.seeds,
             "split_seeds": self.split_seeds,
+            "splits": list(self.splits),
+            "compares": self.compares,
         }
         lines = [f"{key}: {yaml_text.inline(value)}" for key, value in values.items()]
         rows = self.lattice.as_json()
-        lattice = [f"  {key}: {yaml_text.inline(rows[key])}" for key in ("title", "metric", "reference")]
+        lattice = [f"  {key}: {yaml_text.inline(one)}" for key, one in rows.items() if key != "rows"]
         lattice += ["  rows:"]
         lattice += [
             f"    {yaml_text.inline(name)}: {yaml_text.inline(own)}" for name, own in rows["rows"].items()
         ]
-        if "published" in rows:
-            lattice += [f"  published: {yaml_text.inline(rows['published'])}"]
         config = textwrap.indent(dump_yaml(self.config), "  ")
         write_text(self.paths.plan, "\n".join([*lines, "lattice:", *lattice, "config:", config]))
 
@@ -194,6 +220,8 @@ class AblationPlan:
                 categories=tuple(values["categories"]),
                 seeds=values["seeds"],
                 split_seeds=values["split_seeds"],
+                splits=tuple(values.get("splits") or ()),
+                compares=bool(values.get("compares")),
             )
         except OSError as error:
             raise ConfigError(
@@ -215,6 +243,8 @@ def plan_ablation(
     categories: Sequence[str] | None = None,
     seeds: int = 3,
     split_seeds: SplitSeeds = "same",
+    splits: Sequence[str] | None = None,
+    compares: bool = False,
 ) -> AblationPlan:
     """Make a plan of a table and a command line, and check all of it.
 
@@ -223,9 +253,11 @@ def plan_ablation(
         resolved: What the command line says of the configuration. Settings of the table lie below it, its
             rows above.
         name: Of the ablation; the table's by default.
-        categories: Those to run; all that the data set has by default.
+        categories: Those to run; by default the table's own, or all that the data set has.
         seeds: How many, from the configuration's seed on.
         split_seeds: See :class:`AblationPlan`.
+        splits: On each of which every row is run; None: on the configuration's alone.
+        compares: See :class:`AblationPlan`.
 
     Raises:
         ConfigError: Everything that is wrong with it, in one message.
@@ -240,7 +272,7 @@ def plan_ablation(
         above = Layer(f"row {row.name}", row.settings, _places(lattice, f"rows.{row.name}"))
         config = _resolved([below, given, above], problems, f"row {row.name}: ")
         if base is not None and config is not None:
-            rows.append(Row(row.name, _settings(row, base, config), row.published))
+            rows.append(replace(row, settings=_settings(row, base, config), as_published=None))
         problems += [
             f"row {row.name} sets {key}, and so does {resolved.origins[key]}: leave that out"
             for key in row.settings
@@ -248,16 +280,27 @@ def plan_ablation(
         ]
     if problems or base is None:
         raise as_error(list(dict.fromkeys(problems)), lattice)
+    chosen = _categories(lattice, base, categories)
     plan = AblationPlan(
         name=_name(name or lattice.name),
         lattice=replace(lattice, rows=tuple(rows), settings={}, places={}),
         config=base,
-        categories=categories_of(base, categories),
+        categories=chosen,
         seeds=_seeds(seeds),
         split_seeds=split_seeds,
+        splits=() if splits is None else splits_of(base, chosen[0], splits),
+        compares=compares,
     )
     check_plan(plan)
     return plan
+
+
+def _categories(lattice: Lattice, base: Config, asked: Sequence[str] | None) -> tuple[str | None, ...]:
+    """Those asked for, else those that the table is about as far as they are given, else all."""
+    found = categories_of(base, asked)
+    if asked is not None:
+        return found
+    return tuple(name for name in found if name in lattice.categories) or found
 
 
 def check_plan(plan: AblationPlan) -> None:

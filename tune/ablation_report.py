@@ -8,9 +8,11 @@ from typing import Any
 from nfbmr.errors import NfbmrError
 from nfbmr.evaluation.intervals import Estimate
 from nfbmr.wording import count
-from tune.lattice import METRICS
 from tune.progress import duration
-from tune.tables import interval, percent
+from tune.rows import METRICS, WHOLE
+from tune.tables import NOT_RUN, interval, percent
+
+_TOLD = ("Leak", "One seed", "MISSING")
 
 
 def headline(summary: Mapping[str, Any]) -> str:
@@ -22,6 +24,7 @@ def headline(summary: Mapping[str, Any]) -> str:
     reference = summary["reference"]
     head = ["", f"{METRICS[summary['metric']]}, %", f"less {reference}", "", "published"]
     lines = [_line(name, row, summary) for name, row in summary["rows"].items()]
+    lines += [_quoted(name, published, summary) for name, published in summary["quoted"].items()]
     if not any(line[-1] for line in lines):
         head, lines = head[:-1], [line[:-1] for line in lines]
     widths = [max(len(row[i]) for row in (head, *lines)) for i in range(len(head))]
@@ -34,7 +37,7 @@ def headline(summary: Mapping[str, Any]) -> str:
     missing = summary["cells"]["missing"]
     if missing:
         text += ["", f"  MISSING   {count(len(missing), 'cell')} of {summary['cells']['asked']}"]
-    text += [f"  NOTE      {note}" for note in summary["notes"] if note.startswith(("Leak", "One seed"))]
+    text += [f"  NOTE      {note}" for note in summary["notes"] if note.startswith(_TOLD)]
     saved = flows["saved_seconds"]
     spared = f", {duration(saved)} of training saved" if saved >= 1 else ""
     text += [
@@ -59,6 +62,12 @@ def _line(name: str, row: Mapping[str, Any], summary: Mapping[str, Any]) -> list
         "reference" if difference is None else difference["verdict"].replace("unknown", ""),
         "" if published is None else percent(published["value"]),
     ]
+
+
+def _quoted(name: str, published: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
+    """A row that is not run."""
+    said = (published.get(summary["metric"]) or {}).get(WHOLE)
+    return [name, NOT_RUN, "", "", "" if said is None else percent(said)]
 
 
 def failed_cells(summary: Mapping[str, Any], go_on: str) -> NfbmrError | None:

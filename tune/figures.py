@@ -20,8 +20,8 @@ from nfbmr.evaluation.style import (
     new_figure,
     save,
 )
-from tune.lattice import METRICS
-from tune.tables import Entry, Line, Table, interval, verdict
+from tune.rows import METRICS
+from tune.tables import NOT_RUN, Entry, Line, Table, interval, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +33,9 @@ _NAME = 28
 
 def draw(table: Table, folder: Path) -> list[Path]:
     """Every picture that the table has numbers for.
+
+    Besides rows, differences and lines over categories: rows along a key where they are a sweep, and
+    ``categories``, where the table asks for it.
 
     Args:
         table: What is drawn.
@@ -46,6 +49,10 @@ def draw(table: Table, folder: Path) -> list[Path]:
         drawn.append(differences(table, folder / "differences.png"))
     if len(table.parts) > 1:
         drawn.append(lines(table, folder / "lines.png"))
+    if table.curves:
+        drawn.append(sweep(table, folder / "sweep.png"))
+    if "categories" in table.pictures and table.parts:
+        drawn.append(shortfalls(table, folder / "categories.png"))
     return drawn
 
 
@@ -55,20 +62,26 @@ def bars(table: Table, path: Path) -> Path:
     The axis does not begin at zero, so a row is a mark on a line and not a bar whose length would mislead.
     """
     entries = [table.entry(line) for line in table.lines]
-    figure = new_figure(7.2, 1.5 + 0.46 * max(2, len(entries)), _caption(table))
+    places = max(2, len(entries) + len(table.quoted))
+    figure = new_figure(7.2, 1.5 + 0.46 * places, _caption(table))
     axes = dress(figure.add_subplot(), title=_heading(table), xlabel=f"{METRICS[table.metric]}, %", grid="x")
     for y, (line, entry) in enumerate(zip(table.lines, entries, strict=True)):
         shade = INK if line.name == table.reference else ACCENT
         _range(axes, y, entry, shade)
-        if line.published is not None:
-            axes.plot(100 * line.published.value, y - 0.24, "D", color=_PUBLISHED, markersize=5, zorder=4)
+        said = line.said(table.metric)
+        if said is not None:
+            axes.plot(100 * said.value, y - 0.24, "D", color=_PUBLISHED, markersize=5, zorder=4)
+    for y, line in enumerate(table.quoted, len(entries)):
+        said = line.said(table.metric)
+        if said is not None:
+            axes.plot(100 * said.value, y, "D", color=_PUBLISHED, markersize=5, zorder=4)
     if any(entry.mean.seeds > 1 for entry in entries):
         axes.plot([], [], "|", color=ACCENT, markersize=6, label="one seed")
     if table.has_published:
         axes.plot([], [], "D", color=_PUBLISHED, markersize=5, label="published, on another protocol")
     legend(axes, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.1, ncols=2, columnspacing=1.2)
-    _names(axes, table, table.lines)
-    _ends(axes, [interval(entry.mean.estimate) for entry in entries])
+    _names(axes, table, table.lines, [line.name for line in table.quoted])
+    _ends(axes, [*(interval(entry.mean.estimate) for entry in entries), *(NOT_RUN for _ in table.quoted)])
     return save(figure, path)
 
 
@@ -119,6 +132,10 @@ def lines(table: Table, path: Path) -> Path:
         entries = [table.entry(line, category) for category in (*table.parts, None)]
         x = [place + (n - (len(table.lines) - 1) / 2) * width for place in places]
         y = [100 * entry.mean.estimate.value for entry in entries]
+        for at, part in zip(x, (*table.parts, None), strict=True):
+            said = line.said(table.metric, part)
+            if said is not None:
+                axes.plot(at, 100 * said.value, "D", color=shade, markersize=5, fillstyle="none", zorder=4)
         axes.plot(x[:-1], y[:-1], color=shade, linewidth=1.3, alpha=0.75)
         axes.plot(x, y, marker, color=shade, markersize=4.5, label=lettering(line.name, _NAME))
         for at, entry in zip(x, entries, strict=True):
@@ -126,12 +143,93 @@ def lines(table: Table, path: Path) -> Path:
             if estimate.has_interval:
                 ends = [100 * estimate.low, 100 * estimate.high]
                 axes.plot([at, at], ends, color=shade, linewidth=0.9, alpha=0.55)
+    if table.has_published:
+        axes.plot([], [], "D", color=INK, markersize=5, fillstyle="none", label="published")
     axes.axvline(len(table.parts) - 0.2, color=FAINT, linewidth=0.8)
     names = [lettering(name, 18) for name in table.parts]
     slanted = max(map(len, names)) * len(names) > 90
     axes.set_xticks(
         places, [*names, table.whole], rotation=35 if slanted else 0, ha="right" if slanted else "center"
     )
+    legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return save(figure, path)
+
+
+def sweep(table: Table, path: Path) -> Path:
+    """Rows as lines over the values of a key, with intervals; other rows as level lines beside them."""
+    figure = new_figure(6.6, 4.4, _caption(table))
+    axes = dress(
+        figure.add_subplot(),
+        title=f"{_heading(table)} over {table.over}",
+        xlabel=table.over,
+        ylabel=f"{METRICS[table.metric]}, %",
+    )
+    by_name = {line.name: line for line in table.lines}
+    numeric = all(curve.numeric for curve in table.curves)
+    values = list(dict.fromkeys(str(value) for curve in table.curves for value, _ in curve.points))
+    for n, curve in enumerate(table.curves):
+        shade, marker = DEFECT_COLOURS[(n + 1) % len(DEFECT_COLOURS)], MARKERS[n % len(MARKERS)]
+        entries = [table.entry(by_name[name]) for _, name in curve.points]
+        x = [float(value) if numeric else values.index(str(value)) for value, _ in curve.points]
+        label = lettering(curve.label or METRICS[table.metric], 40)
+        axes.plot(x, [100 * e.mean.estimate.value for e in entries], f"{marker}-", color=shade, label=label)
+        for at, entry, (_, name) in zip(x, entries, curve.points, strict=True):
+            estimate = entry.mean.estimate
+            if estimate.has_interval:
+                axes.plot([at, at], [100 * estimate.low, 100 * estimate.high], color=shade, alpha=0.55)
+            said = by_name[name].said(table.metric)
+            if said is not None:
+                axes.plot(at, 100 * said.value, "D", color=_PUBLISHED, markersize=5, zorder=4)
+    if any(by_name[name].said(table.metric) for curve in table.curves for _, name in curve.points):
+        axes.plot([], [], "D", color=_PUBLISHED, markersize=5, label="published, on another protocol")
+    along = {name for curve in table.curves for _, name in curve.points}
+    for n, line in enumerate(line for line in table.lines if line.name not in along):
+        value = 100 * table.entry(line).mean.estimate.value
+        style = ("--", ":", "-.")[n % 3]
+        axes.axhline(value, color=FAINT, linestyle=style, linewidth=1.2, label=lettering(line.name, _NAME))
+    ticks = sorted({float(value) for curve in table.curves for value, _ in curve.points}) if numeric else []
+    axes.set_xticks(ticks or range(len(values)), [f"{tick:g}" for tick in ticks] or values)
+    axes.margins(x=0.12)
+    legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return save(figure, path)
+
+
+def shortfalls(table: Table, path: Path) -> Path:
+    """What each row lacks of 100 % in each category, as bars (Zhang et al. 2024, figure 6, has the rest).
+
+    These bars begin at zero, so that their lengths can be compared; those of an AUROC near 100 % could not.
+    """
+    places = [*table.parts, None]
+    figure = new_figure(max(6.4, 2.0 + 0.62 * len(places)), 4.2, _caption(table))
+    axes = dress(
+        figure.add_subplot(),
+        title=f"What is missing to 100 % {METRICS[table.metric]}: shorter is better",
+        ylabel="percentage points",
+        grid="y",
+    )
+    width = 0.8 / len(table.lines)
+    for n, line in enumerate(table.lines):
+        shade = INK if line.name == table.reference else DEFECT_COLOURS[n % len(DEFECT_COLOURS)]
+        label: str | None = lettering(line.name, _NAME)
+        for at, part in enumerate(places):
+            estimate = table.entry(line, part).mean.estimate
+            x = at + (n - (len(table.lines) - 1) / 2) * width
+            if estimate.defined:
+                axes.bar(x, 100 - 100 * estimate.value, 0.92 * width, color=shade, alpha=0.8, label=label)
+                label = None
+            if estimate.has_interval:
+                ends = [100 - 100 * estimate.high, 100 - 100 * estimate.low]
+                axes.plot([x, x], ends, color=FAINT, linewidth=1.0)
+            said = line.said(table.metric, part)
+            if said is not None:
+                axes.plot(x, 100 - 100 * said.value, "D", color=_PUBLISHED, markersize=5, zorder=4)
+    if any(line.said(table.metric, part) for line in table.lines for part in places):
+        axes.plot([], [], "D", color=_PUBLISHED, markersize=5, label="published, on another protocol")
+    axes.set_ylim(bottom=0)
+    axes.set_xticks(
+        range(len(places)), [table.whole if part is None else lettering(part, 18) for part in places],
+        rotation=35, ha="right",
+    )  # fmt: skip
     legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return save(figure, path)
 
@@ -150,14 +248,15 @@ def _range(axes: Axes, y: float, entry: Entry, shade: str) -> None:
     axes.plot(100 * estimate.value, y, "o", color=shade, markersize=7, markeredgecolor="white", zorder=5)
 
 
-def _names(axes: Axes, table: Table, lines: Sequence[Line]) -> None:
+def _names(axes: Axes, table: Table, lines: Sequence[Line], others: Sequence[str] = ()) -> None:
     """Names of rows at the left, the first at the top; a star where cells are missing."""
     marked = [
         f"{line.name}{' *' if table.entry(line).missing else ''}{' (test-peeked)' if line.peeked else ''}"
         for line in lines
     ]
-    axes.set_yticks(range(len(lines)), [lettering(name, _NAME) for name in marked])
-    axes.set_ylim(max(1.5, len(lines) - 0.5), -0.5)
+    marked += others
+    axes.set_yticks(range(len(marked)), [lettering(name, _NAME) for name in marked])
+    axes.set_ylim(max(1.5, len(marked) - 0.5), -0.5)
     for label in axes.get_yticklabels():
         label.set_color(INK)
         label.set_fontsize(9)

@@ -103,10 +103,15 @@ class AblationPaths(PlanPaths):
         """What was asked."""
         return self.root / "ablation.yaml"
 
-    def cell(self, row: str, category: str | None, seed: int) -> Path:
-        """A cell's run folder."""
-        folder = self.root / "cells" / row
-        return (folder if category is None else folder / category) / f"seed-{seed}"
+    def cell(self, row: str, category: str | None, seed: int, split: str | None = None) -> Path:
+        """A cell's run folder; with a level for the split where there may be several."""
+        levels = [level for level in (category, split) if level is not None]
+        return self.root.joinpath("cells", row, *levels, f"seed-{seed}")
+
+    @property
+    def scatter(self) -> Path:
+        """The picture of a comparison: quality against latency."""
+        return self.pictures / "quality-latency.png"
 
 
 Paths = TypeVar("Paths", bound=PlanPaths)

@@ -20,14 +20,15 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nfbmr.evaluation.intervals import UNDEFINED, Estimate, Floats, Statistic, resampled_weights
-from nfbmr.evaluation.metrics import image_metric
+from nfbmr.evaluation.metrics import PixelHistograms, image_metric
+from tune.rows import PIXEL_METRICS
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class CellScores:
         rejected: Whether the score is above the cell's threshold, (N,).
         groups: The part each image shows, where the split keeps parts together.
         kinds: Kind of defect of each image, where that is known.
+        pixels: Gives the histograms that metrics of pixels need; they are large, and read when they are used.
     """
 
     row: str
@@ -55,11 +57,32 @@ class CellScores:
     rejected: NDArray[np.bool_]
     groups: Sequence[str | None] | None = None
     kinds: Sequence[str] = ()
+    pixels: Callable[[], PixelHistograms | None] | None = None
 
 
-def metric_of(name: str, cell: CellScores) -> Statistic:
-    """A metric of :data:`tune.lattice.METRICS` on a cell's images, as a function of their weights."""
-    return image_metric(name, cell.score, cell.rejected, cell.defective)
+def metrics_of(cell: CellScores, names: Iterable[str], aupro_limit: float) -> Iterator[tuple[str, Statistic]]:
+    """Metrics of :data:`tune.rows.METRICS` on a cell's images, as functions of their weights (R, N)."""
+    wanted = tuple(names)
+    histograms = None
+    if cell.pixels is not None and any(name in PIXEL_METRICS for name in wanted):
+        histograms = cell.pixels()
+    for name in wanted:
+        if name not in PIXEL_METRICS:
+            yield name, image_metric(name, cell.score, cell.rejected, cell.defective)
+        elif histograms is None:
+            yield name, _undefined
+        else:
+            own = histograms.auroc() if name == "pixel_auroc" else histograms.aupro(aupro_limit)
+            yield name, _on(histograms.images, own)
+
+
+def _undefined(weights_RN: Floats) -> Floats:
+    return np.full(len(weights_RN), np.nan)
+
+
+def _on(images: NDArray[np.int64], metric: Statistic) -> Statistic:
+    """A metric of some of the images."""
+    return lambda weights_RN: metric(weights_RN[:, images])
 
 
 @dataclass(frozen=True)
@@ -118,6 +141,10 @@ class _Drawn:
     images: frozenset[str]
 
 
+Key = tuple[str, str | None, int]
+"""Row, category and seed of a cell."""
+
+
 class Comparison:
     """The cells of an ablation, and every number that its tables are made of.
 
@@ -125,10 +152,11 @@ class Comparison:
 
     Args:
         cells: Those that finished; a (row, category, seed) at most once.
-        metric: A key of :data:`tune.lattice.METRICS`.
+        metric: A key of :data:`tune.rows.METRICS`.
         resamples: Of the images; 0 for no intervals.
         confidence: Share of the resamples inside an interval.
         seed: Of the resamples.
+        drawn: What :func:`drawn_of` made of the cells, where that is known; `cells` are then not read.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -150,48 +178,33 @@ class Comparison:
         resamples: int = 1000,
         confidence: float = 0.95,
         seed: int = 0,
+        drawn: Mapping[Key, _Drawn] | None = None,
     ) -> None:
         self.confidence = confidence
         self._seed = seed
         self.resamples = resamples
-        self._drawn: dict[tuple[str, str | None, int], _Drawn] = {}
-        by_category: dict[str | None, list[CellScores]] = {}
-        for cell in cells:
-            by_category.setdefault(cell.category, []).append(cell)
-        self.categories: tuple[str | None, ...] = tuple(sorted(by_category, key=str))
-        for category, own in by_category.items():
-            # A category's draws depend on its own images alone: adding one leaves the others as they were.
-            self._draw(own, metric, _seed_of(seed, str(category)))
+        if drawn is None:
+            drawn = drawn_of(cells, (metric,), resamples=resamples, seed=seed)[metric]
+        self._drawn = drawn
+        self.categories: tuple[str | None, ...] = tuple(sorted({key[1] for key in drawn}, key=str))
 
-    def _draw(self, cells: Sequence[CellScores], metric: str, seed: int) -> None:
-        """Resample all images that any of a category's cells saw, and measure each cell on its own."""
-        known: dict[str, tuple[bool, str | None]] = {}
-        for cell in cells:
-            groups = cell.groups or [None] * len(cell.names)
-            for name, bad, group in zip(cell.names, cell.defective.tolist(), groups, strict=True):
-                known.setdefault(name, (bad, group))
-        place = {name: i for i, name in enumerate(sorted(known))}
-        order = [known[name] for name in place]
-        measures = [
-            (cell, metric_of(metric, cell), np.asarray([place[name] for name in cell.names], dtype=np.int64))
-            for cell in cells
-        ]
-        draws: list[list[Floats]] = [[] for _ in cells]
-        resampled = resampled_weights(
-            len(order),
-            groups=[group for _, group in order],
-            strata=[bad for bad, _ in order],
-            resamples=self.resamples if order else 0,
-            seed=seed,
-        )
-        for weights_RN in resampled:
-            for (_, measure, index_N), own in zip(measures, draws, strict=True):
-                own.append(measure(weights_RN[:, index_N]))
-        for (cell, measure, index_N), own in zip(measures, draws, strict=True):
-            value = float(measure(np.ones((1, len(index_N))))[0]) if len(index_N) else math.nan
-            draws_R = np.concatenate(own) if own else np.full(self.resamples, np.nan)
-            drawn = _Drawn(value, draws_R, frozenset(cell.names))
-            self._drawn[cell.row, cell.category, cell.seed] = drawn
+    @classmethod
+    def of_each(
+        cls,
+        cells: Sequence[CellScores],
+        metrics: Sequence[str],
+        *,
+        resamples: int = 1000,
+        confidence: float = 0.95,
+        seed: int = 0,
+        aupro_limit: float = 0.3,
+    ) -> dict[str, Comparison]:
+        """Several metrics of the same cells by name, each cell's images being read once."""
+        found = drawn_of(cells, metrics, resamples=resamples, seed=seed, aupro_limit=aupro_limit)
+        return {
+            name: cls((), name, resamples=resamples, confidence=confidence, seed=seed, drawn=found[name])
+            for name in metrics
+        }
 
     def seeds(self, row: str, categories: Sequence[str | None]) -> tuple[int, ...]:
         """Seeds for which a row has a value in every one of the categories."""
@@ -268,6 +281,55 @@ class Comparison:
 
         order_R = np.random.default_rng(_seed_of(self._seed, "seeds")).permutation(self.resamples)
         return np.asarray(stats.t.ppf((order_R + 0.5) / self.resamples, freedom), dtype=np.float64)
+
+
+def drawn_of(
+    cells: Iterable[CellScores],
+    metrics: Sequence[str],
+    *,
+    resamples: int,
+    seed: int,
+    aupro_limit: float = 0.3,
+) -> dict[str, dict[Key, _Drawn]]:
+    """Each metric of each cell, on its images and on resamples of them, which all cells of a category share.
+
+    Args:
+        cells: See :class:`Comparison`.
+        metrics: Keys of :data:`tune.rows.METRICS`.
+        resamples: Of the images.
+        seed: Of the resamples.
+        aupro_limit: False-positive rate up to which AUPRO is integrated.
+    """
+    found: dict[str, dict[Key, _Drawn]] = {name: {} for name in metrics}
+    by_category: dict[str | None, list[CellScores]] = {}
+    for cell in cells:
+        by_category.setdefault(cell.category, []).append(cell)
+    for category, own in by_category.items():
+        known: dict[str, tuple[bool, str | None]] = {}
+        for cell in own:
+            groups = cell.groups or [None] * len(cell.names)
+            for name, bad, group in zip(cell.names, cell.defective.tolist(), groups, strict=True):
+                known.setdefault(name, (bad, group))
+        place = {name: i for i, name in enumerate(sorted(known))}
+        order = [known[name] for name in place]
+        for cell in own:
+            index_N = np.asarray([place[name] for name in cell.names], dtype=np.int64)
+            for name, measure in metrics_of(cell, metrics, aupro_limit):
+                # A category's draws depend on its own images alone: another one leaves them as they were.
+                weights = resampled_weights(
+                    len(order),
+                    groups=[group for _, group in order],
+                    strata=[bad for bad, _ in order],
+                    resamples=resamples if order else 0,
+                    seed=_seed_of(seed, str(category)),
+                )
+                draws = [measure(weights_RN[:, index_N]) for weights_RN in weights]
+                found[name][cell.row, cell.category, cell.seed] = _Drawn(
+                    float(measure(np.ones((1, len(index_N))))[0]) if len(index_N) else math.nan,
+                    np.concatenate(draws) if draws else np.full(resamples, np.nan),
+                    frozenset(cell.names),
+                )
+    return found
 
 
 def _seed_of(seed: int, text: str) -> int:

@@ -1,28 +1,23 @@
-"""The table of an ablation: as Markdown for people and MLflow, as CSV for programs, as LaTeX for papers.
+"""The table of an ablation, and its Markdown; :mod:`tune.table_files` has CSV and LaTeX.
 
-All numbers of :data:`tune.lattice.METRICS` are shares; tables for people show them in percent.
+All numbers of :data:`tune.rows.METRICS` are shares; tables for people show them in percent.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from nfbmr.evaluation.intervals import Estimate
 from nfbmr.wording import count, plural
-from tune.lattice import METRICS, Published
+from tune.rows import METRICS, Curve, Published, Reports
 from tune.statistics import Difference, Mean
 
-ALL = "all"
-"""What the whole is called in CSV files: the mean over categories, or all kinds of defect."""
-
 NOTHING = "–"
-_MINUS = "\N{MINUS SIGN}"
+NOT_RUN = "not run"
+MINUS = "\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True)
@@ -53,8 +48,12 @@ class Line:
 
     name: str
     entries: Mapping[str, Mapping[str | None, Entry]]
-    published: Published | None = None
+    published: Reports = field(default_factory=dict)
     peeked: bool = False
+
+    def said(self, metric: str, part: str | None = None) -> Published | None:
+        """What somebody else measured of a part; None is the whole."""
+        return self.published.get(metric, {}).get(part)
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Table:
         name: Of the table, as it was asked for.
         title: What the rows are about.
         about: What the numbers are of: data set, split, seeds.
-        metric: The one that counts, a key of :data:`tune.lattice.METRICS`.
+        metric: The one that counts, a key of :data:`tune.rows.METRICS`.
         reference: Name of the row that the others are compared with.
         parts: What the numbers are broken down into: categories; where there is one or none, kinds of
             defect, each against all good images. May be empty.
@@ -75,6 +74,12 @@ class Table:
         confidence: Of the intervals.
         notes: Sentences below the table.
         missing: Cells without a result, each with the reason.
+        quoted: Rows that were not run, with published numbers alone.
+        also: Further metrics beside the one that counts.
+        groups: Groups of categories that means are given of besides, and how many of each are given.
+        whole: What the whole is called beside its parts.
+        over: The key whose values the `curves` run along; both are empty for rows that are no sweep.
+        pictures: Those asked for besides; see :func:`tune.figures.draw`.
     """
 
     name: str
@@ -88,20 +93,29 @@ class Table:
     confidence: float = 0.95
     notes: tuple[str, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
+    quoted: tuple[Line, ...] = ()
+    also: tuple[str, ...] = ()
+    groups: Mapping[str, str] = field(default_factory=dict)
+    whole: str = "mean"
+    over: str = ""
+    curves: tuple[Curve, ...] = ()
+    pictures: tuple[str, ...] = ()
 
     def entry(self, line: Line, part: str | None = None, metric: str | None = None) -> Entry:
         """A number of the table."""
         return line.entries[metric or self.metric][part]
 
     @property
-    def whole(self) -> str:
-        """What the whole is called beside its parts."""
-        return "mean" if self.by == "category" else "all kinds"
-
-    @property
     def has_published(self) -> bool:
         """Whether any row has a number to compare with."""
-        return any(line.published is not None for line in self.lines)
+        return any(line.published for line in (*self.lines, *self.quoted))
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Every metric that rows have, the one that counts and its companions first."""
+        first = (self.metric, *self.also)
+        known = self.lines[0].entries if self.lines else {}
+        return (*first, *(metric for metric in known if metric not in first))
 
 
 # ------------------------------------------------------------------------------------------------ numbers
@@ -117,7 +131,7 @@ def percent(share: float, *, sign: bool = False) -> str:
     if math.isnan(share):
         return NOTHING
     text = f"{100 * share:+.1f}" if sign else f"{100 * share:.1f}"
-    return ("0.0" if text in ("+0.0", "-0.0") else text).replace("-", _MINUS)
+    return ("0.0" if text in ("+0.0", "-0.0") else text).replace("-", MINUS)
 
 
 def interval(estimate: Estimate, *, sign: bool = False) -> str:
@@ -147,49 +161,108 @@ def verdict(difference: Difference | None) -> str:
 
 def markdown(table: Table) -> str:
     """The whole table: rows, categories, other metrics, notes."""
-    blocks = [f"# {_cell(table.title)}", _cell(table.about), _grid(*_main(table))]
-    if table.parts:
-        name, by = METRICS[table.metric], "category" if table.by == "category" else "kind of defect"
-        blocks += [f"## {name[0].upper()}{name[1:]} by {by}, %", _grid(*_by_part(table))]
-    blocks += ["## Other metrics, %", _grid(*_others(table))]
-    notes = [*table.notes, *_missing(table)]
-    blocks += ["## Notes", "\n".join(f"- {_cell(note)}" for note in notes)] if notes else []
+    blocks = [f"# {_cell(table.title)}", _cell(table.about), *sections(table)]
+    notes = [*table.notes, *missing_notes(table)]
+    blocks += ["## Notes", listed(notes)] if notes else []
     return "\n\n".join(blocks) + "\n"
 
 
-def _main(table: Table) -> tuple[list[str], list[list[str]]]:
-    head = ["", f"{METRICS[table.metric]}, %", "seeds", f"less {table.reference}", ""]
+def sections(table: Table, level: int = 2) -> list[str]:
+    """Rows, categories and other metrics as blocks of Markdown.
+
+    Args:
+        table: What they are of.
+        level: Of the headings.
+    """
+    blocks = [grid(*main_rows(table))]
+    if table.parts:
+        name, by = METRICS[table.metric], "category" if table.by == "category" else "kind of defect"
+        blocks += [f"{'#' * level} {name[0].upper()}{name[1:]} by {by}, %", grid(*_by_part(table))]
+    if len(table.measured) > 1 + len(table.also):
+        blocks += [f"{'#' * level} Other metrics, %", grid(*_others(table))]
+    return blocks
+
+
+def main_rows(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the main table: metrics, seeds, difference to the reference, what was published."""
+    metrics = (table.metric, *table.also)
+    everyone = (*table.lines, *table.quoted)
+    said = [metric for metric in metrics if any(line.said(metric) for line in everyone)]
+    head = ["", *(f"{METRICS[metric]}, %" for metric in metrics), "seeds", f"less {table.reference}", ""]
     if table.has_published:
-        head += ["published", "source"]
+        several = len(said) > 1
+        head += [f"published {METRICS[metric]}" if several else "published" for metric in said] + ["source"]
     lines = []
     for line in table.lines:
         entry = table.entry(line)
-        cells = [
-            f"{line.name} (test-peeked)" if line.peeked else line.name,
-            _marked(interval(entry.mean.estimate), entry),
-            _seeds(entry.mean),
-            NOTHING if entry.difference is None else interval(entry.difference.estimate, sign=True),
-            verdict(entry.difference),
-        ]
-        if table.has_published:
-            p = line.published
-            cells += [NOTHING, ""] if p is None else [percent(p.value), p.source]
-        lines.append(cells)
+        lines.append(
+            [
+                f"{line.name} (test-peeked)" if line.peeked else line.name,
+                *(_whole(table, line, metric) for metric in metrics),
+                _seeds(entry.mean),
+                NOTHING if entry.difference is None else interval(entry.difference.estimate, sign=True),
+                verdict(entry.difference),
+                *(_published(table, line, said)),
+            ]
+        )
+    for line in table.quoted:
+        lines.append(
+            [line.name, NOT_RUN, *([NOTHING] * (len(metrics) + 1)), "", *_published(table, line, said)]
+        )
     return head, lines
 
 
+def _whole(table: Table, line: Line, metric: str) -> str:
+    entry = table.entry(line, None, metric)
+    return _marked(interval(entry.mean.estimate), entry)
+
+
+def _published(table: Table, line: Line, metrics: Sequence[str]) -> list[str]:
+    """A row's published numbers over all, and where they stand; nothing where the table has none at all."""
+    if not table.has_published:
+        return []
+    said = [line.said(metric) for metric in metrics]
+    sources = dict.fromkeys(one.source for one in said if one is not None)
+    return [*(NOTHING if one is None else percent(one.value) for one in said), ", ".join(sources)]
+
+
 def _by_part(table: Table) -> tuple[list[str], list[list[str]]]:
-    head = ["", *(line.name for line in table.lines)]
-    lines = []
-    for part in table.parts:
-        entries = [table.entry(line, part) for line in table.lines]
-        lines.append([part, *(_marked(interval(e.mean.estimate), e) for e in entries)])
-    whole = [percent(table.entry(line).mean.estimate.value) for line in table.lines]
-    return head, [*lines, [table.whole, *whole]]
+    """A column a row, and beside it what was published, where that is known by category."""
+    whole = None
+    places = (*table.parts, *table.groups)
+    beside = [
+        line for line in (*table.lines, *table.quoted) if any(line.said(table.metric, p) for p in places)
+    ]
+    columns: list[tuple[Line, bool]] = []
+    for line in table.lines:
+        columns += [(line, False), *([(line, True)] if line in beside else [])]
+    columns += [(line, True) for line in table.quoted if line in beside]
+    head = ["", *(f"{line.name}, published" if quoted else line.name for line, quoted in columns)]
+    lines = [
+        [_name(table, part), *(_part(table, line, part, quoted) for line, quoted in columns)]
+        for part in (*places, whole)
+    ]
+    return head, lines
+
+
+def _name(table: Table, part: str | None) -> str:
+    if part is None:
+        return table.whole
+    return f"{part} ({table.groups[part]})" if part in table.groups else part
+
+
+def _part(table: Table, line: Line, part: str | None, quoted: bool) -> str:
+    if quoted:
+        said = line.said(table.metric, part)
+        return NOTHING if said is None else percent(said.value)
+    entry = table.entry(line, part)
+    if part is None:
+        return percent(entry.mean.estimate.value)
+    return _marked(interval(entry.mean.estimate), entry)
 
 
 def _others(table: Table) -> tuple[list[str], list[list[str]]]:
-    names = [metric for metric in METRICS if metric != table.metric]
+    names = table.measured[1 + len(table.also) :]
     lines = [
         [line.name, *(interval(table.entry(line, None, metric).mean.estimate) for metric in names)]
         for line in table.lines
@@ -208,7 +281,8 @@ def _marked(text: str, entry: Entry) -> str:
     return f"{text} *" if entry.missing else text
 
 
-def _missing(table: Table) -> list[str]:
+def missing_notes(table: Table) -> list[str]:
+    """Which cells have no result, and why."""
     if not table.missing:
         return []
     cells = len(table.missing)
@@ -219,7 +293,12 @@ def _missing(table: Table) -> list[str]:
     return [f"* {count(cells, 'cell')} {plural(cells, 'is', 'are')} missing. {listed}"]
 
 
-def _grid(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def listed(notes: Iterable[str]) -> str:
+    """Sentences as a list."""
+    return "\n".join(f"- {_cell(note)}" for note in notes)
+
+
+def grid(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """A Markdown table, padded so that it reads as text too; all but the first column at the right."""
     rows = [[_cell(text) for text in row] for row in (head, *lines)]
     widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(head))]
@@ -236,103 +315,3 @@ def _grid(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
-
-
-# ---------------------------------------------------------------------------------------- CSV and LaTeX
-
-
-CSV_COLUMNS = (
-    "row", "by", "part", "metric", "value", "low", "high", "seeds", "sd_seeds", "reference", "difference",
-    "difference_low", "difference_high", "verdict", "same_images", "missing_cells", "test_peeked",
-    "published", "published_source", "published_protocol",
-)  # fmt: skip
-
-
-def csv_text(table: Table) -> str:
-    """A line a row, part and metric, as shares; what is undefined is empty."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for line in table.lines:
-        for metric in line.entries:
-            for part in (None, *table.parts):
-                writer.writerow(_record(table, line, metric, part))
-    return out.getvalue()
-
-
-def _record(table: Table, line: Line, metric: str, part: str | None) -> dict[str, Any]:
-    entry = table.entry(line, part, metric)
-    mean, difference = entry.mean, entry.difference
-    record: dict[str, Any] = {
-        "row": line.name,
-        "by": table.by,
-        "part": ALL if part is None else part,
-        "metric": metric,
-        **_numbers(mean.estimate, "value", "low", "high"),
-        "seeds": mean.seeds,
-        "sd_seeds": _number(mean.deviation),
-        "reference": table.reference,
-        "missing_cells": entry.missing,
-        "test_peeked": str(line.peeked).lower(),
-    }
-    if difference is not None:
-        record |= _numbers(difference.estimate, "difference", "difference_low", "difference_high")
-        record |= {"verdict": difference.verdict, "same_images": str(difference.same_images).lower()}
-    if line.published is not None and metric == table.metric and part is None:
-        record |= {
-            "published": line.published.value,
-            "published_source": line.published.source,
-            "published_protocol": line.published.protocol,
-        }
-    return record
-
-
-def _numbers(estimate: Estimate, *names: str) -> dict[str, Any]:
-    values = (estimate.value, estimate.low, estimate.high)
-    return dict(zip(names, map(_number, values), strict=True))
-
-
-def _number(value: float) -> float | str:
-    return "" if math.isnan(value) else round(value, 6)
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", _MINUS: "$-$", NOTHING: "--",
-}  # fmt: skip
-
-
-def latex(table: Table) -> str:
-    r"""A ``table`` environment, for the package booktabs; every special character is escaped."""
-    head, lines = _main(table)
-    if table.has_published:
-        head, lines = head[:-1], [row[:-1] for row in lines]
-    body = [
-        r"\begin{table}",
-        r"  \centering",
-        rf"  \caption{{{_tex(table.title)}. {_tex(table.about)}}}",
-        rf"  \begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
-        r"    \toprule",
-        f"    {' & '.join(map(_tex, head))} \\\\",
-        r"    \midrule",
-        *(f"    {' & '.join(map(_tex, row))} \\\\" for row in lines),
-        r"    \bottomrule",
-        r"  \end{tabular}",
-        rf"  \label{{tab:{re.sub('[^A-Za-z0-9-]+', '-', table.name)}}}",
-        r"\end{table}",
-    ]
-    sources = dict.fromkeys(line.published.source for line in table.lines if line.published)
-    comments = [f"% published: {' '.join(source.split())}" for source in sources if source]
-    comments += [f"% {' '.join(note.split())}" for note in (*table.notes, *_missing(table))]
-    return "\n".join([*comments, *body]) + "\n"
-
-
-def _tex(text: str) -> str:
-    r"""Text that LaTeX prints as it is.
-
-    Example:
-        >>> _tex("50 % of a_b & c")
-        '50 \\% of a\\_b \\& c'
-    """
-    return "".join(_LATEX.get(c, c) for c in " ".join(text.split()))

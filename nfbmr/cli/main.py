@@ -38,6 +38,9 @@ COMMANDS: dict[str, Entry] = {
     "ablate": Entry(
         "nfbmr.cli.ablate:ablate", "Run every row of a table with several seeds, and tell them apart."
     ),
+    "compare": Entry(
+        "nfbmr.cli.compare:compare", "Compare methods on your own data: quality, speed and size."
+    ),
     "evaluate": Entry(
         "nfbmr.cli.evaluate:evaluate", "Evaluate a finished run again: other scores, pictures, report."
     ),

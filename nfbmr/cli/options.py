@@ -44,17 +44,27 @@ def config_options(function: Function) -> Function:
     The command's function receives one keyword argument, ``resolved``: a :class:`nfbmr.resolve.Resolved`.
     A shortcut counts only where it is given.
     """
+    return config_options_but()(function)
+
+
+def config_options_but(*taken: str) -> Callable[[Function], Function]:
+    """:func:`config_options` without some of the shortcuts, which the command has other uses for."""
+    shortcuts = {option: shortcut for option, shortcut in SHORTCUTS.items() if option not in taken}
+    return functools.partial(_with_config_options, shortcuts=shortcuts)
+
+
+def _with_config_options(function: Function, shortcuts: Mapping[str, Shortcut]) -> Function:
 
     @functools.wraps(function)
     def wrapped(*args: Any, configs: tuple[str, ...], assignments: tuple[str, ...], **kwargs: Any) -> Any:
         given = {}
-        for option, shortcut in SHORTCUTS.items():
+        for option, shortcut in shortcuts.items():
             value = kwargs.pop(_parameter(option))
             if value is not None:
                 given[shortcut.key] = (option, value)
         return function(*args, resolved=resolve_options(configs, assignments, given), **kwargs)
 
-    for option, shortcut in reversed(SHORTCUTS.items()):
+    for option, shortcut in reversed(list(shortcuts.items())):
         wrapped = click.option(
             option, _parameter(option), metavar=shortcut.metavar, default=None, help=shortcut.help
         )(wrapped)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
+
+from nfbmr.cli.options import emit
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -98,6 +100,65 @@ def running_options(noun: str, *, auto: str = "") -> Callable[[Function], Functi
         return function
 
     return decorate
+
+
+def words(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Names with commas between, as an option's callback."""
+    return None if value is None else tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def cell_resources(asked: Mapping[str, Any]) -> Any:
+    """What each cell of an ablation gets: the options of :func:`running_options`.
+
+    Raises:
+        click.BadParameter: A share is to be measured, which sweeps alone do.
+    """
+    from tune.resources import Resources
+
+    share = asked["resources"] or {}
+    if share.get("gpu") == "auto":
+        raise click.BadParameter("gpu=auto is for sweeps: give a number", param_hint="--resources")
+    return Resources(
+        backend="here" if asked["local"] else "ray",
+        concurrent=asked["concurrent"],
+        cpus=share.get("cpu", 1.0),
+        gpus=share.get("gpu", 0.0),
+        workers=asked["workers_per_trial"] or 1,
+        time_budget=asked["time_budget"],
+    )
+
+
+def refuse_changes(given: Sequence[str], resolved: Any) -> None:
+    """What goes on keeps what makes its cells comparable.
+
+    Args:
+        given: Options and arguments of this command line that would change it.
+        resolved: The rest of the command line.
+
+    Raises:
+        click.UsageError: Something would change it.
+    """
+    changes = [*given, *settings_given(resolved)]
+    if changes:
+        raise click.UsageError(
+            f"it goes on as it was begun; with --resume leave out {', '.join(changes)}, or begin another"
+        )
+
+
+def emit_table(summary: Mapping[str, Any], plan: Any, text: str, *, as_json: bool) -> int:
+    """Print an ablation's or a comparison's summary; 2 where cells failed, and their names then."""
+    from mlflow_server.choice import where_to_look
+    from nfbmr.cli.ending import emit_despite
+    from tune.ablation import how_to_go_on
+    from tune.ablation_report import failed_cells
+
+    hint = where_to_look(plan.config.tracking, plan.paths.journal)
+    text = text if hint is None else f"{text}\n  MLflow    {hint}"
+    error = failed_cells(summary, how_to_go_on(plan))
+    if error is not None:
+        return emit_despite(error, summary, as_json=as_json, text=text)
+    emit(summary, as_json=as_json, text=text)
+    return 0
 
 
 def name_of(given: str | None, kind: str) -> str:

@@ -15,7 +15,21 @@ from numpy.typing import NDArray
 
 from nfbmr.data.samples import GOOD
 from nfbmr.evaluation.intervals import Floats
-from nfbmr.evaluation.style import INK, colours, dress, lettering, markers, new_figure, save
+from nfbmr.evaluation.style import (
+    DEFECT_COLOURS,
+    FAINT,
+    GOOD_COLOUR,
+    INK,
+    colours,
+    dress,
+    lettering,
+    markers,
+    new_figure,
+    save,
+)
+
+Labelled = tuple[NDArray[Any], NDArray[np.bool_]]
+"""Features (N, D), and which of the N images are defective."""
 
 
 def tsne(
@@ -49,7 +63,7 @@ def tsne(
         dress(axes, title=f"t-SNE, {name}", grid="none")
         axes.set(xticks=[], yticks=[])
         axes.set_aspect("equal", adjustable="datalim")
-        place_N2 = _embedding(np.asarray(values_ND)[rows], seed)
+        place_N2 = embedded(np.asarray(values_ND)[rows], seed)
         # Good last but one would hide rare defects: it is drawn first, below everything.
         for kind in (GOOD, *sorted(set(kind_N) - {GOOD})):
             own_N = kind_N == kind
@@ -70,7 +84,55 @@ def tsne(
     return save(figure, path)
 
 
-def _embedding(values_ND: NDArray[Any], seed: int) -> Floats:
+def tsne_grid(
+    spaces: Mapping[str, Mapping[str, Labelled]],
+    path: Path,
+    *,
+    most: int = 1000,
+    seed: int = 0,
+    caption: str = "",
+) -> Path:
+    """t-SNE of several data sets in several spaces: a row a space, a column a data set.
+
+    Args:
+        spaces: Name of the space, then of the data set, to features (N, D) and whether each is defective.
+        path: The picture to write.
+        most: Draw at most this many images of each, a seeded sample.
+        seed: Of the samples and of t-SNE.
+        caption: What the images are.
+    """
+    columns = list(dict.fromkeys(name for by_set in spaces.values() for name in by_set))
+    figure = new_figure(2.2 * len(columns) + 0.7, 2.2 * len(spaces) + 0.9, caption)
+    panels = figure.subplots(len(spaces), len(columns), squeeze=False)
+    for line, (space, by_set) in zip(panels, spaces.items(), strict=True):
+        for axes, name in zip(line, columns, strict=True):
+            dress(axes, title=name if axes in panels[0] else "", grid="none")
+            axes.set(xticks=[], yticks=[])
+            if axes is line[0]:
+                axes.set_ylabel(
+                    lettering(space), fontsize=11, fontweight="bold", color=INK, rotation=0, labelpad=16
+                )
+            if name not in by_set:
+                axes.text(
+                    0.5, 0.5, "not run", ha="center", va="center", transform=axes.transAxes, color=FAINT
+                )
+                continue
+            values_ND, defective_N = by_set[name]
+            rows = np.arange(len(defective_N))
+            if len(rows) > most:
+                rows = np.sort(np.random.default_rng(seed).choice(len(rows), most, replace=False))
+            place_N2 = embedded(np.asarray(values_ND)[rows], seed)
+            for bad, colour in ((False, GOOD_COLOUR), (True, DEFECT_COLOURS[0])):
+                own_N = np.asarray(defective_N)[rows] == bad
+                axes.scatter(*place_N2[own_N].T, s=9, color=colour, linewidths=0.2, edgecolors="white")
+            axes.margins(0.06)
+    for word, colour in (("good", GOOD_COLOUR), ("defective", DEFECT_COLOURS[0])):
+        panels[0][0].scatter([], [], s=14, color=colour, label=word)
+    figure.legend(loc="outside lower left", ncols=2, fontsize=8, frameon=False, labelcolor=INK)
+    return save(figure, path)
+
+
+def embedded(values_ND: NDArray[Any], seed: int) -> Floats:
     """Two dimensions by t-SNE; what few images there are for it stand by their principal components."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE

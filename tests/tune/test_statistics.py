@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfbmr.evaluation.intervals import bootstrap
-from tune.statistics import CellScores, Comparison, metric_of
+from nfbmr.evaluation.metrics import image_metric
+from tune.statistics import CellScores, Comparison
 
 GOOD, BAD = 40, 60
 
@@ -113,7 +114,12 @@ def test_means_are_means_and_differences_are_differences(seed, metric):
         for c in experiment(rng, shifts={"a": 1.0, "b": 2.0}, seeds=2)
     ]
     found = Comparison(cells, metric, resamples=50)
-    plain = {(c.row, c.category, c.seed): metric_of(metric, c)(np.ones((1, GOOD + BAD)))[0] for c in cells}
+    plain = {
+        (c.row, c.category, c.seed): image_metric(metric, c.score, c.rejected, c.defective)(
+            np.ones((1, GOOD + BAD))
+        )[0]
+        for c in cells
+    }
     for row in "ab":
         mine = [value for (r, _, _), value in plain.items() if r == row]
         mean = found.mean(row)
@@ -130,7 +136,11 @@ def test_one_seed_gives_the_interval_of_the_images_alone():
     (one,) = experiment(np.random.default_rng(0), shifts={"a": 1.5}, seeds=1)
     mean = Comparison([one], "image_auroc", resamples=4000).mean("a")
     alone = bootstrap(
-        metric_of("image_auroc", one), GOOD + BAD, strata=one.defective.tolist(), resamples=4000, seed=9
+        image_metric("image_auroc", one.score, one.rejected, one.defective),
+        GOOD + BAD,
+        strata=one.defective.tolist(),
+        resamples=4000,
+        seed=9,
     )
     assert mean.estimate.value == alone.value
     assert mean.estimate.low == pytest.approx(alone.low, abs=0.01)

@@ -1,0 +1,258 @@
+"""What a finished run costs to use: milliseconds an image from file to score, and its size.
+
+Measured on this machine, in this process, warm: the model is loaded once; each call reads and decodes its
+files, resizes them, and goes through backbone, networks, fusion and reduction, as ``nfbmr predict`` does.
+:func:`nfbmr.methods.cost.latency_ms` is the quicker look that sweeps and gates take, without files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nfbmr.config import FeatureConfig
+from nfbmr.data.pictures import picture_from
+from nfbmr.environment import environment
+from nfbmr.errors import NfbmrError
+from nfbmr.features.backbone import load_backbone
+from nfbmr.features.passes import passes_of
+from nfbmr.features.reader import FeatureReader
+from nfbmr.features.weights import resolve_weights
+from nfbmr.methods.detector import Detector
+from nfbmr.paths import RunPaths, read_json
+from nfbmr.prediction import Predictor
+from nfbmr.training.compute import device_of, limit_threads
+
+WARM = 2
+CALLS = 15
+FEWEST = 5
+SECONDS = 6.0
+"""Calls before the stopwatch, with it, and with it where that takes longer than these seconds."""
+TAILS = (0.1, 0.9)
+"""Between which quantiles of its calls a timing is told."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds an image: the median of several calls, and the range that eight tenths of them lie in."""
+
+    value: float
+    low: float
+    high: float
+    calls: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What using a model costs.
+
+    Attributes:
+        one: One image a call.
+        batched: An image among `batch` of them.
+        batch: Images a call, as the configuration's ``features.batch`` has it.
+        reading: Of that, an image's file to features, its test views included.
+        views: Of each image, that test scores are the mean of.
+        parameters: Trained numbers.
+        model_bytes: The model on disk, measured numbers (a bank, means) included, backbones not.
+        backbone_parameters: Of the frozen networks up to their last taps.
+        backbone_bytes: The frozen networks' weights on disk, as a packed model carries them.
+        machine: Where it was measured: processor, cores, threads, device.
+        others: Cores that other processes kept busy meanwhile; timings are too long where that is not next to
+            nothing.
+    """
+
+    one: Timing
+    batched: Timing
+    batch: int
+    reading: Timing
+    views: int
+    parameters: int
+    model_bytes: int
+    backbone_parameters: int
+    backbone_bytes: int
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    others: float = 0.0
+
+    @property
+    def total_bytes(self) -> int:
+        """Model and frozen networks on disk."""
+        return self.model_bytes + self.backbone_bytes
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, which :meth:`from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Cost:
+        """What :meth:`as_json` gave."""
+        timings = {name: Timing(**values[name]) for name in ("one", "batched", "reading")}
+        return cls(**{**values, **timings})
+
+    def numbers(self) -> dict[str, float]:
+        """What a tracker is told."""
+        return {
+            "cost/ms_one": self.one.value,
+            "cost/ms_batched": self.batched.value,
+            "cost/parameters": float(self.parameters),
+            "cost/backbone_parameters": float(self.backbone_parameters),
+            "cost/model_bytes": float(self.model_bytes),
+            "cost/backbone_bytes": float(self.backbone_bytes),
+        }
+
+
+def measure_cost(run: Path, images: Sequence[Path], *, device: str = "auto") -> Cost:
+    """Measure a finished run's model.
+
+    Args:
+        run: Folder of the run.
+        images: Files to score, such as its test images; a few of different sizes say more than one.
+        device: Where; ``auto`` takes the GPU where there is one.
+
+    Raises:
+        NfbmrError: The model is damaged, its backbone cannot be had, or no image can be read.
+    """
+    limit_threads()
+    paths = RunPaths(run)
+    detector = Detector.load(paths.model, device_of(device))
+    predictor = Predictor(detector, device)
+    batch, features = predictor.batch, predictor.features
+    turn = itertools.cycle(images)
+    reader = FeatureReader(features, device_of(device), "bf16")
+
+    def several(count: int) -> Callable[[], None]:
+        return lambda: _score(predictor, list(itertools.islice(turn, count)))
+
+    def reading() -> None:
+        files = itertools.islice(turn, batch)
+        reader([reader.prepared(picture_from(file)) for file in files])
+
+    busy = _Busy()
+    timings = (_timed(several(1), 1), _timed(several(batch), batch), _timed(reading, batch))
+    return Cost(
+        *timings[:2],
+        batch=batch,
+        reading=timings[2],
+        views=features.test_rotations,
+        parameters=sum(detector.parameters().values()),
+        model_bytes=_bytes_of(paths.model),
+        backbone_parameters=_backbone_parameters(features),
+        backbone_bytes=_backbone_bytes(features),
+        machine=machine_of(device),
+        others=busy.others(),
+    )
+
+
+def machine_of(device: str = "auto") -> dict[str, Any]:
+    """What timings depend on: two that differ in it are not to be compared."""
+    place = device_of(device)
+    machine = environment()["machine"]
+    gpu = torch.cuda.get_device_name(place) if place.type == "cuda" else None
+    return {
+        "cpu": machine["cpu"],
+        "cpus": machine["cpus"],
+        "threads": torch.get_num_threads(),
+        "device": place.type,
+        "gpu": gpu,
+    }
+
+
+def training_views(summary: Mapping[str, Any]) -> int:
+    """Views that a run read to be fitted: its training images in all their views, validation, its defects.
+
+    Args:
+        summary: The run's.
+    """
+    counts, config = summary["dataset"]["counts"], summary["config"]
+    features = config["features"]
+    train = sum(counts["train"].values()) * (len(features["views"]) + features["rotations"])
+    validation = sum(counts["validation"].values()) * (1 + config["selection"]["per_image"])
+    return int(train + validation * features["test_rotations"])
+
+
+def fitting_seconds(summary: Mapping[str, Any]) -> float:
+    """Seconds that a run's stages take; one that the store had counts as it did when it was fitted."""
+    stages = summary["parameters"]
+    taken = sum(summary["timings"].get(stage, 0.0) for stage in stages)
+    return float(taken + sum(summary["saved_seconds"].values()))
+
+
+def read_cost(run: Path) -> Cost | None:
+    """What :func:`measure_cost` found earlier and somebody wrote down; None where there is nothing."""
+    path = RunPaths(run).cost
+    if not path.exists():
+        return None
+    try:
+        return Cost.from_json(read_json(path))
+    except (NfbmrError, TypeError, KeyError):
+        return None
+
+
+class _Busy:
+    """Watches what others do on the cores that this process may use."""
+
+    def __init__(self) -> None:
+        self._began, self._before = time.perf_counter(), self._seconds()
+
+    def others(self) -> float:
+        """Cores that others kept busy since it was made."""
+        busy, own = (after - before for after, before in zip(self._seconds(), self._before, strict=True))
+        return round(max(0.0, busy - own) / (time.perf_counter() - self._began), 2)
+
+    def _seconds(self) -> tuple[float, float]:
+        import psutil
+
+        cores, times = os.sched_getaffinity(0), psutil.cpu_times(percpu=True)
+        mine = [one for core, one in enumerate(times) if core in cores]
+        busy = sum(one.user + one.nice + one.system for one in mine)
+        own = psutil.Process().cpu_times()
+        return busy, own.user + own.system
+
+
+def _score(predictor: Predictor, images: Sequence[Path]) -> None:
+    for scored in predictor.score(images):
+        if scored.error is not None:
+            raise NfbmrError(f"an image cannot be read ({scored.error})", where=", ".join(map(str, images)))
+
+
+def _timed(once: Callable[[], None], images: int) -> Timing:
+    for _ in range(WARM if images == 1 else 1):
+        once()
+    taken: list[float] = []
+    while len(taken) < FEWEST or (len(taken) < CALLS and sum(taken) < SECONDS):
+        if len(taken) >= 2 and sum(taken) > 5 * SECONDS:
+            break
+        began = time.perf_counter()
+        once()  # its result is on the CPU when it ends, so nothing is left under way on a GPU
+        taken.append(time.perf_counter() - began)
+    median, low, high = 1000 * np.quantile(taken, [0.5, *TAILS]) / images
+    return Timing(round(float(median), 3), round(float(low), 3), round(float(high), 3), len(taken))
+
+
+def _bytes_of(model: Path) -> int:
+    """Of the files of a model, without weights of backbones that were packed with it."""
+    return sum(path.stat().st_size for path in model.iterdir() if path.is_file())
+
+
+def _networks(features: FeatureConfig) -> Iterator[FeatureConfig]:
+    """Each frozen network once, at whatever scales it is used."""
+    seen: dict[tuple[str, str], FeatureConfig] = {}
+    for one in passes_of(features):
+        seen.setdefault((one.backbone, one.weights), one)
+    yield from seen.values()
+
+
+def _backbone_parameters(features: FeatureConfig) -> int:
+    return sum(p.numel() for one in _networks(features) for p in load_backbone(one).parameters())
+
+
+def _backbone_bytes(features: FeatureConfig) -> int:
+    bodies = [resolve_weights(one.backbone, one.weights).body for one in _networks(features)]
+    return sum(tensor.nbytes for body in bodies for tensor in body.values())

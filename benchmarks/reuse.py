@@ -22,9 +22,11 @@ import torch
 
 import nfbmr
 from nfbmr.config import Config
-from nfbmr.data.pictures import picture_of, prepare
+from nfbmr.data.pictures import picture_of
 from nfbmr.data.synthesize import CLASSES, synthesize
-from nfbmr.features.backbone import load_backbone
+from nfbmr.features.reader import FeatureReader
+from nfbmr.features.table import Tensors
+from nfbmr.methods.detector import shapes_read
 from nfbmr.methods.nf_bmr import NFBMR
 from nfbmr.preparation import read_data, validation_of
 from nfbmr.training.compute import autocast
@@ -98,43 +100,41 @@ def usual_way(config: Config) -> float:
     _, split = read_data(config)
     validation = validation_of(config, split)
     watched = len(validation.good) + len(validation.defective)
-    backbone = load_backbone(config.features)
-    size, mean, std = config.features.size, backbone.mean, backbone.std
-    pictures = [picture_of(sample) for sample in split.train]
-    train = [prepare(p, size=size, photometric="none", mean=mean, std=std) for p in pictures]
-    x_N3SS = torch.stack([torch.as_tensor(x) for x in train]).contiguous(memory_format=torch.channels_last)
-    networks = NFBMR((backbone.shapes(size)[backbone.taps[0]],), config)
+    reader = FeatureReader(config.features, torch.device("cpu"), "bf16")
+    pictures = [reader.prepared(picture_of(sample)) for sample in split.train]
+    networks = NFBMR(shapes_read(config), config)
     started = time.perf_counter()
     for stage in networks.stages:
-        _train(stage, backbone, networks.flow, x_N3SS, config)
+        _train(stage, networks, reader, pictures, config)
     for start in range(0, watched, 16):
-        _features(backbone, x_N3SS[: min(16, watched - start)])
+        _features(networks, reader, pictures[: min(16, watched - start)])
     return time.perf_counter() - started
 
 
-def _train(stage: Stage, backbone: Any, flow: Any, x_N3SS: torch.Tensor, config: Config) -> None:
+def _train(
+    stage: Stage, networks: NFBMR, reader: FeatureReader, pictures: list[Tensors], config: Config
+) -> None:
     section = getattr(config.train, stage.name)
-    steps = len(x_N3SS) // section.batch
+    steps = len(pictures) // section.batch
     optimiser = Optimiser(stage.module, section, steps=steps * section.epochs)
-    for epoch in range(section.epochs):
-        for step, x in enumerate(torch.split(x_N3SS, section.batch)[:steps]):
-            y = _features(backbone, x)
-            with autocast("bf16", "cpu"):
-                if stage.name == "flow":
-                    loss = stage.loss(y)
-                else:
-                    with torch.no_grad():
-                        z, _ = flow(y)
-                    loss = stage.loss(y, z)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step(epoch * steps + step)
+    for step in range(section.epochs * steps):
+        first = step % steps * section.batch
+        y = _features(networks, reader, pictures[first : first + section.batch])
+        with autocast("bf16", "cpu"):
+            if stage.name == "flow":
+                loss = stage.loss(y)
+            else:
+                with torch.no_grad():
+                    z, _ = networks.flow(y)
+                loss = stage.loss(y, z)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step(step)
 
 
 @torch.no_grad()
-def _features(backbone: Any, x: torch.Tensor) -> torch.Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
-        features: tuple[torch.Tensor, ...] = backbone.forward(x)
-    return features[0].float()
+def _features(networks: NFBMR, reader: FeatureReader, pictures: list[Tensors]) -> torch.Tensor:
+    (y_BCHW,) = networks.arranged(reader(pictures), networks.config.features).gather(range(len(pictures)))
+    return y_BCHW.float()
 
 
 def table(result: dict[str, Any]) -> str:

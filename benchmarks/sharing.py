@@ -30,7 +30,7 @@ from tune.space import Space
 from tune.sweep import new_sweep
 
 
-def measure(*, images: int, trials: int, epochs: tuple[int, int], size: int = 384) -> dict[str, Any]:
+def measure(*, images: int, trials: int, epochs: tuple[int, int], size: int = 256) -> dict[str, Any]:
     """Seconds of both ways.
 
     Args:

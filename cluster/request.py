@@ -21,7 +21,7 @@ from cluster.local import ClusterError
 if TYPE_CHECKING:
     from nfbmr.config import Config
 
-COMMANDS = ("train", "sweep", "ablate")
+COMMANDS = ("train", "sweep", "ablate", "compare")
 FILE_LIMIT = 5 * 10**6
 _FILES = "submitted"
 _NAMES_OR_PATHS = ("table", "warm_start", "resume")
@@ -49,7 +49,7 @@ class Request:
     """A command, ready to be sent.
 
     Attributes:
-        command: ``train``, ``sweep`` or ``ablate``.
+        command: One of :data:`COMMANDS`.
         words: Its arguments, as they are to be said on the cluster.
         files: What travels along, by the name it has there.
         reads: Folders and files that must be visible on every node, by what they are for.

@@ -35,7 +35,8 @@ WARM = 2
 CALLS = 15
 FEWEST = 5
 SECONDS = 6.0
-"""Calls before the stopwatch, with it, and with it where that takes longer than these seconds."""
+"""Calls before the stopwatch; with it at most; with it where those take longer than these seconds, three
+where they take far longer."""
 TAILS = (0.1, 0.9)
 """Between which quantiles of its calls a timing is told."""
 
@@ -227,7 +228,7 @@ def _timed(once: Callable[[], None], images: int) -> Timing:
         once()
     taken: list[float] = []
     while len(taken) < FEWEST or (len(taken) < CALLS and sum(taken) < SECONDS):
-        if len(taken) >= 2 and sum(taken) > 5 * SECONDS:
+        if len(taken) >= 3 and sum(taken) > 2 * SECONDS:
             break
         began = time.perf_counter()
         once()  # its result is on the CPU when it ends, so nothing is left under way on a GPU

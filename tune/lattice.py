@@ -60,8 +60,8 @@ def named_tables() -> tuple[str, ...]:
     """Names of the tables that come with the package.
 
     Example:
-        >>> named_tables()
-        ('paper-table5',)
+        >>> named_tables()[-2:]
+        ('paper-table4', 'paper-table5')
     """
     folder = resources.files("tune") / "named"
     return tuple(sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".yaml")))

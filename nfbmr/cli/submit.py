@@ -38,7 +38,7 @@ def submit(
     as_json: bool,
     words: tuple[str, ...],
 ) -> int:
-    """Run train, sweep or ablate on a cluster, as a job.
+    """Run train, sweep, ablate or compare on a cluster, as a job.
 
     For example: nfbmr submit -- sweep --data /shared/parts --trials 50. Everything that would not work there
     is said first, all at once. The code travels with the job; data, store and output must lie where every

@@ -98,7 +98,8 @@ def test_the_folder_holds_tables_pictures_and_records(table5):
     paths = plan.paths
     for kind in ("md", "csv", "tex"):
         assert "NF + B-PFM" in paths.table(kind).read_text(encoding="utf-8")
-    assert {path.name for path in paths.pictures.iterdir()} == {"bars.png", "differences.png", "lines.png"}
+    drawn = {path.name for path in paths.pictures.iterdir()}
+    assert drawn == {"bars.png", "differences.png", "lines.png", "sweep.png"}
     assert json.loads(paths.summary.read_text())["name"] == "t5"
     assert read_record(paths.journal).status == "finished"
     for cell in plan.cells():

@@ -11,19 +11,20 @@ import itertools
 import logging
 import os
 import queue
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 from cluster.connection import connect
 from cluster.serving.settings import ServingSettings
 from nfbmr.errors import MissingPackageError, NfbmrError, ServingError
 from nfbmr.training.compute import usable_cores
-from nfbmr.training.stopping import StopRequest
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at replicas and listener."""
@@ -91,13 +92,13 @@ def serve(
     threads = settings.threads or _threads(settings.replicas)
     # Twice, since a new version starts beside the old one.
     cpus = 2 * settings.replicas * threads + 2
-    with StopRequest() as stop, connect("local", cpus=cpus), _ray_serve() as ray_serve:
-        service = _Service(ray_serve, source, settings, port, threads)
+    with _stopping() as stop, connect("local", cpus=cpus):
+        service = _Service(_ray_serve(), source, settings, port, threads)
         service.start(model)
         on_ready(settings.address(port), model)
         try:
             with _watching(source, settings.watch, model.key) as found:
-                while not stop.requested:
+                while not stop.is_set():
                     service.look()
                     with suppress(queue.Empty):
                         service.replace(found.get(timeout=LOOK_EVERY))
@@ -175,6 +176,7 @@ class _Service:
         with suppress(RayError):
             ray.get(self._listener.close.remote(), timeout=START_SECONDS)
         ray.kill(self._listener)
+        self._serve.delete(self._application, _blocking=True)  # the rest ends with the cluster
 
     def _connect_listener(self) -> None:
         import ray
@@ -232,8 +234,7 @@ class _Service:
         return sum(count for found in states for state, count in found.items() if state == "RUNNING")
 
 
-@contextmanager
-def _ray_serve() -> Iterator[Any]:
+def _ray_serve() -> Any:
     """Ray Serve without its own HTTP server, which keeps requests of any size and any number in memory."""
     try:
         from ray import serve as ray_serve
@@ -242,11 +243,26 @@ def _ray_serve() -> Iterator[Any]:
         raise MissingPackageError("Ray Serve is not installed", fix='pip install "ray[serve]"') from error
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     ray_serve.start(proxy_location=ProxyLocation.Disabled, logging_config={"log_level": "WARNING"})
+    return ray_serve
+
+
+@contextmanager
+def _stopping() -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM set an event; a second Ctrl-C does not wait for answers under way."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+        log.info("ending: what is under way is answered")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield ray_serve
+        yield stop
     finally:
-        end: Any = ray_serve.shutdown
-        end()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

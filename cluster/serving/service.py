@@ -13,9 +13,10 @@ import os
 import queue
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -89,13 +90,15 @@ def serve(
     port = _free_port(settings)
     model = source.newest(None)
     assert model is not None
+    output = sys.stdout  # Ray's words go elsewhere while connected
     threads = settings.threads or _threads(settings.replicas)
     # Twice, since a new version starts beside the old one.
     cpus = 2 * settings.replicas * threads + 2
     with _stopping() as stop, connect("local", cpus=cpus):
         service = _Service(_ray_serve(), source, settings, port, threads)
         service.start(model)
-        on_ready(settings.address(port), model)
+        with redirect_stdout(output):
+            on_ready(settings.address(port), model)
         try:
             with _watching(source, settings.watch, model.key) as found:
                 while not stop.is_set():

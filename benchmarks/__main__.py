@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("extraction", "training", "reuse", "inference", "overhead", "sharing", "scale", "workers")
+NAMES = ("extraction", "training", "reuse", "inference", "overhead", "sharing", "scale", "workers", "serving")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -361,6 +362,10 @@ def test_a_replica_that_dies_costs_nobody_an_answer(champion: Served, images: li
     assert {status for status, _ in answers} == {200}
 
 
+def is_served(served: Served, number: str) -> bool:
+    return served.version() == number
+
+
 def test_a_promoted_version_is_taken_without_a_dropped_request(
     champion: Served, shelf: str, images: list[bytes]
 ) -> None:
@@ -371,7 +376,7 @@ def test_a_promoted_version_is_taken_without_a_dropped_request(
         for number in ("2", "3"):
             time.sleep(1)
             move(shelf, number)
-            champion.until(lambda number=number: champion.version() == number, f"version {number}")
+            champion.until(partial(is_served, champion, number), f"version {number}")
         time.sleep(1)
     finally:
         ended.set()

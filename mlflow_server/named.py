@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlflow_server.destination import Destination
 from mlflow_server.registry import CHAMPION, Registry, Version
 from nfbmr.errors import RegistryError
 
@@ -82,3 +86,21 @@ def model_in(place: Path) -> Path:
             "not a model of nfbmr's", where=place.name, fix="register the run with nfbmr models register"
         )
     return folder
+
+
+@contextmanager
+def fetched(text: str, uri: str | None = None) -> Iterator[Path]:
+    """The networks and the scorer of a registered model, on this machine while the block runs.
+
+    Args:
+        text: As :meth:`Named.of` reads it.
+        uri: The tracking server; else as everywhere.
+
+    Raises:
+        RegistryError: There is no such version, or the server cannot be used.
+    """
+    named = Named.of(text)
+    registry = Registry(Destination.resolve(uri))
+    version = named.version(registry)
+    with tempfile.TemporaryDirectory(prefix="nfbmr-model-") as folder:
+        yield model_in(registry.download(version, Path(folder)))

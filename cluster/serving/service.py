@@ -92,6 +92,8 @@ def serve(
     assert model is not None
     output = sys.stdout  # Ray's words go elsewhere while connected
     threads = settings.threads or _threads(settings.replicas)
+    # Ray gives way to everything else on a machine, which is right for trials; answers are waited for.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # Twice, since a new version starts beside the old one.
     cpus = 2 * settings.replicas * threads + 2
     with _stopping() as stop, connect("local", cpus=cpus):

@@ -31,10 +31,10 @@ from mlflow_server.registering import register
 from mlflow_server.registry import Registry
 from nfbmr.paths import RunPaths
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).resolve().parents[3]
-PATIENCE = 240.0
+PATIENCE = 420.0
 TOKEN = "a-token-of-some-length"
 
 
@@ -59,7 +59,7 @@ class Served:
     def children(self, title: str) -> list[psutil.Process]:
         """Processes below it by what they are."""
         below = psutil.Process(self.process.pid).children(recursive=True)
-        return [process for process in below if title in " ".join(process.cmdline())]
+        return [process for process in below if title in title_of(process)]
 
     def until(self, true: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
         deadline = time.monotonic() + patience
@@ -74,6 +74,13 @@ class Served:
 
     def version(self) -> str | None:
         return self.ask("GET", "/ready").json().get("version")
+
+
+def title_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return ""
 
 
 def command(*words: str) -> list[str]:

@@ -96,9 +96,11 @@ def serve(
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Twice, since a new version starts beside the old one.
     cpus = 2 * settings.replicas * threads + 2
-    with _stopping() as stop, connect("local", cpus=cpus):
+    answering = threading.Event()
+    with _stopping(answering) as stop, connect("local", cpus=cpus):
         service = _Service(_ray_serve(), source, settings, port, threads)
         service.start(model)
+        answering.set()
         with redirect_stdout(output):
             on_ready(settings.address(port), model)
         try:
@@ -252,12 +254,12 @@ def _ray_serve() -> Any:
 
 
 @contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set an event; a second Ctrl-C does not wait for answers under way."""
+def _stopping(answering: threading.Event) -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM set an event; who has nothing to answer yet, or is told twice, ends at once."""
     stop = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if stop.is_set() and number == signal.SIGINT:
+        if stop.is_set() or not answering.is_set():
             raise KeyboardInterrupt
         stop.set()
         log.info("ending: what is under way is answered")

@@ -5,22 +5,18 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import os
 import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 import requests
@@ -30,111 +26,9 @@ from mlflow_server.promotion import promote, standing
 from mlflow_server.registering import register
 from mlflow_server.registry import Registry
 from nfbmr.paths import RunPaths
+from tests.tracking.models.serving import TOKEN, Served, command, environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-
-ROOT = Path(__file__).resolve().parents[3]
-PATIENCE = 420.0
-TOKEN = "a-token-of-some-length"
-
-
-@dataclass
-class Served:
-    """A running ``nfbmr serve``."""
-
-    process: subprocess.Popen[str]
-    address: str
-    log: Path
-
-    def ask(self, method: str, path: str, **options: Any) -> requests.Response:
-        options.setdefault("timeout", 120)
-        return requests.request(method, f"{self.address}{path}", **options)
-
-    def score(self, image: bytes, query: str = "", **options: Any) -> requests.Response:
-        return self.ask("POST", f"/score{query}", files={"image": ("part.png", image)}, **options)
-
-    def invoke(self, body: Any, **options: Any) -> requests.Response:
-        return self.ask("POST", "/invocations", json=body, **options)
-
-    def children(self, title: str) -> list[psutil.Process]:
-        """Processes below it by what they are."""
-        below = psutil.Process(self.process.pid).children(recursive=True)
-        return [process for process in below if title in title_of(process)]
-
-    def until(self, true: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
-            try:
-                if found := true():
-                    return found
-            except requests.RequestException:
-                pass
-            time.sleep(0.2)
-        raise AssertionError(f"{what}\n{self.log.read_text()}")
-
-    def version(self) -> str | None:
-        return self.ask("GET", "/ready").json().get("version")
-
-
-def title_of(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:  # it has just ended
-        return ""
-
-
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "nfbmr.cli.main", "serve", *words]
-
-
-def environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "NFBMR"))}
-    return {**kept, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true", **more}
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Served]]:
-    """Starts servers, waits until they answer, and ends them with all their processes."""
-    running: list[Served] = []
-
-    def begin(*words: str, **more: str) -> Served:
-        folder = tmp_path_factory.mktemp("served")
-        log = folder / "log"
-        with log.open("w") as errors:
-            process = subprocess.Popen(
-                command("--json", "--port", "0", *words),
-                cwd=folder,
-                env=environment(**more),
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        served = Served(process, "", log)
-        running.append(served)
-        reader = threading.Timer(PATIENCE, process.kill)
-        reader.start()
-        lines = list(itertools.takewhile(lambda line: line.rstrip() != "}", process.stdout))
-        reader.cancel()
-        assert lines, log.read_text()
-        served.address = json.loads("".join([*lines, "}"]))["address"]
-        return served
-
-    yield begin
-    for served in running:
-        family = psutil.Process(served.process.pid).children(recursive=True) if alive(served) else []
-        served.process.terminate()
-        try:
-            served.process.wait(90)
-        except subprocess.TimeoutExpired:
-            served.process.kill()
-            served.process.wait()
-        served.process.stdout.close()
-        for process in psutil.wait_procs(family, 20)[1]:
-            process.kill()
-
-
-def alive(served: Served) -> bool:
-    return served.process.poll() is None
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +47,9 @@ def move(address: str, number: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def champion(start: Callable[..., Served], shelf: str) -> Served:
+def champion(served: Callable[..., Served], shelf: str) -> Served:
     words = ("parts@champion", "--replicas", "2", "--queue", "12", "--max-body", "4MB", "--watch", "0.5")
-    return start(*words, MLFLOW_TRACKING_URI=shelf)
+    return served(*words, MLFLOW_TRACKING_URI=shelf)
 
 
 @pytest.fixture(scope="module")
@@ -423,19 +317,19 @@ def test_what_listens_comes_back_when_it_dies(champion: Served, images: list[byt
 
 
 def test_with_a_token_only_who_has_it_may_ask(
-    start: Callable[..., Served], runs: Any, images: list[bytes]
+    served: Callable[..., Served], runs: Any, images: list[bytes]
 ) -> None:
-    served = start(str(runs.first), "--host", "0.0.0.0", NFBMR_SERVE_TOKEN=TOKEN)
-    assert served.ask("GET", "/ready").json()["token"] is True
+    running = served(str(runs.first), "--host", "0.0.0.0", NFBMR_SERVE_TOKEN=TOKEN)
+    assert running.ask("GET", "/ready").json()["token"] is True
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}):
-        refused = served.score(images[0], headers=headers)
+        refused = running.score(images[0], headers=headers)
         assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
-    answer = served.score(images[0], headers={"Authorization": f"Bearer {TOKEN}"})
+    answer = running.score(images[0], headers={"Authorization": f"Bearer {TOKEN}"})
     assert answer.status_code == 200
     assert answer.headers["x-nfbmr-model"] == runs.first.name
-    assert TOKEN not in served.log.read_text()
-    served.process.send_signal(signal.SIGINT)
-    assert served.process.wait(90) == 0
+    assert TOKEN not in running.log.read_text()
+    running.process.send_signal(signal.SIGINT)
+    assert running.process.wait(90) == 0
 
 
 @pytest.mark.timeout(120)

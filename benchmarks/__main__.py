@@ -11,7 +11,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("extraction", "training", "reuse", "inference", "overhead", "sharing", "scale", "workers", "coreset")
+NAMES = (
+    "extraction",
+    "training",
+    "reuse",
+    "inference",
+    "overhead",
+    "sharing",
+    "scale",
+    "workers",
+    "coreset",
+    "serving",
+)
 RESULTS = Path(__file__).parent / "results"
 
 

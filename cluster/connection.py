@@ -256,7 +256,7 @@ def _import_ray() -> Any:
         import ray.job_config
     except ImportError as error:
         raise MissingPackageError(
-            "Ray is not installed", fix='pip install "ray[default,tune,train]", or use --local'
+            "Ray is not installed", fix='pip install "ray[default,serve,tune,train]", or use --local'
         ) from error
     return ray
 

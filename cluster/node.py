@@ -104,7 +104,9 @@ def hold(spec: NodeSpec) -> None:
             max_worker_port=0,
             memory=spec.memory,
             object_store_memory=spec.object_store,
-            temp_dir=str(Path(spec.home) / "ray"),
+            # Its own: in a shared one a node that comes later unpacks a running job's files anew, and takes
+            # them from under it.
+            temp_dir=str(Path(spec.home) / (f"ray-{spec.number}" if spec.number else "ray")),
             **settings,
         ),
         head=spec.address is None,

@@ -15,6 +15,7 @@ from mlflow_server.drift import Drift
 from mlflow_server.finding import MARKS, Finding
 from mlflow_server.gate_settings import GateSettings
 from mlflow_server.gates import Case, judge
+from mlflow_server.named import Named
 from mlflow_server.promotion import Move, promote, rollback, standing
 from mlflow_server.registry import CHAMPION, Registry, Version
 from mlflow_server.side_by_side import SideBySide, side_by_side
@@ -125,7 +126,7 @@ def comparison(
     """Two models side by side.
 
     Args:
-        first: ``NAME/VERSION``, ``NAME@ALIAS``, or the folder of a finished run.
+        first: ``NAME/VERSION``, ``NAME@ALIAS``, ``NAME`` for its champion, or the folder of a finished run.
         second: Likewise.
         uri: The tracking server; else as everywhere.
         data: As for :func:`promotion`.
@@ -143,21 +144,8 @@ def _contender(text: str, uri: str | None, folder: Path) -> Contender:
 
         pack(Path(text), folder, backbone="referenced")
         return Contender(text, folder)
-    name, at, alias = text.partition("@")
     registry = Registry(Destination.resolve(uri))
-    if at:
-        version = registry.at(name, alias)
-        if version is None:
-            raise RegistryError("no version has this alias", where=text, fix=f"nfbmr models show {name}")
-    else:
-        name, slash, number = text.partition("/")
-        if not slash:
-            raise RegistryError(
-                "neither a version nor the folder of a finished run",
-                where=text,
-                fix="write NAME/3, NAME@champion, or a folder that nfbmr train has made",
-            )
-        version = registry.version(name, number)
+    version = Named.of(text).version(registry)
     contender = Contender.of(registry, version, folder)
     return Contender(str(version), contender.folder)
 

@@ -6,7 +6,7 @@ Everything goes through an ``MlflowClient`` of one destination; no global addres
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MODEL_ID = "nfbmr.model_id"
 HISTORY_RUN = "nfbmr.history_run"
 CHAMPION = "champion"
+ATTEMPTS = 3
+"""At a row that others may be making at the same moment."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
 _RESERVED = re.compile(r"latest|v\d+", re.IGNORECASE)
@@ -206,17 +208,19 @@ class Registry:
     def set_alias(self, name: str, alias: str, number: str) -> None:
         """Point an alias to a version, in one step on the server."""
         with self.asking():
-            self.client.set_registered_model_alias(name, alias, number)
+            _although_others_do(lambda: self.client.set_registered_model_alias(name, alias, number))
 
     def tag_model(self, name: str, key: str, value: str) -> None:
         """Label a registered model."""
         with self.asking():
-            self.client.set_registered_model_tag(name, key, value)
+            _although_others_do(lambda: self.client.set_registered_model_tag(name, key, value))
 
     def tag_version(self, version: Version, key: str, value: str) -> None:
         """Label a version."""
         with self.asking():
-            self.client.set_model_version_tag(version.name, version.number, key, value)
+            _although_others_do(
+                lambda: self.client.set_model_version_tag(version.name, version.number, key, value)
+            )
 
     def download(self, version: Version, folder: Path) -> Path:
         """Fetch a version's files, as whoever loads it would.
@@ -285,6 +289,23 @@ def check_alias(alias: str) -> None:
             where=alias,
             fix="use letters, digits, dashes and underscores; latest, v1, v2, ... are MLflow's own",
         )
+
+
+def _although_others_do(write: Callable[[], object]) -> None:
+    """Write what somebody else may be writing for the first time as well.
+
+    MLflow looks whether a row is there, and then makes it; the second of two who do so at once gets the
+    database's complaint. Written once more, it is a row that is there.
+    """
+    from mlflow.exceptions import MlflowException
+
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            write()
+            return
+        except MlflowException as error:
+            if attempt == ATTEMPTS or "unique constraint" not in str(error).lower():
+                raise
 
 
 def _registered(model: RegisteredModel) -> Registered:

@@ -1,8 +1,9 @@
-"""Where a store may be: a folder, or an address such as ``s3://bucket/prefix``."""
+"""Where a store may be: a folder, or an address such as ``s3://bucket/prefix``; and who is this machine."""
 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import os
 import re
 from pathlib import Path, PosixPath
@@ -88,3 +89,16 @@ def folder_here(store: Path) -> Path:
 def endpoint() -> str | None:
     """The address of the object store's server, where it is not Amazon's own."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or a name is this machine's own.
+
+    Example:
+        >>> is_loopback("localhost"), is_loopback("127.0.0.2"), is_loopback("::1"), is_loopback("0.0.0.0")
+        (True, True, True, False)
+    """
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

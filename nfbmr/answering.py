@@ -25,6 +25,21 @@ LONGEST_HEATMAP = 1024
 
 
 @dataclass(frozen=True)
+class Question:
+    """An image, and what is asked about it.
+
+    Attributes:
+        item: As :func:`~nfbmr.data.incoming.source_of` takes it.
+        threshold: Instead of the model's.
+        heatmap: Whether to draw a heat map.
+    """
+
+    item: Any
+    threshold: float | None = None
+    heatmap: bool = False
+
+
+@dataclass(frozen=True)
 class Answering:
     """A model that answers about images in whatever form they come.
 
@@ -70,9 +85,21 @@ class Answering:
             ConfigError: The threshold is not a finite number.
         """
         limit = self.predictor.limit(threshold)
-        sources = [self._source(index, item, paths) for index, item in enumerate(items)]
+        return self.answers([Question(item, limit, heatmaps) for item in items], paths=paths)
+
+    def answers(self, questions: Sequence[Question], *, paths: bool = True) -> list[dict[str, Any]]:
+        """One row a question, in order; questions may differ in more than their images.
+
+        Raises:
+            ConfigError: A threshold is not a finite number.
+        """
+        limits = [self.predictor.limit(question.threshold) for question in questions]
+        sources = [self._source(index, question.item, paths) for index, question in enumerate(questions)]
         scored = self.predictor.score(sources)
-        return [self._row(source, one, limit, heatmaps) for source, one in zip(sources, scored, strict=True)]
+        return [
+            self._row(source, one, limit, question.heatmap)
+            for question, source, one, limit in zip(questions, sources, scored, limits, strict=True)
+        ]
 
     def _source(self, index: int, item: Any, paths: bool) -> Source | ImageError:
         try:

@@ -6,6 +6,7 @@
     ├── ConfigError                 an unknown key, a value out of range
     ├── DataError                   a folder or an image that cannot be used
     │   └── ImageError              one image; the others are still worked on
+    │       └── ImageSizeError      one that would take too much memory; it was not decoded
     ├── BackboneError               a network or a tap that does not exist
     │   └── WeightsError            weights that cannot be had or do not fit
     ├── StoreError                  the feature store
@@ -17,6 +18,7 @@
     ├── RegistryError               a registered model that does not exist, or cannot be asked for
     │   ├── GateError               a model that a gate keeps from being promoted
     │   └── OvertakenError          somebody else promoted a model meanwhile
+    ├── ServingError                a model that cannot be served as it was asked for
     └── MissingPackageError         an optional package that is not installed
     Pruned                          a trial that a sweep ends early, because others do better
     Interrupted                     Ctrl-C or SIGTERM after a checkpoint; the command line exits with 130
@@ -63,6 +65,10 @@ class ImageError(DataError):
     """One image that cannot be read; the rest of a batch goes on."""
 
 
+class ImageSizeError(ImageError):
+    """An image of so many pixels that it was not decoded."""
+
+
 class BackboneError(NfbmrError):
     """A backbone or a tap that does not exist."""
 
@@ -105,6 +111,10 @@ class GateError(RegistryError):
 
 class OvertakenError(RegistryError):
     """Somebody else moved the alias since it was looked at."""
+
+
+class ServingError(NfbmrError):
+    """A model that cannot be served as it was asked for: no port, no token, a model that does not load."""
 
 
 class MissingPackageError(NfbmrError):

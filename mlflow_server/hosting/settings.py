@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from mlflow_server.destination import VARIABLE, Destination, without_password
 from mlflow_server.hosting.errors import ServerError
-from nfbmr.addresses import ObjectPath, store_address
+from nfbmr.addresses import ObjectPath, is_loopback, store_address
 
 HOST, PORT = "127.0.0.1", 5000
 SECRET_KEY = Path(".nfbmr/server/secret_key")
@@ -231,19 +231,6 @@ class ServerSettings:
             for scheme in ("https", "http")
             for port in ("", f":{self.port}")
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address or a name is this machine's own.
-
-    Example:
-        >>> is_loopback("localhost"), is_loopback("127.0.0.2"), is_loopback("::1"), is_loopback("0.0.0.0")
-        (True, True, True, False)
-    """
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def bytes_of(text: str) -> int:

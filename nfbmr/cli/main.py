@@ -50,6 +50,7 @@ COMMANDS: dict[str, Entry] = {
     "server": Entry("nfbmr.cli.server:server", "Serve the records of runs, keep them safe, manage users."),
     "track": Entry("nfbmr.cli.track:track", "See what a tracking server has of runs, and send the rest."),
     "models": Entry("nfbmr.cli.models:models", "Register models, promote them through gates, and roll back."),
+    "serve": Entry("nfbmr.cli.serve:serve", "Serve a model over HTTP, with a page to try images on."),
     "reconcile": Entry(
         "nfbmr.cli.reconcile:reconcile", "Compare all records of a sweep or an ablation, and mend MLflow's."
     ),

@@ -106,7 +106,7 @@ def show(name: str, uri: str | None, as_json: bool) -> None:
 def compare(a: str, b: str, data: Path | None, uri: str | None, as_json: bool) -> None:
     """Compare two models, A and B, on the same images.
 
-    Each is NAME/VERSION, NAME@ALIAS or the folder of a finished run.
+    Each is NAME/VERSION, NAME@ALIAS, NAME (its champion) or the folder of a finished run.
     """
     _require_mlflow()
     from mlflow_server.deciding import comparison

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from nfbmr.errors import ImageError
+from nfbmr.errors import ImageError, ImageSizeError
 
 MAX_PIXELS = 200_000_000
 """The largest image that is decoded: 600 MB as RGB, more than any area or line-scan camera gives at once."""
@@ -190,7 +190,7 @@ def _where(source: Source) -> str | Path:
 def _check_size(width: int, height: int, limit: int, where: str | Path) -> None:
     if width * height > limit:
         most = f"{limit // 1_000_000} million" if limit >= 1_000_000 else f"{limit}"
-        raise ImageError(
+        raise ImageSizeError(
             f"absurdly large: {width} x {height} pixels, the limit is {most}",
             where=where,
             fix="crop, tile or shrink it first, or remove it",

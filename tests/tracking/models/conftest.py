@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 
 from mlflow_server.destination import Destination
 from mlflow_server.registry import Registry
+from tests.tracking.models.serving import Served, servers
 
 
 @dataclass(frozen=True)
@@ -80,3 +81,9 @@ def stock(stocked: Path, tmp_path: Path) -> str:
 def registry(stock: str) -> Registry:
     """The same, opened."""
     return Registry(Destination.resolve(stock))
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Served]]:
+    """Starts ``nfbmr serve`` with the words it is given, waits until it answers, and ends it."""
+    yield from servers(lambda: tmp_path_factory.mktemp("served"))

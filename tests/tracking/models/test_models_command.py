@@ -212,8 +212,8 @@ def test_gates_are_printed_as_a_file(
         (["rollback", "parts"], "no earlier champion"),
         (["check", "parts", "--images", "."], "no version is the champion"),
         (["check", "parts", "--version", "1", "--images", "nowhere"], "no such file or folder"),
-        (["compare", "parts", "parts/1"], "NAME/3, NAME@champion"),
-        (["compare", "parts@champion", "parts/1"], "no version has this alias"),
+        (["compare", "parts/x", "parts/1"], "NAME/3, or a folder"),
+        (["compare", "parts@champion", "parts/1"], "no version is the champion"),
         (["register", "no-such-run", "--name", "parts"], "neither the folder of a run nor"),
     ],
 )
@@ -254,3 +254,29 @@ def test_a_server_that_is_down(nfbmr: Callable[..., Any], free_port: int, runs: 
         code, answer = nfbmr(*arguments, "--uri", uri)
         assert (code, answer["error"]["type"]) == (2, "RegistryError")
         assert uri in answer["error"]["where"]
+
+
+def test_images_are_scored_with_a_model_by_name(
+    nfbmr: Callable[..., Any], runs: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = next((runs.data / "test").rglob("*.png"))
+    assert nfbmr("promote", "parts", "2", *LAX)[0] == 0
+    scores: dict[str, float] = {}
+    for model in (
+        str(runs.second),
+        "parts",
+        "parts@champion",
+        "parts/2",
+        "models:/parts@champion",
+        "parts/1",
+    ):
+        capsys.readouterr()
+        out = tmp_path / str(len(scores))
+        assert main(["predict", model, str(image), "--out", str(out), "--no-heatmaps", "--json"]) == 0
+        scores[model] = json.loads(capsys.readouterr().out)["predictions"][0]["score"]
+    assert len({scores[model] for model in list(scores)[:5]}) == 1
+    assert scores["parts/1"] != scores["parts/2"]
+    for model in ("part", "parts/7", "parts@challenger", "runs/nowhere/at-all"):
+        capsys.readouterr()
+        assert main(["predict", model, str(image), "--json"]) == 2
+        assert json.loads(capsys.readouterr().out)["error"]["fix"]

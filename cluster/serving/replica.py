@@ -1,0 +1,124 @@
+"""One copy of the model, in a process of its own: requests in, answers out, several at a time.
+
+Ray Serve starts it, starts it again when it dies, and hands it what has come in meanwhile as one batch. It
+imports what prediction needs, and nothing of tracking or of registries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray import serve
+
+from cluster.serving.messages import Job, Refusal, Reply, json_bytes
+
+if TYPE_CHECKING:
+    from nfbmr.answering import Question
+
+BATCH_WAIT = 0.002
+"""Seconds that a first request waits for others. Those that come while a batch is computed wait anyway."""
+
+log = logging.getLogger(__name__)
+
+
+class Replica:
+    """Answers requests about images.
+
+    Args:
+        folder: Of the model: its networks, its scorer, the backbone's weights if they are included.
+        device: That it computes on.
+        threads: That it computes with.
+        batch: Requests that it takes together at most.
+        max_pixels: Larger images are refused before they are decoded.
+        max_images: In one request.
+    """
+
+    def __init__(
+        self, folder: str, *, device: str, threads: int, batch: int, max_pixels: int, max_images: int
+    ) -> None:
+        import torch
+
+        from nfbmr.answering import Answering
+
+        torch.set_num_threads(threads)
+        self._answering = Answering.load(Path(folder), device=device, max_pixels=max_pixels)
+        self._max_images = max_images
+        # One thread computes, the event loop goes on collecting the next batch.
+        self._pool = ThreadPoolExecutor(1, "answers", lambda: torch.set_num_threads(threads))
+        self._together.set_max_batch_size(batch)  # type: ignore[attr-defined]
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Make the first request no slower than others."""
+        import numpy as np
+
+        self._answering.rows([np.full((64, 64), 128, dtype=np.uint8)], heatmaps=True)
+
+    async def __call__(self, job: Job) -> Reply:
+        """Answer one request, together with others."""
+        answer: Reply = await self._together(job)
+        return answer
+
+    async def ready(self) -> dict[str, Any]:
+        """What the model gives; asked once, before requests are."""
+        return {"threshold": self._answering.predictor.limit(), "columns": self._answering.columns}
+
+    @serve.batch(batch_wait_timeout_s=BATCH_WAIT)
+    async def _together(self, jobs: list[Job]) -> list[Reply]:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._replies, jobs)
+
+    def _replies(self, jobs: list[Job]) -> list[Reply]:
+        try:
+            return self._answered(jobs)
+        except Exception:
+            if len(jobs) == 1:
+                raise
+            log.exception("%d requests failed together; they are answered one by one", len(jobs))
+            return [self._alone(job) for job in jobs]
+
+    def _alone(self, job: Job) -> Reply:
+        """One request may fail; those that came with it should not."""
+        try:
+            return self._answered([job])[0]
+        except Exception as error:
+            log.exception("a request failed")
+            return Refusal(500, f"this request could not be answered ({type(error).__name__})").reply()
+
+    def _answered(self, jobs: Sequence[Job]) -> list[Reply]:
+        asked = [self._read(job) for job in jobs]
+        questions = [question for found in asked if isinstance(found, list) for question in found]
+        rows = iter(self._answering.answers(questions, paths=False))
+        return [
+            self._said(job, [next(rows) for _ in found]) if isinstance(found, list) else found.reply()
+            for job, found in zip(jobs, asked, strict=True)
+        ]
+
+    def _read(self, job: Job) -> list[Question] | Refusal:
+        """The questions of a request, or what is wrong with it."""
+        from cluster.serving.invocations import questions_of
+        from nfbmr.answering import Question
+        from nfbmr.data.images import Encoded, check_size
+        from nfbmr.errors import ImageError, ImageSizeError
+
+        try:
+            if job.kind == "invocations":
+                return questions_of(job.body, self._max_images)
+            check_size(Encoded(job.body), self._answering.max_pixels)
+            return [Question(job.body, job.threshold, job.heatmap)]
+        except Refusal as refusal:
+            return refusal
+        except ImageError as error:
+            return Refusal(413 if isinstance(error, ImageSizeError) else 422, error.what, error.fix or "")
+
+    @staticmethod
+    def _said(job: Job, rows: list[dict[str, Any]]) -> Reply:
+        if job.kind == "invocations":
+            return Reply(200, json_bytes({"predictions": rows}))
+        if rows[0]["error"] is not None:
+            return Refusal(422, rows[0]["error"], "export it again as PNG, JPEG or TIFF").reply()
+        return Reply(200, json_bytes(rows[0]))

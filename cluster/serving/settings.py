@@ -1,0 +1,72 @@
+"""How a model is served: who may reach it, how many replicas answer, and what a request may cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from nfbmr.addresses import is_loopback
+from nfbmr.errors import ServingError
+
+HOST, PORT = "127.0.0.1", 8000
+TOKEN_VARIABLE = "NFBMR_SERVE_TOKEN"
+
+
+@dataclass(frozen=True)
+class ServingSettings:
+    """A served model.
+
+    Attributes:
+        host: Address that is listened on.
+        port: Likewise; 0 takes a free one.
+        replicas: Processes that hold the model.
+        threads: Of each replica; None shares the cores among them.
+        batch: Requests that a replica takes together at most.
+        queue: Requests under way at most, those that are answered just now among them; more are turned away.
+        max_body: Bytes of the largest request.
+        max_images: Images in one request at most.
+        max_pixels: Larger images are refused before they are decoded.
+        seconds: That a request may take, its way through the queue included.
+        watch: Seconds between two looks at where an alias points.
+        device: That replicas compute on: auto, cpu, cuda.
+        token: That requests have to show; None where nobody else reaches this machine.
+
+    Raises:
+        ServingError: Others could reach it without a token.
+
+    Example:
+        >>> ServingSettings(replicas=2).memory_for_requests
+        128000000
+    """
+
+    host: str = HOST
+    port: int = PORT
+    replicas: int = 1
+    threads: int | None = None
+    batch: int = 8
+    queue: int = 128
+    max_body: int = 32_000_000
+    max_images: int = 32
+    max_pixels: int = 50_000_000
+    seconds: float = 60.0
+    watch: float = 5.0
+    device: str = "auto"
+    token: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.token is None and not is_loopback(self.host):
+            raise ServingError(
+                "others can reach this address, and without a token anybody could use the model",
+                where=f"--host {self.host}",
+                fix=f"give one: --token-file FILE, or the variable {TOKEN_VARIABLE}; or stay on this "
+                f"machine: --host {HOST}",
+            )
+
+    @property
+    def memory_for_requests(self) -> int:
+        """Bytes that the bodies of all requests under way may have together."""
+        return 4 * self.max_body
+
+    def address(self, port: int) -> str:
+        """As seen from this machine."""
+        host = HOST if self.host in ("0.0.0.0", "::", "") else self.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"

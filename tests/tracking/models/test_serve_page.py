@@ -1,0 +1,150 @@
+"""The page of ``nfbmr serve`` as people meet it, in a real Chromium."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nfbmr.paths import RunPaths, read_json
+from tests.tracking.models.serving import TOKEN
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+PATIENCE = 60.0
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--window-size=1100,1000",
+)
+
+
+class Page:
+    """A browser on the page."""
+
+    def __init__(self, driver: Any, address: str) -> None:
+        self.driver = driver
+        driver.get(address)
+
+    def find(self, selector: str) -> Any:
+        from selenium.webdriver.common.by import By
+
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def count(self, selector: str) -> int:
+        return len(self.driver.execute_script("return document.querySelectorAll(arguments[0])", selector))
+
+    def text(self, selector: str = "body") -> str:
+        return str(self.find(selector).text)
+
+    def shows(self, words: str, selector: str = "body") -> None:
+        deadline = time.monotonic() + PATIENCE
+        while words not in self.text(selector):
+            assert time.monotonic() < deadline, f"{words!r} is not shown:\n{self.text()}"
+            time.sleep(0.1)
+
+    def upload(self, *files: Path) -> None:
+        self.find("#file").send_keys("\n".join(map(str, files)))
+
+    def loaded_pictures(self, number: int) -> list[int]:
+        """Widths of the pictures in the topmost answer, once so many have been drawn."""
+        script = (
+            "return [...document.querySelector('article').querySelectorAll('img')].map(i => i.naturalWidth)"
+        )
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            widths = list(self.driver.execute_script(script))
+            if len(widths) == number and all(widths):
+                return widths
+            assert time.monotonic() < deadline, widths
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    from selenium.webdriver.chrome.service import Service
+
+    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or chromedriver is None:
+        pytest.skip("there is no Chromium (Debian: chromium and chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
+    driver.set_page_load_timeout(PATIENCE)
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture(scope="module")
+def images(runs: Any) -> tuple[Path, Path]:
+    """A good part, and one that is not."""
+    test = runs.data / "test"
+    defect = next(folder for folder in sorted(test.iterdir()) if folder.name != "good")
+    return min((test / "good").glob("*.png")), min(defect.glob("*.png"))
+
+
+def test_the_page(served: Callable[..., Any], browser: Any, runs: Any, images: Any, tmp_path: Path) -> None:
+    running = served(str(runs.first), "--host", "0.0.0.0", NFBMR_SERVE_TOKEN=TOKEN)
+    threshold = read_json(RunPaths(runs.first).model / "model.json")["scorer"]["threshold"]
+    page = Page(browser, running.address)
+    page.shows(runs.first.name)
+    page.shows(f"rejects above {threshold:.4}"[:18])
+    page.upload(images[0])
+    page.shows("Not scored: a token is asked for here")
+    page.find("#token").send_keys(TOKEN)
+
+    # both at once, one after the other; the model's own threshold, then one that refuses everything
+    page.upload(*images)
+    page.shows("Score", "article")
+    page.shows(images[1].name, "article")
+    assert page.loaded_pictures(2) == [96, 96]
+    page.find("#threshold").send_keys("-1e9")
+    page.find("#heatmap").click()
+    page.upload(images[0])
+    page.shows("Rejected", "article")
+    page.shows("threshold -1.000e+9", "article")
+    assert page.loaded_pictures(1) == [96]
+    page.find("#threshold").clear()
+    page.find("#threshold").send_keys("1e9")
+    page.upload(images[1])
+    page.shows("Good", "article")
+
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    page.upload(tmp_path / "broken.png")
+    page.shows("Not scored: not an image", "article")
+    assert page.count("article") == 6
+
+    asked = {
+        address
+        for entry in browser.get_log("performance")
+        for address in re.findall(r'"url":"([a-z]+:[^"]*)"', entry["message"])
+        if "Network.requestWillBeSent" in entry["message"]
+    }
+    assert asked
+    assert all(address.startswith((running.address, "data:", "blob:")) for address in asked), asked
+    said = [line["message"] for line in browser.get_log("browser") if "401" not in line["message"]]
+    assert [line for line in said if "422" not in line] == []
+
+
+def test_it_has_everything_in_itself() -> None:
+    from cluster.serving.page import PAGE, POLICY
+
+    assert b"//" not in re.sub(rb"\s//[^\n]*", b"", PAGE.replace(b"</", b""))
+    assert b"default-src 'none'" in POLICY
+    assert b"unsafe" not in POLICY

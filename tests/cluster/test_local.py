@@ -18,8 +18,10 @@ import pytest
 import requests
 
 from cluster import local
+from cluster.jobs import Jobs
 from cluster.local import ClusterError, LocalCluster
 from cluster.processes import has_mark, marked
+from cluster.upload import Upload
 from nfbmr.cli.main import main
 
 
@@ -191,3 +193,38 @@ def test_a_life(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert processes_of(cluster) == []
     assert not cluster.home.exists()
     assert local.find(tmp_path / "cluster") is None
+
+
+WORK = """
+import os, ray
+ray.init(logging_level="error")
+print("waiting", flush=True)
+
+@ray.remote(num_cpus=3)
+def there():
+    return os.path.exists("work.py")
+
+here = os.path.join(os.getcwd(), "work.py")
+print("there", ray.get(there.remote()), "here", os.path.exists(here), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_node_that_comes_later_leaves_a_running_job_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cluster"
+    cluster = local.up(1, 1, folder=folder)
+    try:
+        for name, value in cluster.environment.items():
+            monkeypatch.setenv(name, value)
+        (tmp_path / "work.py").write_text(WORK)
+        jobs = Jobs()
+        command = f"{sys.executable} work.py"
+        job = jobs.submit(command, Upload({"work.py": tmp_path / "work.py"}), name="work", environment={})
+        assert eventually(lambda: "waiting" in jobs.logs(job), 120)
+        local.add(1, 3, folder=folder)
+        assert eventually(lambda: "there" in jobs.logs(job), 120)
+        assert "there True here True" in jobs.logs(job)
+    finally:
+        local.down(folder)

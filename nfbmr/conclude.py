@@ -18,14 +18,13 @@ from nfbmr.data.samples import Dataset, Sample, Split, digest_of
 from nfbmr.environment import environment
 from nfbmr.errors import ImageError
 from nfbmr.evaluation.evaluation import Scores, evaluate
-from nfbmr.evaluation.heatmaps import colour_scale
 from nfbmr.evaluation.intervals import Estimate
 from nfbmr.evaluation.report import write_report
 from nfbmr.illustrate import Drawn, HeatMaps, Scene, draw_curves, draw_heatmaps
 from nfbmr.methods.detector import Detector
 from nfbmr.paths import RunPaths, write_json
 from nfbmr.results import ScoredImages, side_counts, write_maps, write_scores
-from nfbmr.scoring.fusion import Scorer, Selection, reduction_name
+from nfbmr.scoring.fusion import Scorer, Selection, colours_of, reduction_name
 from nfbmr.training.compute import device_of, gpu_memory
 from nfbmr.wording import count
 
@@ -241,13 +240,13 @@ def _draw(
 def _fused(scorer: Scorer, test: ScoredImages, validation: ScoredImages) -> HeatMaps:
     """The anomaly maps, on one scale that good validation images begin."""
     maps_NHW = scorer.fuse(test.maps_NPHW).numpy()
-    normal_NHW = scorer.fuse(validation.good.maps_NPHW).numpy()
+    normal_NHW = scorer.fuse(validation.good.maps_NPHW)
     if not len(maps_NHW) or not len(normal_NHW):
         return HeatMaps(lambda i: maps_NHW[i], (0.0, 1.0), "")
     return HeatMaps(
         lambda i: maps_NHW[i],
-        colour_scale(normal_NHW, maps_NHW),
-        "anomaly map: 0.9 quantile of good validation parts to 0.999 quantile of the test set",
+        colours_of(normal_NHW),
+        "anomaly map: from the 0.9 quantile of good validation parts to three times as far as their highest",
     )
 
 

@@ -91,7 +91,7 @@ def draw_curves(scene: Scene, folder: Path) -> list[Drawn]:
             Drawn(
                 "Training",
                 path,
-                "The marked epoch was kept: the latest within one standard error of the best on validation.",
+                "The epoch kept: of those validation cannot tell apart, that of least held-out loss.",
             )
         )
     if scene.embeddings:

@@ -122,7 +122,7 @@ def precision_recall(
 def histogram(scores: Scores, path: Path, *, threshold: float = math.nan, caption: str = "") -> Path:
     """Scores by kind of defect, a row a kind under good against all defects, with the threshold through all.
 
-    The axis is logarithmic where the scores span more than a factor of thirty.
+    Where some scores lie far beyond most, the axis is linear about nought and logarithmic beyond.
     """
     kinds, colour = scores.kinds, colours(scores.kinds)
     rows = 1 + (len(kinds) if len(kinds) > 1 else 0)
@@ -130,7 +130,8 @@ def histogram(scores: Scores, path: Path, *, threshold: float = math.nan, captio
     axes_R = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=[3.2] + [1.0] * (rows - 1))[
         :, 0
     ]
-    edges = _edges(scores.score, threshold)
+    width = _linear_width(scores.score, threshold)
+    edges = _edges(scores.score, width, threshold)
     is_good = ~scores.labels
 
     top = dress(axes_R[0], title="Scores", ylabel="share of images", grid="x")
@@ -159,8 +160,12 @@ def histogram(scores: Scores, path: Path, *, threshold: float = math.nan, captio
             axes.tick_params(which="both", bottom=False, labelbottom=False)
         if not math.isnan(threshold):
             axes.axvline(threshold, color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
-    if not math.isclose(edges[1] - edges[0], edges[2] - edges[1], rel_tol=1e-6):
-        axes_R[-1].set_xscale("log")
+    if width is not None:
+        axes_R[-1].set_xscale("asinh", linear_width=width)
+        powers = [10.0**k for k in range(math.ceil(math.log10(width)), 300) if 10.0**k < abs(edges).max()]
+        axes_R[-1].set_xticks([*(-power for power in powers), 0.0, *powers], minor=False)
+        axes_R[-1].set_xticks([], minor=True)
+        axes_R[-1].set_xlim(edges[0], edges[-1])
     axes_R[-1].set_xlabel("image score (higher is more anomalous)", fontsize=9, color=INK)
     return save(figure, path)
 
@@ -314,15 +319,30 @@ def _cumulative(ties: Ties, weights_RN: Floats) -> tuple[Floats, Floats]:
     return good_RK, np.cumsum(ties.defective(weights_RN)[:, ::-1], axis=1)
 
 
-def _edges(score_N: Floats, threshold: float) -> Floats:
-    """Edges of the bars: even, or even in the logarithm where scores span more than a factor of thirty."""
+def _linear_width(score_N: Floats, threshold: float) -> float | None:
+    """How far from nought the axis of scores is linear; None where all of it is.
+
+    A flow can score a defect ten thousand times as high as a good image.
+    """
+    values = score_N if math.isnan(threshold) else np.append(score_N, threshold)
+    if len(values) < 2:
+        return None
+    low, middle, high = np.quantile(np.abs(values - np.median(values)), (0.25, 0.5, 1.0))
+    typical = float(middle or low)
+    if not 0 < 60 * typical < high:
+        return None
+    return max(2.0 * typical, 0.0 if math.isnan(threshold) else abs(threshold))
+
+
+def _edges(score_N: Floats, width: float | None, threshold: float) -> Floats:
+    """Edges of fifty bars, all as wide as each other on the axis."""
     if not len(score_N):
         return np.linspace(0.0, 1.0, 51)
     low, high = float(score_N.min()), float(score_N.max())
     if not math.isnan(threshold):
         low, high = min(low, threshold), max(high, threshold)
-    if low > 0 and high / low > 30:
-        return np.geomspace(low, high, 51)
+    if width is not None:
+        return width * np.sinh(np.linspace(math.asinh(low / width), math.asinh(high / width), 51))
     margin = (high - low) * 0.01 or abs(high) * 0.01 or 1.0
     return np.linspace(low - margin, high + margin, 51)
 

@@ -77,25 +77,6 @@ def telling(scores: Scores, threshold: float, count: int) -> dict[str, list[int]
     return {"best": best, "worst": worst, "borderline": rest[:count]}
 
 
-def colour_scale(
-    normal_NHW: NDArray[np.float32], test_NHW: NDArray[np.float32], quantile: float = 0.9
-) -> tuple[float, float]:
-    """One scale for a run's heat maps: from what is common on normal parts to the highest of the test set.
-
-    Args:
-        normal_NHW: Maps of good validation images.
-        test_NHW: Maps of the images to be drawn from.
-        quantile: Of the normal positions; what lies below is not coloured.
-
-    Returns:
-        The lowest and the highest value that are coloured. The highest is the 0.999 quantile of the test
-        positions, so that a single one does not leave all others dark.
-    """
-    low = float(np.quantile(normal_NHW, quantile))
-    high = float(np.quantile(test_NHW, 0.999))
-    return low, high if high > low else low + max(abs(low) * 1e-3, 1e-6)
-
-
 def overlay(
     pixels: NDArray[np.uint8], map_HW: NDArray[np.float32], vmin: float, vmax: float
 ) -> NDArray[np.uint8]:

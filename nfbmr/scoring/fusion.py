@@ -50,8 +50,7 @@ class Scorer:
         topk: Share of the positions that ``topk`` averages.
         smooth: Sigma of the Gaussian smoothing, in feature positions.
         threshold: Scores above it are rejected; NaN until it is chosen.
-        colours: Map values where a heat map's colours begin and end: what nine tenths of good positions stay
-            below, and what synthetic defects reach.
+        colours: Map values where a heat map's colours begin and end, see :func:`colours_of`.
     """
 
     parts: tuple[str, ...]
@@ -192,7 +191,6 @@ def select_scorer(
     near = highest - auroc_error(highest, len(good_NPHW), len(defective_MPHW))
     best_auroc, best = max((o for o in options if o[0] >= near), key=lambda option: _evidence(option[1]))
     good_NHW, defective_MHW = best.fuse(good_NPHW), best.fuse(defective_MPHW)
-    low, high = float(np.quantile(good_NHW.numpy(), 0.9)), float(np.quantile(defective_MHW.numpy(), 0.999))
     good_N, defective_M = best.score(good_NPHW, good_NHW), best.score(defective_MPHW, defective_MHW)
     center_PHW, scale_PHW = normal_statistics(good.maps_NPHW, normalise)
     chosen = replace(
@@ -200,7 +198,7 @@ def select_scorer(
         center_PHW=center_PHW,
         scale_PHW=scale_PHW,
         threshold=threshold_at(good_N, false_reject_rate),
-        colours=(low, max(high, low + 1e-6)),
+        colours=colours_of(good_NHW),
     )
     rows = tuple(
         {"weights": list(s.weights), "reduction": reduction_name(s), "auroc": value} for value, s in options
@@ -341,3 +339,19 @@ def _check_weights(weights: tuple[float, ...], parts: Sequence[str]) -> None:
             where=where,
             fix="weigh it 0; scoring.reduction=image takes it for the score",
         )
+
+
+def colours_of(good_NHW: Tensor) -> tuple[float, float]:
+    """Where a heat map's colours begin and end, from the maps of good images alone.
+
+    They begin at what nine positions of ten stay below, and end three times as far away as the highest in a
+    thousand: a flow can put a defect ten thousand times as far, and one such image would leave all others
+    without a colour.
+
+    Example:
+        >>> colours_of(torch.linspace(0, 1, 1001).view(1, 7, 143))
+        (0.9, 1.197)
+    """
+    common, highest = np.quantile(good_NHW.numpy(), (0.9, 0.999)).tolist() if good_NHW.numel() else (0.0, 1.0)
+    reach = max(3.0 * (highest - common), 1e-3 * abs(common), 1e-6)
+    return round(common, 6), round(common + reach, 6)

@@ -61,15 +61,6 @@ def test_best_and_worst_are_the_ends_of_each_class():
     assert heatmaps.telling(scores, float("nan"), 2)["borderline"] == []
 
 
-def test_the_colour_scale_always_has_a_width():
-    same = np.ones((2, 3, 3), dtype=np.float32)
-    low, high = heatmaps.colour_scale(same, same)
-    assert high > low
-    rng = np.random.default_rng(0)
-    low, high = heatmaps.colour_scale(rng.random((4, 9, 9)), 5 + rng.random((4, 9, 9)))
-    assert 0.8 < low < 1 < 5 < high <= 6
-
-
 def grid(shown, path, **options):
     heatmaps.heatmap_grid(shown, path, title="Best", vmin=0.0, vmax=1.0, **options)
     with Image.open(path) as image:

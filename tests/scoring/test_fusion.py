@@ -16,6 +16,7 @@ from nfbmr.scoring.fusion import (
     FOLDS,
     Scorer,
     UnitMaps,
+    colours_of,
     cross_normalised,
     normal_statistics,
     reduced,
@@ -264,3 +265,11 @@ def test_a_unit_is_judged_by_other_units_only():
     same_fold = [0, FOLDS, 2 * FOLDS]
     torch.testing.assert_close(after[same_fold[1:]], before[same_fold[1:]])
     assert not torch.allclose(after[1], before[1])
+
+
+def test_colours_are_the_good_images_own_and_always_have_a_width() -> None:
+    low, high = colours_of(torch.rand(4, 9, 9, generator=torch.Generator().manual_seed(0)))
+    assert 0.8 < low < 1 < high < 1.5
+    for same in (torch.ones(2, 3, 3), torch.zeros(2, 3, 3), -1e6 * torch.ones(1, 2, 2), torch.zeros(0, 2, 2)):
+        low, high = colours_of(same)
+        assert high > low

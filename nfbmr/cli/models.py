@@ -34,7 +34,7 @@ GATES_FILE = click.option(
 )
 GATE = click.option(
     "--gate",
-    "assignments",
+    "limits",
     multiple=True,
     metavar="NAME=VALUE",
     help="Set one gate, such as latency=200 or latency=off. Repeatable.",
@@ -132,7 +132,7 @@ def promote(
     version: str,
     alias: str,
     file: Path | None,
-    assignments: tuple[str, ...],
+    limits: tuple[str, ...],
     data: Path | None,
     force: bool,
     reason: str,
@@ -148,7 +148,7 @@ def promote(
     from mlflow_server.deciding import promotion
     from mlflow_server.gate_settings import gate_settings
 
-    settings = gate_settings(file, assignments)
+    settings = gate_settings(file, limits)
     _check_reason(force, reason)
     move = promotion(
         name,
@@ -228,11 +228,11 @@ def check(
 @GATES_FILE
 @GATE
 @json_option
-def gates(file: Path | None, assignments: tuple[str, ...], as_json: bool) -> None:
+def gates(file: Path | None, limits: tuple[str, ...], as_json: bool) -> None:
     """Print the gates of a promotion and their limits, as a file that --gates takes."""
     from mlflow_server.gate_settings import as_yaml, gate_settings
 
-    settings = gate_settings(file, assignments)
+    settings = gate_settings(file, limits)
     emit(settings.model_dump(mode="json"), as_json=as_json, text=as_yaml(settings))
 
 

@@ -130,6 +130,8 @@ def _words(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         words = f"a list{length}, each {_words(arguments[0])}"
     elif kind in (int, float):
         words = ("a whole number" if kind is int else "a number") + _bounds(metadata)
+    elif kind is dict:
+        words = f"names, each with {_words(arguments[1])}"
     else:
         words = _PLAIN.get(kind, "a value")
     return words

@@ -215,7 +215,7 @@ def flat(config: Config) -> dict[str, str | int | float | bool | None]:
         >>> flat(Config())["flow.kernels"], flat(Config())["train.mapping.epochs"]
         ('[3, 3, 3, 5]', 10)
     """
-    return {k: yaml_text.inline(v) if isinstance(v, list) else v for k, v in _plain(config).items()}
+    return {k: yaml_text.inline(v) if isinstance(v, list | dict) else v for k, v in _plain(config).items()}
 
 
 def dump_yaml(config: Config, origins: Mapping[str, str] | None = None) -> str:

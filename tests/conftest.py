@@ -48,6 +48,7 @@ def small(textures: Path) -> Callable[..., Any]:
             "output": str(root / "runs"),
             "store": str(root / "store"),
             "features.size": 64,
+            "features.scales": [1.0],
             "features.taps": ["blocks.2"],
             "flow.blocks": 2,
             "flow.hidden": 8,

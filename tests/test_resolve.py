@@ -65,7 +65,7 @@ def test_a_later_layer_wins_key_by_key(tmp_path: Path) -> None:
     assert resolved.origins["flow.clamp"] == f"{file}:3"
     assert resolved.origins["flow.hidden"] == "paper"
     assert resolved.origins["seed"] == "--seed"
-    assert resolved.origins["flow.kernels"] == "default"
+    assert resolved.origins["flow.padding"] == "default"
 
 
 def test_the_order_of_configurations_is_the_order_given(tmp_path: Path) -> None:
@@ -265,7 +265,9 @@ def test_a_configuration_survives_its_file_and_its_flat_form(chosen: dict[str, A
     document = yaml_text.parse(dump_yaml(config, dict.fromkeys(keys(), "somewhere\nelse"))).value
     assert resolve([Layer("file", document)]).config == config
     again = [f"{key}={yaml_text.inline(value)}" for key, value in flat(config).items() if value is not None]
-    listed = {key for key, value in flat(config).items() if isinstance(value, str) and value.startswith("[")}
+    listed = {
+        key for key, value in flat(config).items() if isinstance(value, str) and value[:1] in ("[", "{")
+    }
     assert set_(*[a for a in again if a.partition("=")[0] not in listed]).config.flow == config.flow
     assert set_(f"features.taps={flat(config)['features.taps']}").config.features.taps == config.features.taps
 

@@ -247,7 +247,7 @@ MIXED = Lattice(
         Row("a", {"mapping.residual_blocks": 1}),
         Row("b", {"mapping.residual_blocks": 3}),
         Row("c", {"method": "nf"}),
-        Row("d", {"flow.blocks": 6}),
+        Row("d", {"flow.blocks": 8}),
     ),
 )
 

@@ -222,7 +222,7 @@ def test_by_default_every_method_is_a_row_in_its_own_configuration():
 def test_named_configurations_can_be_compared_with_methods():
     _, published = comparison_lattice(["padim", "padim-published"]).rows
     assert published.settings["method"] == "padim"
-    assert published.settings["features.backbone"] == "resnet18"
+    assert published.settings["features.backbone"] == "resnet18.tv_in1k"
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,15 @@ def test_record_is_completed_where_the_run_was_killed_after_its_result(task):
     do(task, lambda on_epoch, stop: {})
     paths = RunPaths(task.folder)
     assert read_record(paths.journal).status == "failed"
-    summary = {"metrics": {"validation": {"image_auroc": {"value": 0.75}}}, "timings": {}}
+    summary = {
+        "method": "nf",
+        "dataset": {"name": "parts"},
+        "split": "random",
+        "seed": 0,
+        "metrics": {"validation": {"image_auroc": {"value": 0.75}}},
+        "timings": {},
+        "config": {"evaluation": {"confidence": 0.95}},
+    }
     paths.model.mkdir()
     write_json(paths.fitted, summary)
     outcome = run_task(task, report=never, stop=StopRequest())

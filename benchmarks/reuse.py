@@ -46,7 +46,7 @@ def measure(*, images: int, epochs: tuple[int, int], size: int = 384) -> dict[st
         root = Path(folder)
         few = {"flow.hidden": 64, "flow.kernels": [3]}
         config = configuration(root, images=images, epochs=epochs, size=size, settings=few)
-        usual = usual_way(config)
+        usual = sum(usual_way(config).values())
         first = seconds_of(config)
         other = config.model_copy(
             update={"mapping": config.mapping.model_copy(update={"residual_blocks": 1})}
@@ -95,20 +95,23 @@ def seconds_of(config: Config) -> float:
     return time.perf_counter() - started
 
 
-def usual_way(config: Config) -> float:
-    """Seconds of both stages with the backbone in the loop, and of the validation images once."""
+def usual_way(config: Config) -> dict[str, float]:
+    """Seconds of each stage with the backbone in the loop, and of the validation images once."""
     _, split = read_data(config)
     validation = validation_of(config, split)
     watched = len(validation.good) + len(validation.defective)
     reader = FeatureReader(config.features, torch.device("cpu"), "bf16")
     pictures = [reader.prepared(picture_of(sample)) for sample in split.train]
     networks = NFBMR(shapes_read(config), config)
-    started = time.perf_counter()
+    seconds = {}
     for stage in networks.stages:
+        started = time.perf_counter()
         _train(stage, networks, reader, pictures, config)
+        seconds[stage.name] = time.perf_counter() - started
+    started = time.perf_counter()
     for start in range(0, watched, 16):
         _features(networks, reader, pictures[: min(16, watched - start)])
-    return time.perf_counter() - started
+    return seconds | {"validation": time.perf_counter() - started}
 
 
 def _train(

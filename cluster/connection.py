@@ -58,9 +58,10 @@ A value that is there already stays. The memory monitor keeps Ray's own settings
 of the node's memory is in use.
 """
 
-PASSED_ON = ("MLFLOW_", "HF_HUB_OFFLINE")
+PASSED_ON = ("MLFLOW_", "AWS_", "HF_HUB_OFFLINE")
 """Environment variables, by their beginnings, that trials and workers take from the driver: a cluster that is
-joined has an environment of its own."""
+joined has an environment of its own. They travel inside Ray's messages and are listed nowhere. What differs
+from machine to machine, such as ``NFBMR_CACHE``, stays a node's own."""
 
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """With "0" Ray binds every port to 127.0.0.1 and keeps that address; its name tells why it was made.

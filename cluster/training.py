@@ -11,8 +11,9 @@ import pickle
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ from cluster.connection import Connection, connect, passed_on
 from cluster.mailbox import open_mailbox
 from cluster.worker import TOLD, Order, own_address, peer_lost, work
 from nfbmr import run as core
+from nfbmr.config import Config, FeatureConfig
 from nfbmr.errors import ConfigError, Interrupted, NfbmrError
 from nfbmr.methods.fitting import OnEpoch
+from nfbmr.preparation import extract_all
 from nfbmr.run import Run
-from nfbmr.tracking import Tracker
-from nfbmr.training.compute import usable_cores
+from nfbmr.tracking import NoTracker, Tracker
+from nfbmr.training.compute import limit_threads, usable_cores
 from nfbmr.training.stopping import StopRequest
-from nfbmr.training.workers import PATIENCE
+from nfbmr.training.workers import PATIENCE, Workers
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +86,84 @@ def carry_out(
             # A cluster of our own has nothing else to do.
             cpus_per_worker = max(1, usable_cores() // workers) if cluster.started else 1
         resources = {"CPU": cpus_per_worker} | ({"GPU": gpus_per_worker} if gpus_per_worker else {})
-        return _Driver(run, tracking, stop, on_epoch).drive(cluster, workers, resources, test)
+        driver = _Driver(run, tracking, stop, on_epoch, again=f"nfbmr train --resume {run.paths.root}")
+        return driver.drive(cluster, workers, resources, partial(core.carry_out, test=test))
+
+
+def extract(
+    config: Config,
+    wanted: Sequence[FeatureConfig],
+    stop: StopRequest,
+    *,
+    workers: int,
+    folder: Path,
+    again: str,
+    gpus_per_worker: float = 0.0,
+) -> list[float]:
+    """Extract with several workers, a processor each: they write their shards side by side.
+
+    Args:
+        config: Names images and store, which every worker has to see.
+        wanted: Feature configurations, one after another.
+        stop: Asks the workers to stop; what is extracted is stored.
+        workers: How many processes.
+        folder: For what Ray Train writes; on a path that every node sees, and removed afterwards.
+        again: How people go on after a stop.
+        gpus_per_worker: A share of one.
+
+    Returns:
+        Seconds that each of `wanted` took.
+
+    Raises:
+        NfbmrError: As in one process: what some worker met.
+        Interrupted: A stop was asked for.
+    """
+    run = core.new_run(config, run_id="extraction", folder=folder)
+    resources = {"CPU": 1.0} | ({"GPU": gpus_per_worker} if gpus_per_worker else {})
+    try:
+        with connect(cpus=workers) as cluster:
+            driver = _Driver(run, _untracked, stop, None, again=again)
+            summary = driver.drive(cluster, workers, resources, partial(_extract, tuple(wanted)))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    seconds: list[float] = summary["seconds"]
+    return seconds
+
+
+def spare_workers(gpus_per_worker: float = 0.0) -> int:
+    """Workers that the cluster has room for just now, where it has several machines; else 1.
+
+    On one machine a process with all threads does as well, and is there already.
+    """
+    import ray
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    if len({node["NodeManagerAddress"] for node in nodes if node["Alive"]}) < 2:
+        return 1
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    room = free.get("CPU", 0.0)
+    if gpus_per_worker:
+        room = min(room, free.get("GPU", 0.0) // gpus_per_worker)
+    return max(1, int(room))
+
+
+def _extract(
+    wanted: Sequence[FeatureConfig],
+    run: Run,
+    tracking: Callable[[Run], Tracker],
+    stop: StopRequest,
+    *,
+    on_epoch: OnEpoch | None,
+    workers: Workers,
+) -> dict[str, Any]:
+    """What each of several workers does to extract."""
+    limit_threads()
+    with workers.together():
+        return {"seconds": extract_all(run.config, wanted, stop, workers)}
+
+
+def _untracked(run: Run) -> Tracker:
+    return NoTracker()
 
 
 class _Driver:
@@ -95,15 +175,22 @@ class _Driver:
         tracking: Callable[[Run], Tracker],
         stop: StopRequest,
         on_epoch: OnEpoch | None,
+        *,
+        again: str,
     ) -> None:
         self.run, self.tracking, self.stop, self.on_epoch = run, tracking, stop, on_epoch
+        self.again = again
         self.mailbox = open_mailbox()
         self._begun = self._asked = False
         self._own_error: BaseException | None = None
         self._result: Any = None
 
     def drive(
-        self, cluster: Connection, workers: int, resources: Mapping[str, float], test: bool
+        self,
+        cluster: Connection,
+        workers: int,
+        resources: Mapping[str, float],
+        do: Callable[..., dict[str, Any]],
     ) -> dict[str, Any]:
         """From the first worker to the summary."""
         import ray.cloudpickle
@@ -111,7 +198,7 @@ class _Driver:
         order = Order(
             self.run,
             self.tracking,
-            test,
+            do,
             asks=self.on_epoch is not None,
             folder=Path.cwd(),
             level=logging.getLogger(TOLD[0]).getEffectiveLevel(),
@@ -158,7 +245,7 @@ class _Driver:
                 raise Interrupted(
                     "stopped before the workers had begun",
                     where=self.run.paths.root,
-                    fix=f"go on with: nfbmr train --resume {self.run.paths.root}",
+                    fix=f"go on with: {self.again}",
                 )
             if not self._begun and time.monotonic() - told > 60:
                 told = time.monotonic()
@@ -204,7 +291,7 @@ class _Driver:
                 f"the workers died {RETRIES + 1} times, the last time with: {_last_words(self._result)}",
                 where=self.run.paths.root,
                 fix="was memory short? Fewer workers on a node, or smaller batches, need less; go on with: "
-                f"nfbmr train --resume {self.run.paths.root}",
+                f"{self.again}",
             ) from self._result
         if "error" in self._result:
             raise pickle.loads(self._result["error"])  # noqa: S301 -- our own worker's bytes

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nfbmr import run as core
 from nfbmr.errors import ConfigError, NfbmrError
 from nfbmr.run import Run
 from nfbmr.tracking import Tracker
@@ -33,7 +32,7 @@ class Order:
     Attributes:
         run: Which.
         tracking: Makes the run's tracker, in rank 0.
-        test: Whether the test set is scored.
+        do: What every worker calls, with run, tracker, stop request, ``on_epoch`` and ``workers``.
         asks: Whether the driver wants to hear of each epoch.
         folder: The driver's working directory: relative paths mean here what they mean there.
         level: The driver's level of logging.
@@ -42,7 +41,7 @@ class Order:
 
     run: Run
     tracking: Callable[[Run], Tracker]
-    test: bool
+    do: Callable[..., dict[str, Any]]
     asks: bool
     folder: Path
     level: int
@@ -78,11 +77,10 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
     try:
         with workers.together():
             _check_visible(order.run, workers)
-        summary = core.carry_out(
+        summary = order.do(
             order.run,
             order.tracking,
             stop,
-            test=order.test,
             on_epoch=_Epochs(mailbox if order.asks and workers.rank == 0 else None),
             workers=workers,
         )

@@ -126,7 +126,7 @@ def telling(found: Mapping[str, Any]) -> str:
         )
         if entry["reason"]:
             lines.append(f"       {entry['reason']}")
-        refusing = [gate["gate"] for gate in entry["gates"] if gate["passed"] is False]
+        refusing = [_with_numbers(gate) for gate in entry["gates"] if gate["passed"] is False]
         off = [gate["gate"] for gate in entry["gates"] if gate["passed"] is None]
         if refusing:
             lines.append(f"       overruled: {', '.join(refusing)}")
@@ -172,6 +172,17 @@ def drifting(version: Version, found: Drift) -> str:
 
 def _verdict(finding: Finding) -> str:
     return f"  {MARKS[finding.passed]:<8} {finding.gate:<14} {finding.sentence}"
+
+
+def _with_numbers(gate: Mapping[str, Any]) -> str:
+    """A gate of the history, with what was measured and its limit where they were kept."""
+    measured, limit = (
+        f"{value:.4g}" if isinstance(value, float) else value
+        for value in (gate.get("measured"), gate.get("limit"))
+    )
+    if measured is None:
+        return str(gate["gate"])
+    return f"{gate['gate']} ({measured}" + ("" if limit is None else f", limit {limit}") + ")"
 
 
 def _number(text: str | None) -> float | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from nfbmr.data.pictures import Picture, ViewOp, picture_of
 from nfbmr.data.samples import Dataset, Sample, Split
 from nfbmr.errors import DataError, ImageError
 from nfbmr.features.extraction import Extraction, extract, unusable
-from nfbmr.features.store import FeatureStore
+from nfbmr.features.store import FeatureStore, open_store
 from nfbmr.features.table import Features, ViewedFeatures
 from nfbmr.methods.fitting import TrainingData
 from nfbmr.methods.table import networks_of
@@ -84,6 +86,25 @@ def training_data(
         config.features.model_copy(update={"compute": extraction.compute}),
         extraction.weights_digest,
     )
+
+
+def extract_all(
+    config: Config, wanted: Sequence[FeatureConfig], stop: StopRequest, workers: Workers = ALONE
+) -> list[float]:
+    """Extract what may be learned from, for several feature configurations; seconds of each.
+
+    Raises:
+        ImageError: As :func:`training_data`.
+        Interrupted: A stop was asked for; what is extracted is stored.
+    """
+    store = open_store(config.store)
+    _, split = workers.from_first(lambda: read_data(config))
+    seconds = []
+    for features in wanted:
+        began = time.monotonic()
+        training_data(config.model_copy(update={"features": features}), split, store, stop, workers)
+        seconds.append(time.monotonic() - began)
+    return seconds
 
 
 def training_views(picture: Picture, config: FeatureConfig) -> tuple[Picture, ...]:

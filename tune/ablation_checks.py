@@ -110,9 +110,9 @@ def _check_data(config: Config) -> None:
 
 
 def _check_backbone(config: Config) -> None:
-    from nfbmr.features.backbone import load_backbone
+    from nfbmr.features.backbone import shared_backbone
 
-    load_backbone(config.features).shapes(config.features.size)
+    shared_backbone(config.features).shapes(config.features.size)
 
 
 def as_error(problems: Sequence[str], lattice: Lattice) -> ConfigError:

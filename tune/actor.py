@@ -50,6 +50,10 @@ class Place:
             os.chdir(self.folder)
 
 
+AHEAD = 1
+"""Validated epochs that a trial may be ahead of its verdicts."""
+
+
 class TrialActor(ray.tune.Trainable):
     """Does a task, an epoch a step, and then takes over the next one.
 
@@ -106,25 +110,29 @@ def actor_at(place: Place, resources: Mapping[str, float]) -> type[TrialActor]:
 
 
 class _Work:
-    """A task in a thread. Where an epoch was validated, the thread waits for the verdict."""
+    """A task in a thread, which runs one validated epoch ahead of its verdicts and no further.
+
+    A verdict takes some ten milliseconds on its way through Ray Tune, and a short epoch is about as long: the
+    next one is trained meanwhile. At the end of the last one all verdicts are waited for.
+    """
 
     def __init__(self, task: Task, place: Place) -> None:
         self._task = task
         self._place = place
         self._news: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._verdict = threading.Semaphore(0)
-        self._asked = False
+        self._verdicts = threading.Semaphore(AHEAD)
+        self._asked = 0
         self._pruned = False
         threading.Thread(target=self._run, name=f"trial {task.key}", daemon=True).start()
 
     def news(self) -> dict[str, Any]:
         """What happened since the last call, one thing at least."""
-        if self._asked:
-            self._verdict.release()
+        if self._asked:  # whoever calls has seen what was told before
+            self._verdicts.release(self._asked)
         news = [self._news.get()]
         while not self._news.empty():
             news.append(self._news.get())
-        self._asked = _wants_verdict(news[-1])
+        self._asked = sum(map(_wants_verdict, news))
         ends = [item for item in news if "outcome" in item]
         told: dict[str, Any] = {"reports": [item for item in news if "outcome" not in item]}
         return told | (ends[0] if ends else {})
@@ -148,7 +156,8 @@ class _Work:
         report = {"step": step, "metrics": dict(metrics)}
         self._news.put(report)
         if _wants_verdict(report):
-            self._verdict.acquire()
+            for _ in range(1 if step < self._task.epochs else 1 + AHEAD):
+                self._verdicts.acquire()
         return self._pruned
 
 

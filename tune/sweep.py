@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nfbmr.data.samples import Split
+from nfbmr.config import FeatureConfig
 from nfbmr.errors import ConfigError, Interrupted, NfbmrError
-from nfbmr.features.store import open_store
 from nfbmr.paths import RunPaths, read_json, write_json
-from nfbmr.preparation import read_data, training_data
+from nfbmr.preparation import extract_all, read_data
 from nfbmr.tracking import Status
 from nfbmr.training.stopping import StopRequest
 from tune.driver import only_driver
@@ -73,7 +72,7 @@ def carry_out(plan: SweepPlan, paths: SweepPaths, *, address: str | None = None)
             f"{len(plan.start)} points to start with, and {plan.trials} trials", where="--start"
         )
     with StopRequest() as stop, only_driver(paths), on_cluster(plan.resources, plan.config, address):
-        _, split = read_data(plan.config)  # refused before the name is taken
+        read_data(plan.config)  # refused before the name is taken
         plan.write(paths.plan)
         paths.stop.unlink(missing_ok=True)  # of an earlier driver
         parent = ParentRecord(paths, plan.config)
@@ -82,7 +81,7 @@ def carry_out(plan: SweepPlan, paths: SweepPaths, *, address: str | None = None)
         summary: dict[str, Any] = {}
         try:
             with stop_when(lambda: stop.requested or paths.stop.exists()) as asked:
-                passes = extract_everything(plan, split, asked)
+                passes = extract_everything(plan, paths, asked)
             study = Study(paths, plan, lookahead=plan.resources.concurrent or 2)
             study.remember_passes(passes)
             borrow(study)
@@ -109,12 +108,14 @@ def carry_out(plan: SweepPlan, paths: SweepPaths, *, address: str | None = None)
 # -- features
 
 
-def extract_everything(plan: SweepPlan, split: Split, stop: StopRequest) -> dict[str, float]:
+def extract_everything(plan: SweepPlan, paths: SweepPaths, stop: StopRequest) -> dict[str, float]:
     """Extract what any trial may ask for; taps of one backbone and preprocessing in a single pass.
+
+    A cluster of several machines does it together; one machine does it in this process.
 
     Args:
         plan: What is asked.
-        split: Of the data set.
+        paths: Of the sweep.
         stop: Asks to stop.
 
     Returns:
@@ -124,16 +125,33 @@ def extract_everything(plan: SweepPlan, split: Split, stop: StopRequest) -> dict
         NfbmrError: Images, backbone, taps or weights that cannot be used: before the first trial.
         Interrupted: A stop was asked for; what is extracted is stored.
     """
-    config = plan.config
-    wanted = plan.space.feature_configs(config)
+    wanted = plan.space.feature_configs(plan.config)
     taps = sum(len(features.taps) for features in wanted)
     log.info("features: %d taps in %d passes, before the first trial", taps, len(wanted))
-    seconds = {}
-    for features in wanted:
-        began = time.monotonic()
-        training_data(config.model_copy(update={"features": features}), split, open_store(config.store), stop)
-        seconds[pass_key(features)] = time.monotonic() - began
-    return seconds
+    seconds = _extracted(plan, paths, wanted, stop)
+    return {pass_key(features): took for features, took in zip(wanted, seconds, strict=True)}
+
+
+def _extracted(
+    plan: SweepPlan, paths: SweepPaths, wanted: Sequence[FeatureConfig], stop: StopRequest
+) -> list[float]:
+    if plan.resources.backend == "ray":
+        from cluster.training import extract, spare_workers
+
+        gpus = 1.0 if execution_of(plan.resources).gpus else 0.0
+        workers = spare_workers(gpus)
+        if workers > 1:
+            log.info("features: %d workers extract them", workers)
+            return extract(
+                plan.config,
+                wanted,
+                stop,
+                workers=workers,
+                folder=paths.root / "extraction",
+                again=f"nfbmr sweep --resume {_how_to_name(plan, paths)}",
+                gpus_per_worker=gpus,
+            )
+    return extract_all(plan.config, wanted, stop)
 
 
 # -- the search

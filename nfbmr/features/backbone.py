@@ -13,7 +13,8 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ from nfbmr.features.weights import Weights, new_model, resolve_weights
 from nfbmr.fields import suggestion
 
 log = logging.getLogger(__name__)
+
+_KEPT = 2
+"""Networks that a process keeps: a method reads two at most."""
 
 _CONTAINERS = re.compile(r"blocks|stages|layers|features|layer\d+|s\d+|stage\d+|trunk")
 
@@ -55,6 +59,7 @@ class Backbone(nn.Module):
         self.std: tuple[float, ...] = tuple(float(v) for v in normal["std"])
         self.weights = weights
         self._channels_last_output = _gives_channels_last(model)
+        self._shapes_by_size: dict[int, dict[str, Shape]] = {}
         self.net, self.folded, self.traced = cut(model, self.taps)
         self.net.eval().requires_grad_(False)
         for parameter in self.net.parameters():
@@ -81,8 +86,15 @@ class Backbone(nn.Module):
         Raises:
             BackboneError: The backbone cannot work at this size.
         """
-        ghosts = {name: tensor.to("meta") for name, tensor in _tensors(self)}
-        return _shapes(self.name, self.taps, size, lambda x: torch.func.functional_call(self, ghosts, (x,)))
+        if size not in self._shapes_by_size:
+            ghosts = {name: tensor.to("meta") for name, tensor in _tensors(self)}
+
+            def run(x_13SS: Tensor) -> tuple[Tensor, ...]:
+                maps: tuple[Tensor, ...] = torch.func.functional_call(self, ghosts, (x_13SS,))
+                return maps
+
+            self._shapes_by_size[size] = _shapes(self.name, self.taps, size, run)
+        return dict(self._shapes_by_size[size])
 
 
 @cache
@@ -152,11 +164,31 @@ def load_backbone(config: FeatureConfig) -> Backbone:
         >>> net.taps, net.shapes(64)
         (('blocks.2.0',), {'blocks.2.0': (32, 8, 8)})
     """
-    model = new_model(config.backbone)
-    resolve_taps(model, config.taps, config.backbone)  # before weights are fetched for nothing
-    weights = resolve_weights(config.backbone, config.weights, model=model)
-    model.load_state_dict(dict(weights.state_dict), strict=False)
-    return Backbone(model, config.backbone, config.taps, weights)
+    return _loaded(config.backbone, config.weights, config.taps)
+
+
+def shared_backbone(config: FeatureConfig) -> Backbone:
+    """:func:`load_backbone`, once for all who ask in this process; not to be changed.
+
+    A run asks for the same network at each size, and so does the next trial. A file of weights that has been
+    written anew is read anew.
+    """
+    file = Path(config.weights)
+    written = file.stat().st_mtime_ns if file.is_file() else None
+    return _kept(config.backbone, config.weights, config.taps, written)
+
+
+@lru_cache(maxsize=_KEPT)
+def _kept(backbone: str, weights: str, taps: Taps, written: int | None) -> Backbone:
+    return _loaded(backbone, weights, taps)
+
+
+def _loaded(backbone: str, weights: str, taps: Taps) -> Backbone:
+    model = new_model(backbone)
+    resolve_taps(model, taps, backbone)  # before weights are fetched for nothing
+    found = resolve_weights(backbone, weights, model=model)
+    model.load_state_dict(dict(found.state_dict), strict=False)
+    return Backbone(model, backbone, taps, found)
 
 
 def resolve_taps(model: nn.Module, taps: Sequence[int | str], name: str) -> tuple[str, ...]:

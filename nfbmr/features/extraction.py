@@ -29,7 +29,7 @@ from tqdm import tqdm
 from nfbmr.config import FeatureConfig
 from nfbmr.data.pictures import Picture, prepare
 from nfbmr.errors import ImageError, Interrupted
-from nfbmr.features.backbone import Backbone, load_backbone
+from nfbmr.features.backbone import Backbone, shared_backbone
 from nfbmr.features.engine import Compute, Engine, choose_compute
 from nfbmr.features.passes import passes_of
 from nfbmr.features.store import FeatureStore, Space, SpaceSpec, Writer
@@ -212,7 +212,7 @@ def _fill_pass(
     Returns:
         For each tap its space, what that is, and (C, H, W); keys that went through; errors by key.
     """
-    backbone = load_backbone(config)
+    backbone = shared_backbone(config)
     shapes = stored_shapes(backbone.shapes(config.size), config)
     pictures = tuple(distinct.values())
     compute = workers.from_first(lambda: _compute(backbone, config, store, pictures, device))

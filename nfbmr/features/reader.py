@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nfbmr.config import FeatureConfig
 from nfbmr.data.pictures import Picture, prepare
-from nfbmr.features.backbone import load_backbone
+from nfbmr.features.backbone import shared_backbone
 from nfbmr.features.engine import Compute, Engine
 from nfbmr.features.extraction import as_stored, joined_digest
 from nfbmr.features.passes import passes_of
@@ -38,7 +38,7 @@ class FeatureReader:
         self._passes = passes_of(config)
         arithmetic = compute if config.compute == "auto" else config.compute
         self._engines = tuple(
-            Engine(load_backbone(one), compute=arithmetic, size=one.size, device=str(device))
+            Engine(shared_backbone(one), compute=arithmetic, size=one.size, device=str(device))
             for one in self._passes
         )
         self.weights_digest = joined_digest(engine.backbone.weights_digest for engine in self._engines)

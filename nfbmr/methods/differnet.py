@@ -27,7 +27,7 @@ from torchvision.transforms.functional import gaussian_blur, rotate
 from nfbmr.config import Config
 from nfbmr.data.pictures import Picture, prepare
 from nfbmr.errors import BackboneError
-from nfbmr.features.backbone import load_backbone
+from nfbmr.features.backbone import shared_backbone
 from nfbmr.features.passes import passes_of
 from nfbmr.features.table import Shape
 from nfbmr.flows.coupling import AffineCoupling
@@ -72,7 +72,7 @@ class DifferNet(Networks):
             ImageError: The file cannot be read.
         """
         passes = passes_of(self.config.features)
-        backbone, largest = load_backbone(passes[0]), passes[0].size
+        backbone, largest = shared_backbone(passes[0]), passes[0].size
         total_SS = torch.zeros(largest, largest)
         for k in range(TURNS):
             angle = 360.0 * k / TURNS

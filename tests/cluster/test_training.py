@@ -324,3 +324,24 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(run, tmp_path):
     assert read_record(made.paths.journal).status == "killed"
     (flow,) = (made.config.store / "flows").glob("*/checkpoints/last.json")
     assert json.loads(flow.read_text())["meta"]["state"]["epoch"] >= 3
+
+
+@pytest.mark.slow
+def test_workers_extract_side_by_side_and_leave_nothing_to_do(ray_cluster, config, tmp_path):
+    from cluster.training import extract, spare_workers
+    from nfbmr.data.pictures import picture_of
+    from nfbmr.features import extraction
+    from nfbmr.features.store import open_store
+    from nfbmr.preparation import read_data
+
+    made = config(store=tmp_path / "store")
+    wanted = [made.features, made.features.model_copy(update={"size": 96})]
+    folder = tmp_path / "extraction"
+    seconds = extract(made, wanted, StopRequest(), workers=2, folder=folder, again="the same")
+    assert len(seconds) == 2
+    assert not folder.exists()
+    _, split = read_data(made)
+    pictures = [picture_of(sample) for sample in (*split.train, *split.validation)]
+    for features in wanted:
+        assert extraction.extract(pictures, features, open_store(made.store)).computed == 0
+    assert spare_workers() == 1, "on one machine a process with all threads does as well"

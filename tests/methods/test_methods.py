@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from nfbmr.features.table import Features, TensorTable, ViewedFeatures
 from nfbmr.methods.detector import Detector, build, shapes_read
 from nfbmr.methods.fitting import maps_of
 from nfbmr.methods.table import METHODS, trained_sections
-from nfbmr.run import Run, new_run, open_run
+from nfbmr.run import Run, carry_out, journal_only, new_run, open_run
 from nfbmr.scoring.fusion import IMAGE
 from nfbmr.training.stopping import StopRequest
 from tests.methods.settings import TINY
@@ -88,6 +89,28 @@ def test_the_same_command_gives_the_same_numbers(finished: dict[str, Any], tmp_p
     assert again["metrics"] == finished["metrics"]
 
 
+def test_no_test_image_is_read_before_every_choice_is_made(
+    finished: dict[str, Any], textures: Path, tmp_path: Path
+) -> None:
+    """With test images that nobody can read, a method makes the same choices and the same model."""
+    data = tmp_path / "data"
+    shutil.copytree(textures, data)
+    for image in data.glob("*/test/*/*.png"):
+        image.write_bytes(b"not an image")
+    seeing = Config.model_validate(finished["config"])
+    blind = seeing.model_copy(
+        update={"data": seeing.data.model_copy(update={"path": data}), "store": tmp_path / "store"}
+    )
+    run = new_run(blind, folder=tmp_path / "run")
+    summary = carry_out(run, journal_only, StopRequest(), test=False)
+    for choice in ("threshold", "selection", "epochs"):
+        assert summary[choice] == finished[choice]
+    weights = {file.name: file.read_bytes() for file in run.paths.model.glob("*.safetensors")}
+    assert weights
+    for name, content in weights.items():
+        assert (Path(finished["run_dir"]) / "model" / name).read_bytes() == content
+
+
 def test_prediction_gives_the_scores_of_the_evaluation(finished: dict[str, Any]) -> None:
     import pyarrow.parquet as pq
 
@@ -138,8 +161,6 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(
 
 
 def carry_on(run: Run, stop: StopRequest) -> dict[str, Any]:
-    from nfbmr.run import carry_out, journal_only
-
     return carry_out(run, journal_only, stop)
 
 

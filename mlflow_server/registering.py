@@ -17,7 +17,7 @@ from mlflow_server.remote import RUN_ID
 from mlflow_server.sync import destination_of, sync
 from nfbmr import journal
 from nfbmr.errors import RegistryError
-from nfbmr.paths import RunPaths
+from nfbmr.paths import RunPaths, read_json
 from nfbmr.records import read_record
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def register(
     """Make a run's model a version of a registered model.
 
     Args:
-        run: The run's folder; or its name, or MLflow's name for it, where it is on the server already.
+        run: The run's folder, or a sweep's, of which the best trial is meant; or the run's name, or MLflow's
+            name for it, where it is on the server already.
         name: Of the registered model, made where it is missing.
         uri: The tracking server; by default the one the run was recorded for, else as everywhere.
         backbone: Whether the backbone's weights are in the model; by default as the run's configuration says.
@@ -70,7 +71,7 @@ def register(
         WeightsError: The backbone's weights were asked for, and cannot be had here.
     """
     check_name(name)
-    folder = Path(run)
+    folder = _of_sweep(Path(run))
     if RunPaths(folder).config.exists():
         destination = _destination(folder, uri)
         registry = Registry(destination)
@@ -84,6 +85,15 @@ def register(
         source = registry.client.get_run(model.source_run_id or "")
     version = registry.add(name, model, _tags(source, model), description)
     return Registration(version, model.model_id not in known, registry.address)
+
+
+def _of_sweep(folder: Path) -> Path:
+    """The folder of a finished sweep's best trial; any other folder as it is."""
+    summary = RunPaths(folder).summary
+    if RunPaths(folder).config.exists() or not summary.is_file():
+        return folder
+    best = read_json(summary).get("best")
+    return folder if best is None else Path(best["run_dir"])
 
 
 def _destination(folder: Path, uri: str | None) -> Destination:

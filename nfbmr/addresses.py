@@ -74,16 +74,20 @@ def store_address(value: Path | str) -> Path:
 def folder_here(store: Path) -> Path:
     """The folder itself; for an address, the folder of this machine's cache that stands for it.
 
-    ``NFBMR_CACHE`` names the cache, else it is ``~/.cache/nfbmr``. One bucket's name may stand for two at two
-    endpoints, so the endpoint is part of the folder's name.
+    One bucket's name may stand for two at two endpoints, so the endpoint is part of the folder's name.
     """
     address = store_address(store)
     if not isinstance(address, ObjectPath):
         return address
-    cache = os.environ.get("NFBMR_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "nfbmr"
     told_apart = hashlib.sha256(f"{endpoint()} {address}".encode()).hexdigest()[:8]
     readable = re.sub(r"[^A-Za-z0-9.-]+", "-", address.key)[:60]
-    return Path(cache).expanduser() / f"{readable}-{told_apart}" / "store"
+    return cache_folder() / f"{readable}-{told_apart}" / "store"
+
+
+def cache_folder() -> Path:
+    """What this machine keeps for itself: ``NFBMR_CACHE``, else ``~/.cache/nfbmr``."""
+    cache = os.environ.get("NFBMR_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "nfbmr"
+    return Path(cache).expanduser()
 
 
 def endpoint() -> str | None:

@@ -157,7 +157,9 @@ class Predictor:
         batch = self.batch
         with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
             for start in range(0, len(images), batch):
-                prepared = list(pool.map(self._prepared, images[start : start + batch]))
+                some = images[start : start + batch]
+                each = pool.map if len(some) > 1 else map  # a thread for one image is a detour
+                prepared = list(each(self._prepared, some))
                 readable = [image for image in prepared if not isinstance(image, ImageError)]
                 scored = iter(self._scored(readable) if readable else ())
                 for image in prepared:

@@ -16,6 +16,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("NFBMR_CACHE", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "nfbmr"))
 
 MTD = Path(__file__).resolve().parents[2] / "shared" / "data" / "mtd"
 

@@ -39,7 +39,7 @@ def command_lines() -> list[str]:
     shown = "\n".join(
         block for page in PAGES for block in blocks(page.read_text(encoding="utf-8"), "console")
     )
-    lines = (line.split("  #")[0].strip() for line in shown.splitlines())
+    lines = (line.split("  #")[0].strip().removesuffix(" &") for line in shown.splitlines())
     return [line for line in lines if line.startswith(("nfbmr ", "make "))]
 
 

@@ -60,8 +60,9 @@ def models() -> None:
 def register(run: str, name: str, backbone: Any, description: str, uri: str | None, as_json: bool) -> None:
     """Make the model of a RUN a version of a registered model.
 
-    RUN is a run's folder, or the name of a run that the tracking server has. What the server lacks of the
-    run is sent first. A model that is registered already stays the version it is.
+    RUN is a run's folder, a sweep's (its best trial is meant), or the name of a run that the tracking server
+    has. What the server lacks of the run is sent first. A model that is registered already stays the version
+    it is.
     """
     _require_mlflow()
     from mlflow_server import registering

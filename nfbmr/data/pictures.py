@@ -257,8 +257,23 @@ def prepare(
     Raises:
         ImageError: The file, or a defect's donor, cannot be read.
     """
-    image = _photometric(picture.image(), photometric)
-    pixels_SSC = _resized(image, size)
+    return normalised(picture, squared(exposed(picture, photometric), size), mean=mean, std=std)
+
+
+def exposed(picture: Picture, photometric: Photometric) -> Image.Image:
+    """The first step of :func:`prepare`: the image at its full size, which no rotation has seen yet.
+
+    Raises:
+        ImageError: The file, or a defect's donor, cannot be read.
+    """
+    return _photometric(picture.image(), photometric)
+
+
+def normalised(
+    picture: Picture, pixels_SSC: Pixels, *, mean: Sequence[float], std: Sequence[float]
+) -> NDArray[np.float32]:
+    """The last step of :func:`prepare`: the resized square, turned as `picture` says; (3, S, S)."""
+    size = pixels_SSC.shape[0]
     for op in picture.ops:
         if isinstance(op, Rotate):
             pixels_SSC = op.apply(pixels_SSC)
@@ -285,8 +300,11 @@ def _affine(
     return np.tile(scale, size).astype(np.float32), np.tile(shift, size).astype(np.float32)
 
 
-def _resized(image: Image.Image, size: int) -> Pixels:
-    """Bicubic, antialiased, to (S, S, C). Torch's 8-bit kernel is two to five times as fast as Pillow's."""
+def squared(image: Image.Image, size: int) -> Pixels:
+    """The second step of :func:`prepare`: bicubic, antialiased, to (S, S, C).
+
+    Torch's 8-bit kernel is two to five times as fast as Pillow's.
+    """
     pixels_HWC = np.array(image).reshape(image.height, image.width, -1)
     if image.size == (size, size):
         return pixels_HWC

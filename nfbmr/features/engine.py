@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
+from nfbmr.addresses import cache_folder
 from nfbmr.config import FeatureConfig
 from nfbmr.errors import OutputError
 from nfbmr.features.backbone import Backbone
@@ -91,23 +92,30 @@ class Engine:
         return tuple(y[: len(x)] for y in self._compiled(full))
 
 
-def choose_compute(backbone: Backbone, config: FeatureConfig, root: Path, device: str = "cpu") -> Compute:
+def choose_compute(backbone: Backbone, config: FeatureConfig, device: str = "cpu") -> Compute:
     """fp32 or bf16, whichever is faster for this backbone, size and machine.
 
-    Measured once, and remembered in the folder `root`.
+    Measured once, and remembered in the machine's cache: the same command gives the same numbers whatever
+    store it is given, although the two are often close.
     """
-    memory = root / f"machine-{_machine(device)}.json"
+    memory = cache_folder() / f"machine-{_machine(device)}.json"
     key = f"{backbone.name} {','.join(backbone.taps)} {config.size}px"
     known = _remembered(memory)
-    if set(known.get(key) or ()) != set(_DTYPES):
-        known[key] = _seconds(backbone, config, device)
-        log.info("seconds an image, %s: %s", key, known[key])
-        try:
-            write_json(memory, known)
-        except OutputError as error:
-            log.debug("not remembered: %s", error)
-    seconds = known[key]
-    return "bf16" if seconds["bf16"] < seconds["fp32"] else "fp32"
+    if not _is_known(known, key):
+        seconds = _seconds(backbone, config, device)
+        log.info("seconds an image, %s: %s", key, seconds)
+        known = _remembered(memory)  # anew: whoever measured meanwhile was first
+        if not _is_known(known, key):
+            known[key] = seconds
+            try:
+                write_json(memory, known)
+            except OutputError as error:
+                log.debug("not remembered: %s", error)
+    return "bf16" if known[key]["bf16"] < known[key]["fp32"] else "fp32"
+
+
+def _is_known(known: dict[str, Any], key: str) -> bool:
+    return set(known.get(key) or ()) == set(_DTYPES)
 
 
 def _remembered(path: Path) -> dict[str, Any]:

@@ -288,7 +288,7 @@ def _compute(
             there[compute] = sum(len(keys) - len(store.space(spec).missing(keys)) for spec in specs)
     if any(there.values()):
         return max(there, key=lambda compute: there[compute])
-    return choose_compute(backbone, config, store.root, device)
+    return choose_compute(backbone, config, device)
 
 
 def _fill(

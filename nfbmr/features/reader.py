@@ -5,14 +5,17 @@ Values are rounded as the store rounds, so that a score is the one that the eval
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from nfbmr.config import FeatureConfig
-from nfbmr.data.pictures import Picture, prepare
-from nfbmr.features.backbone import shared_backbone
+from nfbmr.data.pictures import Picture, exposed, normalised, squared
+from nfbmr.features.backbone import Backbone, shared_backbone
 from nfbmr.features.engine import Compute, Engine
 from nfbmr.features.extraction import as_stored, joined_digest
 from nfbmr.features.passes import passes_of
@@ -51,8 +54,11 @@ class FeatureReader:
             ImageError: The file cannot be read.
         """
         views = picture.turned(self.config.test_rotations)
+        image = exposed(picture, self.config.photometric)  # decoded once for all sizes and turns
         return tuple(
-            torch.stack([self._prepared(view, engine, one) for view in views])
+            torch.stack(
+                [torch.as_tensor(x_3SS) for x_3SS in _turned(views, image, engine.backbone, one.size)]
+            )
             for engine, one in zip(self._engines, self._passes, strict=True)
         )
 
@@ -73,9 +79,11 @@ class FeatureReader:
                 tables.append(TensorTable(stored_NHWC.permute(0, 3, 1, 2)))
         return Features(tables)
 
-    def _prepared(self, view: Picture, engine: Engine, one: FeatureConfig) -> Tensor:
-        backbone = engine.backbone
-        x_3SS = prepare(
-            view, size=one.size, photometric=one.photometric, mean=backbone.mean, std=backbone.std
-        )
-        return torch.as_tensor(x_3SS)
+
+def _turned(
+    views: Sequence[Picture], image: Image.Image, backbone: Backbone, size: int
+) -> Iterator[NDArray[np.float32]]:
+    """Each view of an image that is in memory, as the backbone sees it."""
+    pixels_SSC = squared(image, size)
+    for view in views:
+        yield normalised(view, pixels_SSC, mean=backbone.mean, std=backbone.std)

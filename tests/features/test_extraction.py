@@ -126,12 +126,16 @@ def test_every_setting_that_changes_features_has_a_space_of_its_own(
 
 
 def test_auto_measures_once_and_then_takes_what_there_is(
-    store: FeatureStore, images: Callable[..., list[Picture]]
+    store: FeatureStore,
+    images: Callable[..., list[Picture]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("NFBMR_CACHE", str(tmp_path / "cache"))
     pictures = images(2)
     auto = CONFIG.model_copy(update={"compute": "auto"})
     first = extract(pictures, auto, store)
-    memory = list(store.root.glob("machine-*.json"))
+    memory = list((tmp_path / "cache").glob("machine-*.json"))
     assert len(memory) == 1
     assert set(next(iter(json.loads(memory[0].read_text()).values()))) == {"fp32", "bf16"}
     memory[0].write_text("{ damaged")

@@ -1,27 +1,25 @@
 """One copy of the model, in a process of its own: requests in, answers out, several at a time.
 
-Ray Serve starts it, starts it again when it dies, and hands it what has come in meanwhile as one batch. It
-imports what prediction needs, and nothing of tracking or of registries.
+Ray Serve starts it, starts it again when it dies, and hands it requests; those that come in while it computes
+are its next batch. (Ray Serve's own batches are closed when they are formed, not when somebody has time for
+them: under load they hold one request each.) It imports what prediction needs, and nothing of tracking or of
+registries.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ray import serve
-
 from cluster.serving.messages import Job, Refusal, Reply, json_bytes
 
 if TYPE_CHECKING:
     from nfbmr.answering import Question
-
-BATCH_WAIT = 0.002
-"""Seconds that a first request waits for others. Those that come while a batch is computed wait anyway."""
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +48,9 @@ class Replica:
         self._max_images = max_images
         # One thread computes, the event loop goes on collecting the next batch.
         self._pool = ThreadPoolExecutor(1, "answers", lambda: torch.set_num_threads(threads))
-        self._together.set_max_batch_size(batch)  # type: ignore[attr-defined]
+        self._batch = batch
+        self._waiting: deque[tuple[Job, asyncio.Future[Reply]]] = deque()
+        self._working: asyncio.Task[None] | None = None
         self._warm_up()
 
     def _warm_up(self) -> None:
@@ -61,16 +61,38 @@ class Replica:
 
     async def __call__(self, job: Job) -> Reply:
         """Answer one request, together with others."""
-        answer: Reply = await self._together(job)
-        return answer
+        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting.append((job, answer))
+        if self._working is None:
+            self._working = asyncio.create_task(self._work())
+        return await answer
 
     async def ready(self) -> dict[str, Any]:
         """What the model gives; asked once, before requests are."""
         return {"threshold": self._answering.predictor.limit(), "columns": self._answering.columns}
 
-    @serve.batch(batch_wait_timeout_s=BATCH_WAIT)
-    async def _together(self, jobs: list[Job]) -> list[Reply]:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._replies, jobs)
+    async def _work(self) -> None:
+        """Answer what waits, as many together as there are, until nothing waits."""
+        try:
+            while self._waiting:
+                count = min(self._batch, len(self._waiting))
+                await self._answer_together([self._waiting.popleft() for _ in range(count)])
+        finally:
+            self._working = None
+
+    async def _answer_together(self, asked: Sequence[tuple[Job, asyncio.Future[Reply]]]) -> None:
+        asked = [(job, answer) for job, answer in asked if not answer.done()]  # some have gone away
+        jobs = [job for job, _ in asked]
+        try:
+            replies = await asyncio.get_running_loop().run_in_executor(self._pool, self._replies, jobs)
+        except Exception as error:
+            for _, answer in asked:
+                if not answer.done():
+                    answer.set_exception(error)
+            return
+        for (_, answer), reply in zip(asked, replies, strict=True):
+            if not answer.done():
+                answer.set_result(reply)
 
     def _replies(self, jobs: list[Job]) -> list[Reply]:
         try:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, Protocol
 
 from cluster.connection import connect
@@ -30,6 +30,17 @@ from nfbmr.training.compute import usable_cores
 LOOK_EVERY = 0.5
 """Seconds between two looks at replicas and listener."""
 START_SECONDS = 60.0
+ENVIRONMENT = MappingProxyType(
+    {
+        # Ray gives way to everything else on a machine, which is right for trials; answers are waited for.
+        "RAY_worker_niceness": "0",
+        # Neither replica nor listener blocks its event loop, so that a request need not change threads.
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+        "RAY_SERVE_LOG_TO_STDERR": "0",
+    }
+)
+"""Of all processes that serve. A value that is there already stays."""
 LISTENER = "nfbmr-listener"
 REPLICAS = "model"
 
@@ -92,8 +103,8 @@ def serve(
     assert model is not None
     output = sys.stdout  # Ray's words go elsewhere while connected
     threads = settings.threads or _threads(settings.replicas)
-    # Ray gives way to everything else on a machine, which is right for trials; answers are waited for.
-    os.environ.setdefault("RAY_worker_niceness", "0")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     # Twice, since a new version starts beside the old one.
     cpus = 2 * settings.replicas * threads + 2
     answering = threading.Event()
@@ -209,8 +220,10 @@ class _Service:
             name=REPLICAS,
             num_replicas=s.replicas,
             ray_actor_options={"num_cpus": self._threads},
-            max_ongoing_requests=2 * s.batch,
-            max_queued_requests=-1,  # the listener lets in what there is room for
+            # The listener lets in what there is room for: a router that holds requests back would look for a
+            # free replica in ever longer intervals.
+            max_ongoing_requests=s.queue,
+            max_queued_requests=-1,
             max_constructor_retry_count=1,
             graceful_shutdown_wait_loop_s=0.2,
             health_check_period_s=2.0,
@@ -325,8 +338,9 @@ def _free_port(settings: ServingSettings) -> int:
 
 
 def _threads(replicas: int) -> int:
+    """Of each replica; a core is left to the listener, for which spinning threads would leave nothing."""
     given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdigit() and int(given) else max(1, usable_cores() // replicas)
+    return int(given) if given.isdigit() and int(given) else max(1, (usable_cores() - 1) // replicas)
 
 
 def _last_line(text: str) -> str:

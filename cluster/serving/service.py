@@ -38,6 +38,8 @@ ENVIRONMENT = MappingProxyType(
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
         "RAY_SERVE_LOG_TO_STDERR": "0",
+        # Bytes: an image travels inside the request to a replica, not through the object store.
+        "RAY_max_direct_call_object_size": "1000000",
     }
 )
 """Of all processes that serve. A value that is there already stays."""

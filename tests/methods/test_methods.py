@@ -103,7 +103,7 @@ def test_no_test_image_is_read_before_every_choice_is_made(
     )
     run = new_run(blind, folder=tmp_path / "run")
     summary = carry_out(run, journal_only, StopRequest(), test=False)
-    for choice in ("threshold", "selection", "epochs"):
+    for choice in ("threshold", "selection"):
         assert summary[choice] == finished[choice]
     weights = {file.name: file.read_bytes() for file in run.paths.model.glob("*.safetensors")}
     assert weights

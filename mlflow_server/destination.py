@@ -72,11 +72,16 @@ class Destination:
         return urlsplit(self.uri).scheme in ("http", "https")
 
     @property
+    def database(self) -> Path | None:
+        """The SQLite file, where it is one."""
+        return _sqlite_file(self.uri)
+
+    @property
     def artifact_location(self) -> str | None:
         """Where the artifacts of a new experiment go: beside the database; None lets the server choose."""
         if self.remote:
             return None
-        database = _sqlite_file(self.uri)
+        database = self.database
         folder = Path.cwd() if database is None else database.parent
         return (folder / "mlartifacts").as_uri()
 

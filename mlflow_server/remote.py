@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -362,7 +363,33 @@ def connect(destination: Destination) -> MlflowClient:
     settle()
     from mlflow import MlflowClient
 
+    if destination.database is not None and not destination.database.exists():
+        _make_whole(destination.database)
     return MlflowClient(tracking_uri=destination.uri)
+
+
+def _make_whole(database: Path) -> None:
+    """Make a SQLite database at once or not at all.
+
+    MLflow makes its tables in a hundred steps. A process that is killed between two of them leaves a database
+    that no later one can use.
+    """
+    from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=database.parent, prefix=f".{database.name}-") as folder:
+        made = Path(folder) / "new.db"
+        engine = create_sqlalchemy_engine(f"sqlite:///{made}")  # type: ignore[no-untyped-call]
+        try:
+            _initialize_tables(engine)  # type: ignore[no-untyped-call]
+        finally:
+            engine.dispose()
+        try:
+            os.link(made, database)
+        except FileExistsError:
+            pass  # somebody else was quicker
+        except OSError:  # a file system without links
+            made.replace(database)
 
 
 @contextmanager

@@ -1,9 +1,10 @@
-# make install   what everything else needs, in .venv; quick when nothing has changed
+# make install   this project with all extras, in .venv, from the lock; quick when nothing has changed
 # make demo      the main job, a small sweep, on the synthetic data set, in minutes
 # make test      all checks and all tests but the slow ones, which SLOW=1 make test runs as well
-# make check     the checks alone: format, lint, types, layers, the core without its neighbours
+# make check     the checks alone: format, lint, types, layers, private names, the core without its neighbours
 # make bench     benchmarks/: JSON and a table
-# make docs      write docs/configuration.md anew
+# make docs      write docs/configuration.md and docs/schemas/ anew
+# make site      the pages and a reference of the code, to be read in a browser; strict
 # make lock      pin the newest versions that pyproject.toml allows
 # make format    write the code in the house's format
 
@@ -11,7 +12,7 @@ SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test check lint types layers core bench docs lock format clean
+.PHONY: help install demo test check lint types layers core bench docs site lock format clean
 
 BIN := .venv/bin
 CORE := .venv-core
@@ -45,14 +46,15 @@ types: install
 
 layers: install
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m scripts.import_cycles
+	@$(BIN)/python -m scripts.private_names
 
 core: $(CORE)/.installed
 	@$(CORE)/bin/python scripts/core_alone.py
 
-$(CORE)/.installed: .venv/.installed scripts/core_requirements.py
+$(CORE)/.installed: .venv/.installed
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(CORE)
-	@$(BIN)/python scripts/core_requirements.py > $(CORE)/requirements.in
-	@scripts/sync.sh $(CORE) $(CORE)/requirements.in
+	@scripts/sync.sh $(CORE) pyproject.toml
 	@touch $@
 
 bench: install
@@ -60,9 +62,14 @@ bench: install
 
 docs: install
 	@$(BIN)/nfbmr config --describe > docs/configuration.md
+	@$(BIN)/python -m scripts.schemas
+
+site: install
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html; with a search field: $(BIN)/python -m http.server --directory build/site"
 
 lock: install
-	@$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --extra dev --universal --python-version 3.11 \
+	@$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --extra all --extra dev --universal --python-version 3.11 \
 		--no-header --no-annotate --no-emit-index-url --output-file requirements.lock > /dev/null
 	@! grep -nE '://|^-' requirements.lock
 

@@ -1,12 +1,14 @@
 """All benchmarks: ``python -m benchmarks [NAME ...] [--quick]``, or ``make bench``.
 
-Tables go to standard error; JSON goes to ``benchmarks/results/NAME.json``.
+Tables go to standard error; JSON goes to ``benchmarks/results/NAME.json``. Studies take hours and options of
+their own, and run only when they are named first: ``python -m benchmarks quality --help``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,13 +23,18 @@ NAMES = (
     "scale",
     "workers",
     "coreset",
+    "audit",
     "serving",
 )
+STUDIES = ("quality",)
 RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
     """Run each in a process of its own, so that none inherits another's memory or threads."""
+    if sys.argv[1:2] and sys.argv[1] in STUDIES:
+        command = [sys.executable, "-m", f"benchmarks.{sys.argv[1]}", *sys.argv[2:]]
+        os.execv(sys.executable, command)  # signals go to the study itself
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all by default")
     parser.add_argument("--quick", action="store_true", help="few images")

@@ -22,7 +22,8 @@ from torch import Tensor
 import nfbmr
 from nfbmr.data.files import images_below
 from nfbmr.data.pictures import picture_from
-from nfbmr.data.synthesize import CLASSES, synthesize
+from nfbmr.data.synthesize import synthesize
+from nfbmr.data.textures import TEXTURES
 from nfbmr.features.extraction import extract
 from nfbmr.features.store import FeatureStore
 from nfbmr.features.table import Features
@@ -68,7 +69,7 @@ def patches(images: int) -> Tensor:
     """Projected patches of so many images."""
     config = nfbmr.configure(settings={"method": "patchcore"})
     with tempfile.TemporaryDirectory(prefix="nfbmr-bench-") as folder:
-        each = -(-images // len(CLASSES))
+        each = -(-images // len(TEXTURES))
         data = synthesize(Path(folder) / "data", train=each, test_good=4, test_defective=4)
         files = sorted(file for file in images_below(data) if file.parts[-3] == "train")[:images]
         store = FeatureStore(Path(folder) / "store")

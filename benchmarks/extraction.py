@@ -27,8 +27,8 @@ from nfbmr.data.pictures import Picture, picture_of
 from nfbmr.data.samples import Sample
 from nfbmr.features.extraction import extract
 from nfbmr.features.graph import Hooked
+from nfbmr.features.models import new_model
 from nfbmr.features.store import FeatureStore
-from nfbmr.features.weights import new_model
 
 GOAL = 1.8
 SETTING = FeatureConfig(weights="auto", size=384, taps=("blocks.5",), batch=16)

@@ -27,12 +27,13 @@ import nfbmr
 from cluster.connection import connect
 from nfbmr.config import Config
 from nfbmr.data.synthesize import CLASSES, synthesize
-from nfbmr.run import carry_out, new_run
+from nfbmr.devices import usable_cores
+from nfbmr.run import execute_run, new_run
+from nfbmr.stopping import StopRequest
 from nfbmr.tracking import NoTracker
-from nfbmr.training.compute import usable_cores
-from nfbmr.training.stopping import StopRequest
-from tune.execution import Execution, execute
-from tune.tasks import Outcome, Task
+from tune.execution.execute import execute
+from tune.execution.settings import Execution
+from tune.execution.trial_spec import TrialResult, TrialSpec
 
 FEW = 60
 """Images of the trial that tells how long others are going to take."""
@@ -41,11 +42,11 @@ FEW = 60
 class Listed:
     """Hands out a list of tasks and prunes none."""
 
-    def __init__(self, tasks: list[Task]) -> None:
+    def __init__(self, tasks: list[TrialSpec]) -> None:
         self._left = list(tasks)
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[TrialResult] = []
 
-    def next(self) -> Task | None:
+    def next(self) -> TrialSpec | None:
         """The next of the list."""
         return self._left.pop(0) if self._left else None
 
@@ -53,7 +54,7 @@ class Listed:
         """Go on."""
         return False
 
-    def done(self, outcome: Outcome) -> None:
+    def done(self, outcome: TrialResult) -> None:
         """Remember it."""
         self.outcomes.append(outcome)
 
@@ -80,7 +81,7 @@ def measure(*, trials: int, seconds: float) -> dict[str, Any]:
         configs = [configuration(data, bare_store, number=10 + i) for i in range(trials)]
         alone = [bare(config, root / "bare" / str(i)) for i, config in enumerate(configs)]
         tasks = [
-            Task(
+            TrialSpec(
                 f"{i:04d}",
                 c.model_copy(update={"store": store}),
                 root / "sweep" / str(i),
@@ -143,7 +144,7 @@ def bare(config: Config, folder: Path) -> float:
     """Seconds of a trial's stages, in this process and with nobody told."""
     run = replace(new_run(config, folder=folder), run_id="bare")
     started = time.perf_counter()
-    carry_out(run, lambda _: NoTracker(), StopRequest(), test=False)
+    execute_run(run, lambda _: NoTracker(), StopRequest(), test=False)
     return time.perf_counter() - started
 
 

@@ -24,12 +24,12 @@ import nfbmr
 from nfbmr.config import Config
 from nfbmr.data.pictures import picture_of
 from nfbmr.data.synthesize import CLASSES, synthesize
+from nfbmr.devices import autocast
 from nfbmr.features.reader import FeatureReader
 from nfbmr.features.table import Tensors
 from nfbmr.methods.detector import shapes_read
 from nfbmr.methods.nf_bmr import NFBMR
-from nfbmr.preparation import read_data, validation_of
-from nfbmr.training.compute import autocast
+from nfbmr.prepare import read_data, validation_of
 from nfbmr.training.optimiser import Optimiser
 from nfbmr.training.stages import Stage
 

@@ -25,14 +25,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import psutil
 
-from cluster.connection import OBJECT_STORE_BYTES, connect, environment
+from cluster.connection import OBJECT_STORE_BYTES, connect
+from cluster.ray_environment import environment
 from nfbmr.config import Config
+from nfbmr.evaluation.summary import DatasetFacts, RunSummary, SelectionFacts
 from nfbmr.run import Run
+from nfbmr.stopping import StopRequest
 from nfbmr.tracking import Tracker
-from nfbmr.training.stopping import StopRequest
-from tune.ending import Ending
-from tune.execution import Execution
-from tune.tasks import Outcome, Task
+from tune.execution.settings import Execution
+from tune.execution.stop_condition import StopCondition
+from tune.execution.trial_spec import TrialResult, TrialSpec
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,30 @@ class Sleep:
         *,
         test: bool,
         on_epoch: Callable[[str, int, Mapping[str, float]], None] | None,
-    ) -> dict[str, Any]:
+    ) -> RunSummary:
         """Sleep, and report one epoch."""
         tracker = tracking(run)
         time.sleep(self.seconds)
         if on_epoch is not None:
             on_epoch("flow", 1, {"objective": 0.5})
         tracker.finish()
-        return {}
+        nothing = SelectionFacts(
+            on="validation", auroc=None, parts=(), weights=(), reduction="", false_reject_rate=0.05
+        )
+        return RunSummary(
+            run_id=run.run_id,
+            run_dir=str(run.paths.root),
+            method=run.config.method,
+            dataset=DatasetFacts(name="none"),
+            split="none",
+            seed=run.config.seed,
+            test_peeked=False,
+            metrics={},
+            threshold=0.0,
+            selection=nothing,
+            timings={},
+            config={},
+        )
 
 
 class Counted:
@@ -71,19 +89,19 @@ class Counted:
         self.ends: list[float] = []
         self.memory: list[int] = []
 
-    def next(self) -> Task | None:
+    def next(self) -> TrialSpec | None:
         """The next one."""
         if self._given == self._count:
             return None
         self._given += 1
         key = f"{self._given:04d}"
-        return Task(key, self._config, self._root / "trials" / key, f"s-{key}", key, "s")
+        return TrialSpec(key, self._config, self._root / "trials" / key, f"s-{key}", key, "s")
 
     def report(self, key: str, step: int, metrics: Mapping[str, float]) -> bool:
         """Go on."""
         return False
 
-    def done(self, outcome: Outcome) -> None:
+    def done(self, outcome: TrialResult) -> None:
         """Note it."""
         if outcome.state != "finished":
             raise RuntimeError(f"a trial ended as {outcome}")
@@ -127,9 +145,9 @@ def many_nodes(nodes: int, trials_a_slot: int, seconds: float) -> dict[str, Any]
 
 def sleep(planner: Counted, folder: Path, seconds: float) -> None:
     """Run the planner's trials on the cluster that is connected."""
-    from tune.ray_tune import run_on_ray
+    from tune.execution.ray_backend import run_on_ray
 
-    run_on_ray(planner, Execution(), Ending(StopRequest(), folder / "stop"), Sleep(seconds))
+    run_on_ray(planner, Execution(), StopCondition(StopRequest(), folder / "stop"), Sleep(seconds))
 
 
 @contextmanager

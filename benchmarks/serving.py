@@ -98,9 +98,9 @@ def _champion(folder: Path, size: int) -> tuple[str, bytes]:
     """A registered model with an alias; the address of its registry, and an image to ask about."""
     import nfbmr
     from mlflow_server.destination import Destination
-    from mlflow_server.promotion import promote, standing
-    from mlflow_server.registering import register
-    from mlflow_server.registry import Registry
+    from mlflow_server.registry.promotion import alias_state, promote
+    from mlflow_server.registry.registering import register
+    from mlflow_server.registry.registry import Registry
 
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     os.environ["MLFLOW_TRACKING_URI"] = uri
@@ -119,7 +119,7 @@ def _champion(folder: Path, size: int) -> tuple[str, bytes]:
     run = nfbmr.train(config)["run_dir"]
     register(str(run), "bench", uri=uri)
     registry = Registry(Destination.resolve(uri))
-    promote(standing(registry, "bench", "champion"), registry.version("bench", "1"), ())
+    promote(alias_state(registry, "bench", "champion"), registry.version("bench", "1"), ())
     image = min((folder / "work" / "synthetic").rglob("test/*/*.png"))
     return uri, image.read_bytes()
 

@@ -25,11 +25,11 @@ from benchmarks.reuse import configuration, usual_way
 from nfbmr.paths import RunPaths
 from nfbmr.records import read_record
 from nfbmr.resolve import load_config
-from tune.paths import SweepPaths
-from tune.plan import SweepPlan
-from tune.resources import Resources
-from tune.space import Space
-from tune.sweep import new_sweep
+from tune.execution.resources import Resources
+from tune.records.paths import SweepPaths
+from tune.search.plan import SweepPlan
+from tune.search.space import Space
+from tune.search.sweep import new_sweep
 
 STAGES = ("flow", "mapping")
 
@@ -48,7 +48,7 @@ def measure(*, images: int, trials: int, epochs: tuple[int, int], size: int = 25
         journals = {"tracking.kind": "folder"}
         config = configuration(root, images=images, epochs=epochs, size=size, settings=journals)
         plan = SweepPlan(
-            "shared", config, Space.load("default"), trials=trials, resources=Resources(backend="here")
+            "shared", config, Space.load("default"), trials=trials, resources=Resources(backend="local")
         )
         started = time.perf_counter()
         summary = new_sweep(plan)
@@ -68,8 +68,8 @@ def measure(*, images: int, trials: int, epochs: tuple[int, int], size: int = 25
         "trials": trials,
         "epochs": list(epochs),
         "size": size,
-        "ended": summary["trials"],
-        "hits": summary["hits"],
+        "ended": summary.trials.as_json(),
+        "hits": summary.hits.as_json(),
         "sweep_seconds": sweep,
         "without_seconds": in_full,
         "without_seconds_as_far": as_far,

@@ -24,11 +24,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nfbmr.config import FlowConfig, MappingConfig, StageConfig, TrainConfig
+from nfbmr.devices import device_of, limit_threads
 from nfbmr.features.table import TensorTable
 from nfbmr.flows.flow import Flow
 from nfbmr.mapping.bmr import BMR
 from nfbmr.training.batches import Batches
-from nfbmr.training.compute import device_of, limit_threads
 from nfbmr.training.loop import train_stage
 from nfbmr.training.stages import FlowStage, MappingStage, Stage
 

@@ -21,12 +21,13 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from cluster import training, worker
 from cluster.connection import connect
+from cluster.training import trainer as training
+from cluster.training import worker
 from nfbmr import run as core
 from nfbmr.api import configure
 from nfbmr.data.synthesize import CLASSES, synthesize
-from nfbmr.training.stopping import StopRequest
+from nfbmr.stopping import StopRequest
 
 INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 WORKERS = 2
@@ -86,9 +87,9 @@ def one_run(root: Path, seed: int, epochs: int, workers: int | None = None) -> d
     began = time.perf_counter()
     run, stop = core.new_run(config), StopRequest()
     if workers is None:
-        core.carry_out(run, core.journal_only, stop, test=False, on_epoch=on_epoch)
+        core.execute_run(run, core.journal_only, stop, test=False, on_epoch=on_epoch)
     else:
-        training.carry_out(run, core.journal_only, stop, workers=workers, test=False, on_epoch=on_epoch)
+        training.execute_run(run, core.journal_only, stop, workers=workers, test=False, on_epoch=on_epoch)
     whole = time.perf_counter() - began
     return {"epochs_s": told[-1] - told[0], "steps_s": sum(steps[1:]), "command_s": whole}
 

@@ -17,6 +17,8 @@ from nfbmr.errors import TrackingError
 VARIABLE = "MLFLOW_TRACKING_URI"
 LOCAL = "http://127.0.0.1:5000"
 """Where the command of :func:`ui_hint` serves its pages."""
+FIRST_VIEW = "nfbmr-runs"
+"""The view of :func:`mlflow_server.tracking.views.view_tags` that shows what a run came to."""
 
 
 @dataclass(frozen=True)
@@ -118,18 +120,22 @@ def ui_hint(uri: str | None = None) -> str:
     return f"{nfbmr} server --backend {shlex.quote(without_password(where))}"
 
 
-def page(address: str, experiment_id: str, mlflow_run_id: str) -> str:
-    """The page of a run, on the side of MLflow's pages that is for model training.
+def page(address: str, experiment_id: str, mlflow_run_id: str = "") -> str:
+    """The page of a run, or the table of an experiment's runs, on MLflow's side for model training.
 
-    MLflow 3.17 goes by the address alone: without the parameter it shows its pages for language models,
-    whatever the experiment's tags say.
+    MLflow 3.17 goes by the address alone: without the first parameter it shows its pages for language models,
+    and without the second one a table without metrics; see :mod:`mlflow_server.tracking.views`.
 
     Example:
         >>> page("http://localhost:5000", "1", "abc")
         'http://localhost:5000/#/experiments/1/runs/abc?workflowType=machine_learning'
+        >>> page("http://localhost:5000", "1")
+        'http://localhost:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=nfbmr-runs'
     """
-    base = address.rstrip("/")
-    return f"{base}/#/experiments/{experiment_id}/runs/{mlflow_run_id}?workflowType=machine_learning"
+    runs = f"{address.rstrip('/')}/#/experiments/{experiment_id}/runs"
+    if not mlflow_run_id:
+        return f"{runs}?workflowType=machine_learning&viewStateShareKey={FIRST_VIEW}"
+    return f"{runs}/{mlflow_run_id}?workflowType=machine_learning"
 
 
 def _sqlite_file(uri: str) -> Path | None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from nfbmr.config import Config
+from nfbmr import rescoring, run
+from nfbmr.config import Config, ScoringConfig
 from nfbmr.layers import Layer, config_layers
 from nfbmr.methods.named import NAMED
 from nfbmr.methods.table import MethodDefaults
 from nfbmr.prediction import predict
-from nfbmr.rescoring import evaluate
-from nfbmr.resolve import nested, resolve
-from nfbmr.run import train
+from nfbmr.resolve import resolve, unflatten
+from nfbmr.tracking import Tracker
 
 __all__ = ["configure", "evaluate", "predict", "train"]
 
@@ -33,6 +34,29 @@ def configure(*names_or_files: str, settings: Mapping[str, Any] | None = None) -
     """
     layers = [
         *config_layers(names_or_files, (), None, named=NAMED),
-        Layer("settings", nested(settings or {})),
+        Layer("settings", unflatten(settings or {})),
     ]
     return resolve(layers, methods=MethodDefaults()).config
+
+
+def train(
+    config: Config,
+    *,
+    resume: Path | None = None,
+    tracking: Callable[[run.Run], Tracker] = run.journal_only,
+) -> dict[str, Any]:
+    """Train and evaluate a method on a folder of images; see :func:`nfbmr.run.train`.
+
+    Returns:
+        The run's summary, as ``--json`` prints it (:class:`nfbmr.evaluation.summary.RunSummary`).
+    """
+    return run.train(config, resume=resume, tracking=tracking).as_json()
+
+
+def evaluate(folder: Path | str, scoring: ScoringConfig | None = None) -> dict[str, Any]:
+    """Evaluate a finished run again, without training; see :func:`nfbmr.rescoring.evaluate`.
+
+    Returns:
+        The summary, as ``--json`` prints it.
+    """
+    return rescoring.evaluate(folder, scoring).as_json()

@@ -20,6 +20,7 @@ import torch
 
 from nfbmr.config import FeatureConfig
 from nfbmr.data.pictures import picture_from
+from nfbmr.devices import device_of, limit_threads
 from nfbmr.environment import environment
 from nfbmr.errors import NfbmrError
 from nfbmr.features.backbone import load_backbone
@@ -29,7 +30,6 @@ from nfbmr.features.weights import resolve_weights
 from nfbmr.methods.detector import Detector
 from nfbmr.paths import RunPaths, read_json
 from nfbmr.prediction import Predictor
-from nfbmr.training.compute import device_of, limit_threads
 
 WARM = 2
 CALLS = 15
@@ -163,26 +163,6 @@ def machine_of(device: str = "auto") -> dict[str, Any]:
         "device": place.type,
         "gpu": gpu,
     }
-
-
-def training_views(summary: Mapping[str, Any]) -> int:
-    """Views that a run read to be fitted: its training images in all their views, validation, its defects.
-
-    Args:
-        summary: The run's.
-    """
-    counts, config = summary["dataset"]["counts"], summary["config"]
-    features = config["features"]
-    train = sum(counts["train"].values()) * (len(features["views"]) + features["rotations"])
-    validation = sum(counts["validation"].values()) * (1 + config["selection"]["per_image"])
-    return int(train + validation * features["test_rotations"])
-
-
-def fitting_seconds(summary: Mapping[str, Any]) -> float:
-    """Seconds that a run's stages take; one that the store had counts as it did when it was fitted."""
-    stages = summary["parameters"]
-    taken = sum(summary["timings"].get(stage, 0.0) for stage in stages)
-    return float(taken + sum(summary["saved_seconds"].values()))
 
 
 def read_cost(run: Path) -> Cost | None:

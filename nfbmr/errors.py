@@ -17,8 +17,11 @@
     ├── TrackingError               a tracker that cannot be used at all
     ├── RegistryError               a registered model that does not exist, or cannot be asked for
     │   ├── GateError               a model that a gate keeps from being promoted
-    │   └── OvertakenError          somebody else promoted a model meanwhile
+    │   └── ConflictError           somebody else promoted a model meanwhile
+    ├── ServerError                 a tracking server that cannot be had, or kept, as it was asked for
     ├── ServingError                a model that cannot be served as it was asked for
+    ├── ExportError                 a model that would leave with other scores than its own
+    ├── NothingFinishedError        a sweep of which every trial failed; the command line exits with 1
     └── MissingPackageError         an optional package that is not installed
     Pruned                          a trial that a sweep ends early, because others do better
     Interrupted                     Ctrl-C or SIGTERM after a checkpoint; the command line exits with 130
@@ -26,7 +29,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from types import MappingProxyType
+
+EXTRAS = MappingProxyType(
+    {
+        "ray": "ray",
+        "mlflow": "mlflow",
+        "sqlalchemy": "mlflow",
+        "optuna": "sweep",
+        "boto3": "server",
+        "psycopg": "server",
+        "onnx": "export",
+        "onnxruntime": "export",
+        "openvino": "export",
+    }
+)
+"""Which extra of this project brings a package that not everybody needs."""
 
 
 class NfbmrError(Exception):
@@ -109,16 +129,53 @@ class GateError(RegistryError):
     """A model does not pass a gate on its way to an alias."""
 
 
-class OvertakenError(RegistryError):
+class ConflictError(RegistryError):
     """Somebody else moved the alias since it was looked at."""
+
+
+class ServerError(NfbmrError):
+    """A tracking server that cannot be had, or kept, as it was asked for."""
 
 
 class ServingError(NfbmrError):
     """A model that cannot be served as it was asked for: no port, no token, a model that does not load."""
 
 
+class ExportError(NfbmrError):
+    """A model cannot be exported, or what was exported would give other scores than its own."""
+
+
+class NothingFinishedError(NfbmrError):
+    """No trial of a sweep finished, so there is nothing to choose."""
+
+    exit_code = 1
+
+
 class MissingPackageError(NfbmrError):
     """An optional package is not installed."""
+
+
+def missing_package(package: str) -> MissingPackageError:
+    """That a package is not installed, and what to install: an extra of this project where one brings it.
+
+    Example:
+        >>> print(missing_package("optuna"))
+        a package is not installed: optuna
+          -> pip install "nfbmr[sweep]"
+    """
+    extra = EXTRAS.get(package)
+    wanted = package if extra is None else f'"nfbmr[{extra}]"'
+    return MissingPackageError("a package is not installed", where=package, fix=f"pip install {wanted}")
+
+
+def require_package(package: str) -> None:
+    """Say at once that a package is missing, rather than in the middle of what needs it.
+
+    Raises:
+        MissingPackageError: It is not installed.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise missing_package(package)
 
 
 class Pruned(NfbmrError):

@@ -64,7 +64,7 @@ def sections(model: type[BaseModel] = Config) -> frozenset[str]:
 
     Example:
         >>> sorted(sections())[-3:]
-        ['train', 'train.flow', 'train.mapping']
+        ['train.detail', 'train.flow', 'train.mapping']
     """
     names = (key.name.split(".")[:-1] for key in fields_of(model))
     return frozenset(".".join(parts[:n]) for parts in names for n in range(1, len(parts) + 1))
@@ -130,6 +130,8 @@ def _words(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         words = f"a list{length}, each {_words(arguments[0])}"
     elif kind in (int, float):
         words = ("a whole number" if kind is int else "a number") + _bounds(metadata)
+    elif isinstance(kind, type) and issubclass(kind, BaseModel):
+        words = f"a mapping of {', '.join(kind.model_fields)}"
     elif kind is dict:
         words = f"names, each with {_words(arguments[1])}"
     else:
@@ -167,7 +169,7 @@ def nearest(word: str, known: Iterable[str], limit: int = 3) -> tuple[str, ...]:
         >>> nearest("flow.block", keys())
         ('flow.blocks',)
         >>> nearest("epochs", keys())
-        ('train.flow.epochs', 'train.mapping.epochs')
+        ('train.flow.epochs', 'train.detail.epochs', 'train.mapping.epochs')
     """
     names = {name.lower(): name for name in known}
     word = word.lower()

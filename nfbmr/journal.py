@@ -10,7 +10,6 @@ Numbers that JSON cannot say are written as the strings ``"NaN"``, ``"Infinity"`
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from nfbmr.errors import OutputError
+from nfbmr.locks import lock_open_file
 
 FILE = "journal.jsonl"
 
@@ -72,7 +72,7 @@ class Journal:
         except OSError as error:
             raise _cannot_write(self.path, error) from error
         try:
-            lock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
+            lock_open_file(self._fd, shared=not exclusive, wait=not exclusive)
         except BlockingIOError:
             os.close(self._fd)
             raise
@@ -113,24 +113,6 @@ class Journal:
                 self._fd = -1
 
 
-def lock(fd: int, how: int) -> bool:
-    """Lock an open file, where its file system has locks at all.
-
-    Returns:
-        Whether it is locked now; False on a file system without locks.
-
-    Raises:
-        BlockingIOError: Somebody else has it, and `how` says not to wait.
-    """
-    try:
-        fcntl.flock(fd, how)
-    except BlockingIOError:
-        raise
-    except OSError:
-        return False
-    return True
-
-
 def abandoned(folder: Path) -> bool:
     """Whether surely no process has this journal open for writing."""
     try:
@@ -139,7 +121,7 @@ def abandoned(folder: Path) -> bool:
     except OSError:  # not ours to write
         fd = os.open(folder / FILE, os.O_RDONLY)
     try:
-        return lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock_open_file(fd, wait=False)
     except BlockingIOError:
         return False
     finally:

@@ -22,11 +22,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys as nested dictionaries: what :func:`flatten` undoes.
 
     Example:
-        >>> nested({"flow.blocks": 8, "flow.hidden": 64, "seed": 1})
+        >>> unflatten({"flow.blocks": 8, "flow.hidden": 64, "seed": 1})
         {'flow': {'blocks': 8, 'hidden': 64}, 'seed': 1}
     """
     tree: dict[str, Any] = {}

@@ -57,6 +57,11 @@ class RunPaths:
         return self.root / "fitted.json"
 
     @property
+    def influence(self) -> Path:
+        """What each part photographed adds to the validation AUROC, by its name: tells two runs apart."""
+        return self.root / "influence.json"
+
+    @property
     def cost(self) -> Path:
         """What using the model costs, where that was measured."""
         return self.root / "cost.json"

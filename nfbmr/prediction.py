@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from nfbmr.data.files import IMAGE_SUFFIXES, images_below
-from nfbmr.data.images import Source, load_image
-from nfbmr.data.pictures import picture_from
+from nfbmr.data.decoding import decode_inputs
+from nfbmr.data.files import IMAGE_SUFFIXES
+from nfbmr.data.images import Source, decoded, load_image
+from nfbmr.data.masks import pictures_below
+from nfbmr.data.pictures import Picture, picture_from
+from nfbmr.devices import device_of
 from nfbmr.errors import CheckpointError, ConfigError, DataError, ImageError
+from nfbmr.features.extraction import pictures_at_once
 from nfbmr.features.reader import FeatureReader
 from nfbmr.features.table import Tensors, ViewedFeatures
 from nfbmr.methods.detector import Detector
 from nfbmr.methods.fitting import maps_of
-from nfbmr.paths import RunPaths, atomic
-from nfbmr.training.compute import device_of
-from nfbmr.wording import as_text, visible
+from nfbmr.paths import RunPaths
+from nfbmr.prediction_pictures import overlaid, save_picture
+from nfbmr.scoring.regions import Limit, Peak, Region, peak_of, predicted_mask, regions_of
+from nfbmr.text import count, plural, visible
 
 if TYPE_CHECKING:
     from PIL import Image
+
+log = logging.getLogger(__name__)
+
+_MASKS_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Prediction:
     """One image's score and decision, or what was wrong with it.
 
     Attributes:
-        path: The image.
+        path: The image's file; None for an image in memory. Rows stand in the order of the images.
         score: Higher is more anomalous; None where the image could not be read.
         threshold: The model's.
         rejected: Whether the part is taken for defective.
@@ -45,9 +51,16 @@ class Prediction:
         test_peeked: Whether the model's threshold was chosen on its test set.
         error: What was wrong with the image; None where it was scored.
         heatmap: The picture that was drawn, if any.
+        relative_score: The score as people read it: 1 at the threshold, 0 at a typical good part. None for
+            models before format 3.
+        regions: Where the part departs from good ones, the highest peak first; empty where it does nowhere.
+            None where the model has no threshold for positions (models before format 3, methods without a
+            map).
+        peak: The map's highest place, whether or not it belongs to a region; None likewise.
+        mask: The file of the predicted mask, if one was written.
     """
 
-    path: Path
+    path: Path | None
     score: float | None
     threshold: float
     rejected: bool | None
@@ -55,6 +68,10 @@ class Prediction:
     test_peeked: bool
     error: str | None = None
     heatmap: Path | None = None
+    relative_score: float | None = None
+    regions: tuple[Region, ...] | None = None
+    peak: Peak | None = None
+    mask: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -65,34 +82,82 @@ class Scored:
         score: Higher is more anomalous; None where the image could not be read.
         parts: Each score part's maximum over the map.
         map_HW: The anomaly map.
+        size: Height and width of the image as it is seen.
         error: What was wrong.
     """
 
     score: float | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
     map_HW: Tensor | None = None
+    size: tuple[int, int] = (0, 0)
     error: str | None = None
+
+
+class _Prepared(NamedTuple):
+    """What the networks see of an image, and its own height and width."""
+
+    tensors: Tensors
+    size: tuple[int, int]
 
 
 def images_in(paths: Sequence[Path]) -> list[Path]:
     """The given files, and the images below the given folders, sorted.
 
+    What is a mask in a folder shows no part, and is left out with a warning; a file that is given is taken
+    as it is.
+
     Raises:
         DataError: A path does not exist, or there is no image at all.
     """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(images_below(path))
-        elif path.exists():
-            found.append(path)
-        else:
-            raise DataError("no such file or folder", where=path, fix="check the path")
-    if not found:
+    images, masks = sorted_in(paths)
+    if masks:
+        shown = ", ".join(visible(repr(mask.as_posix())) for mask in masks[:_MASKS_SHOWN])
+        number, are = count(len(masks), "mask"), plural(len(masks), "is", "are")
+        log.warning("%s %s left out, such as %s; a file that is given is scored", number, are, shown)
+    if not images:
         raise DataError(
             "no images", where=", ".join(map(str, paths)), fix=f"endings: {' '.join(sorted(IMAGE_SUFFIXES))}"
         )
-    return list(dict.fromkeys(found))
+    return images
+
+
+def sorted_in(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The images that :func:`images_in` gives, and the masks that it leaves out.
+
+    Raises:
+        DataError: A path does not exist.
+    """
+    images: list[Path] = []
+    left_out: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            pictures, masks = pictures_below(path)
+            images += pictures
+            left_out += masks
+        elif path.exists():
+            images.append(path)
+        else:
+            raise DataError("no such file or folder", where=path, fix="check the path")
+    given = dict.fromkeys(images)
+    return list(given), [mask for mask in dict.fromkeys(left_out) if mask not in given]
+
+
+def sources_of(images: Any) -> list[Source | ImageError]:
+    """What :func:`predict` is given, image by image; folders are looked through as :func:`images_in` does.
+
+    Raises:
+        DataError: A path does not exist, or there is no image at all.
+        ImageError: Something is not of a type that images have.
+    """
+    found = decode_inputs(images)
+    paths = [source for source in found if isinstance(source, Path)]
+    if len(paths) == len(found):
+        return [*images_in(paths)]
+    return [
+        inside
+        for source in found
+        for inside in (images_in([source]) if isinstance(source, Path) else [source])
+    ]
 
 
 class Predictor:
@@ -112,25 +177,45 @@ class Predictor:
         features = detector.config.features
         # Nothing is left to be measured in a finished model's configuration; bf16 is for one made by hand.
         self._reader = FeatureReader(features, device_of(device), "bf16")
-        if self._reader.weights_digest != detector.weights_digest:
-            raise CheckpointError(
-                f"the model was trained on other weights of {features.backbone}",
-                where=f"features.weights = {features.weights}",
-                fix="use the weights file that it was trained with",
-            )
+        detector.check_weights(self._reader.weights_digest)
         self.detector, self.scorer, self.features = detector, detector.scorer, features
 
+    @classmethod
+    def load(cls, model: Path, device: str = "auto") -> Predictor:
+        """The model of a finished run's folder, or of its model folder.
+
+        Raises:
+            CheckpointError: It is damaged, has no threshold, or other weights.
+        """
+        folder = RunPaths(model).model if RunPaths(model).model.exists() else model
+        return cls(Detector.load(folder, device_of(device)), device)
+
     def __call__(
-        self, files: Sequence[Path], *, threshold: float | None = None
-    ) -> Iterator[tuple[Prediction, Tensor | None]]:
-        """Each file's prediction and anomaly map (H, W), in order; None for a map where it cannot be read."""
+        self, images: Sequence[Source | ImageError], *, threshold: float | None = None
+    ) -> Iterator[tuple[Prediction, Scored]]:
+        """Each image's prediction and what it was made from, in order; images as :meth:`score` takes them."""
         limit = self.limit(threshold)
         peeked = self.detector.config.selection.on == "test"
-        for file, one in zip(files, self.score(files), strict=True):
+        for image, one in zip(images, self.score(images), strict=True):
+            file = image if isinstance(image, Path) else None
             if one.score is None:
-                yield Prediction(file, None, limit, None, {}, peeked, one.error), None
-            else:
-                yield Prediction(file, one.score, limit, one.score > limit, one.parts, peeked), one.map_HW
+                yield Prediction(file, None, limit, None, {}, peeked, one.error), one
+                continue
+            rejected = one.score > limit
+            yield (
+                Prediction(
+                    file,
+                    one.score,
+                    limit,
+                    rejected,
+                    one.parts,
+                    peeked,
+                    relative_score=self.relative(one.score, limit),
+                    regions=self.regions(one),
+                    peak=self.peak(one),
+                ),
+                one,
+            )
 
     def limit(self, threshold: float | None = None) -> float:
         """The threshold that counts: the one given, else the model's.
@@ -144,9 +229,40 @@ class Predictor:
         return limit
 
     @property
+    def pixel_limit(self) -> Limit | None:
+        """What positions are compared with; None for a method without a map, and models before format 3."""
+        return self.scorer.pixel_limit if self.detector.networks.localises else None
+
+    def relative(self, score: float, threshold: float) -> float | None:
+        """A score as people read it: 1 at the threshold; None where the model cannot tell."""
+        value = self.scorer.limit.relative(score, threshold)
+        return value if math.isfinite(value) else None
+
+    def regions(self, scored: Scored) -> tuple[Region, ...] | None:
+        """Where an image departs from good ones; None where there is no threshold for positions."""
+        if self.pixel_limit is None or scored.map_HW is None:
+            return None
+        return regions_of(scored.map_HW.numpy(), scored.size, self.pixel_limit)
+
+    def peak(self, scored: Scored) -> Peak | None:
+        """The highest place of an image's map; None where there is no threshold for positions."""
+        if self.pixel_limit is None or scored.map_HW is None:
+            return None
+        return peak_of(scored.map_HW.numpy(), scored.size, self.pixel_limit)
+
+    def mask(self, scored: Scored) -> Image.Image | None:
+        """The predicted mask at the image's own size, white where it is defective; None likewise."""
+        from PIL import Image
+
+        if self.pixel_limit is None or scored.map_HW is None:
+            return None
+        threshold = self.pixel_limit.threshold
+        return Image.fromarray(predicted_mask(scored.map_HW.numpy(), scored.size, threshold))
+
+    @property
     def batch(self) -> int:
         """Images that are worked off at once; each of their views counts."""
-        return max(1, self.features.batch // self.features.test_rotations)
+        return max(1, pictures_at_once(self.features) // self.features.test_rotations)
 
     def score(self, images: Sequence[Source | ImageError]) -> Iterator[Scored]:
         """Score images wherever they are, a batch at a time, in order.
@@ -178,116 +294,97 @@ class Predictor:
         """
         networks = self.detector.networks
         if networks.localises:
-            return _overlaid(image, map_HW.numpy(), self.scorer.colours, longest)
-        return _overlaid(image, networks.localise(picture_from(image)).numpy(), (0.1, 1.0), longest)
+            return overlaid(
+                load_image(image, self.features.bits), map_HW.numpy(), self.scorer.colours, longest
+            )
+        return overlaid(
+            load_image(image, self.features.bits),
+            networks.localise(picture_from(image)).numpy(),
+            (0.1, 1.0),
+            longest,
+        )
 
-    def _scored(self, images: Sequence[Tensors]) -> Iterator[Scored]:
-        features = self.detector.networks.arranged(self._reader(images), self.features)
+    def _scored(self, images: Sequence[_Prepared]) -> Iterator[Scored]:
+        read = self._reader([image.tensors for image in images])
+        features = self.detector.networks.arranged(read, self.features)
         seen = ViewedFeatures.of(features, self.features.test_rotations)
         maps_BPHW = maps_of(self.detector, seen)
         map_BHW = self.scorer.fuse(maps_BPHW)
         scores = self.scorer.score(maps_BPHW, map_BHW).tolist()
-        for score, part_P, map_HW in zip(scores, maps_BPHW.flatten(2).amax(2).tolist(), map_BHW, strict=True):
-            yield Scored(score, dict(zip(self.scorer.parts, part_P, strict=True)), map_HW)
+        highest_BP = maps_BPHW.flatten(2).amax(2).tolist()
+        for score, part_P, map_HW, image in zip(scores, highest_BP, map_BHW, images, strict=True):
+            yield Scored(score, dict(zip(self.scorer.parts, part_P, strict=True)), map_HW, image.size)
 
-    def _prepared(self, image: Source | ImageError) -> Tensors | ImageError:
+    def _prepared(self, image: Source | ImageError) -> _Prepared | ImageError:
         if isinstance(image, ImageError):
             return image
         try:
-            return self._reader.prepared(picture_from(image))
+            held = decoded(image, self.features.bits)
+            picture = Picture(Path(held.name), "", held=held)  # nothing is looked up by its digest here
+            height, width = held.pixels.shape[:2]
+            return _Prepared(self._reader.prepared(picture), (height, width))
         except ImageError as error:
             return error
 
 
 def predict(
     model: Path | str,
-    images: Sequence[Path | str],
+    images: Any,
     *,
     threshold: float | None = None,
-    heatmaps: Path | None = None,
+    heatmaps: Path | str | None = None,
+    masks: Path | str | None = None,
     device: str = "auto",
 ) -> list[Prediction]:
     """Score images. One that cannot be read yields an error in its row; the others are scored.
 
     Args:
         model: A finished run's folder, or its model folder.
-        images: Files or folders.
+        images: Files or folders; or images in memory, as the registered model takes them: arrays (H, W) or
+            (H, W, 3) of whole numbers from 0 to 255, batches (N, H, W, 3), Pillow images, bytes or base64
+            text of files. One, or a list or an iterator of any of them.
         threshold: Instead of the model's.
         heatmaps: Folder to draw heat maps in; None for none. All share one scale.
+        masks: Folder to write predicted masks in, at the images' own sizes; None for none.
         device: As in the configuration.
 
     Returns:
-        A prediction an image, in the order of :func:`images_in`.
+        A prediction an image, in order; those of a folder in the order of :func:`images_in`.
+
+    Raises:
+        DataError: A path does not exist, or there is no image at all.
+        ImageError: Something is not of a type that images have; nothing is scored.
+        CheckpointError: The model is damaged, has no threshold, or other weights.
     """
-    model = Path(model)
-    folder = RunPaths(model).model if RunPaths(model).model.exists() else model
-    predictor = Predictor(Detector.load(folder, device_of(device)), device)
-    files = images_in([Path(image) for image in images])
+    sources = sources_of(images)
+    predictor = Predictor.load(Path(model), device)
     found = []
-    progress = tqdm(total=len(files), desc="predict", unit="image", disable=None, leave=False)
+    progress = tqdm(total=len(sources), desc="predict", unit="image", disable=None, leave=False)
     with progress:
-        for index, (prediction, map_HW) in enumerate(predictor(files, threshold=threshold)):
-            drawn = None
-            if heatmaps is not None and map_HW is not None:
-                picture = predictor.heatmap(prediction.path, map_HW)
-                drawn = _draw(heatmaps, index, prediction.path, picture)
-            found.append(replace(prediction, heatmap=drawn))
+        for index, (prediction, scored) in enumerate(predictor(sources, threshold=threshold)):
+            drawn, written = draw_prediction(predictor, sources[index], scored, index, heatmaps, masks)
+            found.append(replace(prediction, heatmap=drawn, mask=written))
             progress.update()
     return found
 
 
-def _overlaid(
-    source: Source, map_HW: NDArray[np.float32], colours: tuple[float, float], longest: int | None
-) -> Image.Image:
-    from PIL import Image
-
-    from nfbmr.evaluation.heatmaps import overlay
-
-    image = load_image(source)
-    if longest is not None:
-        image.thumbnail((longest, longest))
-    pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    return Image.fromarray(overlay(pixels, map_HW, *colours))
-
-
-def _draw(folder: Path, index: int, file: Path, drawn: Image.Image) -> Path:
-    # Numbered, since images from several folders may share a name.
-    stem = visible(file.stem)[:80]
-    path = folder / f"{index:05d}-{stem}.png"
-    with atomic(path) as temporary:
-        drawn.save(temporary, format="PNG")
-    return path
-
-
-def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
-    """Write a table; the ending chooses: .csv, .json or .parquet.
+def draw_prediction(
+    predictor: Predictor,
+    source: Source | ImageError,
+    scored: Scored,
+    index: int,
+    heatmaps: Path | str | None,
+    masks: Path | str | None,
+) -> tuple[Path | None, Path | None]:
+    """Draw an image's heat map and predicted mask into folders; their files, None where there is none.
 
     Raises:
-        DataError: The ending is none of these.
+        ImageError: The image cannot be read any more.
     """
-    rows = list(_rows(predictions))
-    with atomic(path) as temporary:
-        if path.suffix == ".csv":
-            with temporary.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
-        elif path.suffix == ".json":
-            temporary.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        elif path.suffix == ".parquet":
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-
-            pq.write_table(pa.Table.from_pylist(rows), temporary)
-        else:
-            raise DataError("no such table format", where=path, fix="end the name in .csv, .json or .parquet")
-
-
-def _rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, object]]:
-    named = dict.fromkeys(part for prediction in predictions for part in prediction.parts)
-    for prediction in predictions:
-        row = asdict(prediction)
-        parts = row.pop("parts")
-        row["path"] = as_text(prediction.path)
-        row["heatmap"] = None if prediction.heatmap is None else str(prediction.heatmap)
-        yield {**row, **{f"{part}_max": parts.get(part) for part in named}}
+    drawn = written = None
+    file = source if isinstance(source, Path) else None
+    if heatmaps is not None and scored.map_HW is not None and not isinstance(source, ImageError):
+        drawn = save_picture(Path(heatmaps), index, file, predictor.heatmap(source, scored.map_HW))
+    if masks is not None and (mask := predictor.mask(scored)) is not None:
+        written = save_picture(Path(masks), index, file, mask)
+    return drawn, written

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from nfbmr.conclude import Context, conclude
 from nfbmr.config import ScoringConfig
 from nfbmr.data.samples import digest_of
 from nfbmr.errors import ConfigError, OutputError
+from nfbmr.evaluation.summary import RunSummary
+from nfbmr.finalize import RunContext, finalize_run
 from nfbmr.methods.detector import Detector
 from nfbmr.methods.fitting import choose_scorer
 from nfbmr.paths import RunPaths, read_json
 from nfbmr.results import read_sets
 
 
-def evaluate(run: Path | str, scoring: ScoringConfig | None = None) -> dict[str, Any]:
+def evaluate(run: Path | str, scoring: ScoringConfig | None = None) -> RunSummary:
     """Fuse a run's kept score parts anew, choose the threshold on validation data, and measure.
 
     Args:
@@ -32,7 +32,7 @@ def evaluate(run: Path | str, scoring: ScoringConfig | None = None) -> dict[str,
         ConfigError: `scoring` pools errors otherwise than the run did.
     """
     paths = finished(Path(run))
-    summary = read_json(paths.summary)
+    summary = RunSummary.read(paths.summary)
     detector = Detector.load(paths.model)
     kept = detector.config.scoring.pool
     if scoring is not None and scoring.pool != kept:
@@ -45,21 +45,22 @@ def evaluate(run: Path | str, scoring: ScoringConfig | None = None) -> dict[str,
     detector = replace(detector, config=config)
     sets = {images.side: images for images in read_sets(paths.scores, paths.maps)}
     validation, test = sets["validation"], sets["test"]
-    judge = detector.networks.stages[-1]
+    judge = detector.networks
     selection = choose_scorer(config, judge, validation.good, validation.defective)
-    split = read_json(paths.split)
-    context = Context(
-        run_id=summary["run_id"],
-        dataset=summary["dataset"],
+    split = {**read_json(paths.split), "known_defects": summary.known_defects}
+    context = RunContext(
+        run_id=summary.run_id,
+        dataset=summary.dataset,
         split=split,
-        leak=summary["leak"],
+        leak=summary.leak,
+        doubt=summary.doubt,
         history=read_json(paths.history),
-        epochs=summary["selection"]["epochs"],
-        reused=summary["reused"],
-        unreadable=summary["unreadable"],
+        epochs=summary.selection.epochs,
+        reused=summary.reused,
+        unreadable=summary.unreadable,
     )
     folder = RunPaths(paths.root / "evaluations" / digest_of([config.scoring.model_dump_json()])[:8])
-    return conclude(folder, detector, selection, validation, test, context, timings=summary["timings"])
+    return finalize_run(folder, detector, selection, validation, test, context, timings=summary.timings)
 
 
 def finished(run: Path) -> RunPaths:

@@ -24,8 +24,8 @@ from nfbmr.config import Config
 from nfbmr.errors import ConfigError
 from nfbmr.fields import Key, alternatives, choices, did_you_mean, fields_of, keys, sections
 from nfbmr.layers import Layer, config_layers, file_layer, named_layer, option_layer, set_layer
-from nfbmr.nesting import nested
-from nfbmr.wording import count
+from nfbmr.nesting import unflatten
+from nfbmr.text import count
 
 __all__ = [
     "Key",
@@ -39,10 +39,11 @@ __all__ = [
     "flat",
     "load_config",
     "named_layer",
-    "nested",
     "option_layer",
     "resolve",
     "set_layer",
+    "unflatten",
+    "values_of",
 ]
 
 DEFAULT = "default"
@@ -146,7 +147,7 @@ def _validated(settings: Mapping[str, _Setting], problems: list[str]) -> Config 
         if isinstance(setting.value, bool) and bool not in alternatives(keys()[key].annotation):
             problems.append(_impossible(key, setting))  # pydantic would take true for 1
     try:
-        return Config.model_validate(nested({key: setting.value for key, setting in settings.items()}))
+        return Config.model_validate(unflatten({key: setting.value for key, setting in settings.items()}))
     except ValidationError as error:
         told = set()
         for detail in error.errors():
@@ -195,8 +196,13 @@ def _as_error(problems: Sequence[str]) -> ConfigError:
 # --------------------------------------------------------------------------------------- in and out again
 
 
-def _plain(config: Config) -> dict[str, Any]:
-    """Dotted keys to values that YAML and JSON hold."""
+def values_of(config: Config) -> dict[str, Any]:
+    """Every dotted key to its value, as YAML and JSON hold it: lists for tuples, text for paths.
+
+    Example:
+        >>> values_of(Config())["features.scales"]
+        [1.0]
+    """
     values: dict[str, Any] = {}
     for key in keys():
         value: Any = config
@@ -204,6 +210,8 @@ def _plain(config: Config) -> dict[str, Any]:
             value = getattr(value, part)
         if isinstance(value, Path):
             value = value.as_posix()
+        elif isinstance(value, BaseModel):
+            value = value.model_dump(exclude_none=True)
         values[key] = list(value) if isinstance(value, tuple) else value
     return values
 
@@ -215,7 +223,7 @@ def flat(config: Config) -> dict[str, str | int | float | bool | None]:
         >>> flat(Config())["flow.kernels"], flat(Config())["train.mapping.epochs"]
         ('[3, 3, 3, 5]', 10)
     """
-    return {k: yaml_text.inline(v) if isinstance(v, list | dict) else v for k, v in _plain(config).items()}
+    return {k: yaml_text.inline(v) if isinstance(v, list | dict) else v for k, v in values_of(config).items()}
 
 
 def dump_yaml(config: Config, origins: Mapping[str, str] | None = None) -> str:
@@ -233,7 +241,7 @@ def dump_yaml(config: Config, origins: Mapping[str, str] | None = None) -> str:
     lines: list[str] = []
     notes: list[str] = []
     open_path: list[str] = []
-    for key, value in _plain(config).items():
+    for key, value in values_of(config).items():
         *path, name = key.split(".")
         shared = 0
         while shared < min(len(path), len(open_path)) and path[shared] == open_path[shared]:

@@ -6,8 +6,9 @@ Shapes: N images, P score parts, H W the feature map.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,14 @@ from nfbmr.errors import CheckpointError, OutputError
 from nfbmr.paths import atomic
 from nfbmr.scoring.fusion import REDUCTIONS, Scorer, UnitMaps, reduced
 from nfbmr.tensors import read_tensors, write_tensors
-from nfbmr.wording import as_text
+from nfbmr.text import as_text
 
 SYNTHETIC = "synthetic"
 """Kind of defect of the defects that were pasted on good validation images."""
+
+SYNTHETIC_WORTH = 8
+"""Known defects that all synthetic ones together count for, where there are both: as many as are the fewest
+that are taken (:data:`nfbmr.config.FEWEST_KNOWN`), so that what is real never counts for less than half."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,39 @@ class ScoredImages:
 
     @property
     def defective(self) -> UnitMaps:
-        """Maps and units of the defective images."""
-        return UnitMaps(self.maps_NPHW[self.defective_N], units_of(s for s in self.samples if not s.is_good))
+        """Maps, units and weights of the defective images."""
+        return defective_maps(
+            self.maps_NPHW[self.defective_N], tuple(s for s in self.samples if not s.is_good)
+        )
+
+
+def defective_maps(maps_MPHW: Tensor, samples: Sequence[Sample]) -> UnitMaps:
+    """Maps of defective images, with the unit that each shows and what each counts for."""
+    return UnitMaps(maps_MPHW, units_of(samples), weights_of(samples))
+
+
+def weights_of(samples: Sequence[Sample]) -> tuple[float, ...] | None:
+    r"""What each defective image counts for in the AUROC that chooses; None where all count alike.
+
+    Of m synthetic and n known defects a known one counts for 1 and a synthetic one for w / m, with w =
+    :data:`SYNTHETIC_WORTH`, so that the AUROC is
+
+    .. math:: A = \frac{n A_{known} + w A_{synthetic}}{n + w}
+
+    Synthetic defects are many, so their AUROC varies little, but it need not be that of real ones; known
+    defects are of the right sort, but few. Good images keep a weight of 1.
+
+    Example:
+        >>> dent, pasted = Sample(Path("a"), "a", "dent"), Sample(Path("b"), "b", SYNTHETIC)
+        >>> weights_of([pasted, pasted, dent])
+        (4.0, 4.0, 1.0)
+        >>> weights_of([dent, dent]) is None
+        True
+    """
+    synthetic = sum(s.defect == SYNTHETIC for s in samples)
+    if not synthetic or all(s.is_good or s.defect == SYNTHETIC for s in samples):
+        return None
+    return tuple(SYNTHETIC_WORTH / synthetic if s.defect == SYNTHETIC else 1.0 for s in samples)
 
 
 def write_maps(path: Path, sets: Sequence[ScoredImages]) -> None:
@@ -89,15 +125,23 @@ def _rows(images: ScoredImages, scorer: Scorer) -> list[dict[str, Any]]:
             "name": as_text(sample.name),
             # Bytes, since Arrow's strings are UTF-8 and a file name need not be.
             "path": os.fsencode(sample.path),
-            "mask": None if sample.mask is None else os.fsencode(sample.mask),
+            "mask": os.fsencode(sample.masks[0]) if sample.masks else None,
+            "masks": [os.fsencode(mask) for mask in sample.masks],
             "defect": sample.defect,
             "group": sample.group,
             "score": score_N[i],
             "rejected": score_N[i] > scorer.threshold,
+            "relative_score": scorer.limit.relative(score_N[i]),
             **{name: values[i] for name, values in parts.items()},
         }
         for i, sample in enumerate(images.samples)
     ]
+
+
+def _masks(row: dict[str, Any]) -> tuple[Path, ...]:
+    """The masks that a row names; runs of older versions name one at most."""
+    named = row["masks"] if "masks" in row else [mask for mask in (row["mask"],) if mask is not None]
+    return tuple(Path(os.fsdecode(mask)) for mask in named)
 
 
 def read_sets(scores: Path, maps: Path) -> tuple[ScoredImages, ...]:
@@ -122,7 +166,7 @@ def read_sets(scores: Path, maps: Path) -> tuple[ScoredImages, ...]:
                 Path(os.fsdecode(row["path"])),
                 row["name"],
                 row["defect"],
-                None if row["mask"] is None else Path(os.fsdecode(row["mask"])),
+                _masks(row),
                 row["group"],
             )
             for row in rows
@@ -144,7 +188,17 @@ def _tensors(images: ScoredImages) -> Iterator[tuple[str, Tensor]]:
 
 def synthetic_sample(sample: Sample) -> Sample:
     """The sample that stands for a good image with a synthetic defect on it."""
-    return Sample(sample.path, sample.name, SYNTHETIC, None, sample.group)
+    return Sample(sample.path, sample.name, SYNTHETIC, (), sample.group)
+
+
+def known_sample(sample: Sample) -> Sample:
+    """A known defect as it stands among validation images; its kind is never taken for a synthetic one's."""
+    return replace(sample, defect=f"real {SYNTHETIC}") if sample.defect == SYNTHETIC else sample
+
+
+def kinds_of(samples: Iterable[Sample]) -> dict[str, int]:
+    """How many images show each kind, in alphabetical order."""
+    return dict(sorted(Counter(sample.defect for sample in samples).items()))
 
 
 def side_counts(samples: Sequence[Sample]) -> dict[str, int]:

@@ -10,40 +10,39 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from nfbmr.conclude import (
-    Context,
-    conclude,
+from nfbmr.config import Config
+from nfbmr.data.audit import audit_split
+from nfbmr.data.near_duplicates import draw_matches
+from nfbmr.data.samples import Dataset, Split
+from nfbmr.devices import limit_threads
+from nfbmr.environment import environment
+from nfbmr.errors import ConfigError, Interrupted, NfbmrError, Pruned
+from nfbmr.evaluation.summary import RunSummary
+from nfbmr.features.store import FeatureStore, open_store
+from nfbmr.finalize import (
+    RunContext,
     content_digest,
     content_digests,
     dataset_facts,
+    finalize_run,
     split_facts,
     summarise,
 )
-from nfbmr.config import Config
-from nfbmr.data.audit import audit_split
-from nfbmr.data.pictures import Picture, picture_of
-from nfbmr.data.samples import Dataset, Sample, Split
-from nfbmr.environment import environment
-from nfbmr.errors import ConfigError, ImageError, Interrupted, NfbmrError, Pruned
-from nfbmr.features.extraction import extract
-from nfbmr.features.store import FeatureStore, open_store
-from nfbmr.features.table import ViewedFeatures
 from nfbmr.methods.detector import Detector, build
-from nfbmr.methods.fitting import Fitting, OnEpoch, choose_scorer, embeddings_of, latents, maps_of
+from nfbmr.methods.fitting import Fitting, OnEpoch, choose_scorer, maps_of
 from nfbmr.paths import RunPaths, read_json, write_json, write_text
-from nfbmr.preparation import arranged, read_data, training_data
-from nfbmr.recording import Recorder
+from nfbmr.prepare import read_data, training_data
 from nfbmr.resolve import dump_yaml, load_config
 from nfbmr.results import ScoredImages
+from nfbmr.run_logger import RunLogger
+from nfbmr.score_samples import score_samples
 from nfbmr.scoring.fusion import Selection
+from nfbmr.stopping import StopRequest
 from nfbmr.tracking import FolderTracker, NoTracker, Status, Tracker
-from nfbmr.training.compute import limit_threads
-from nfbmr.training.stopping import StopRequest
-from nfbmr.training.workers import ALONE, Workers
+from nfbmr.workers import SINGLE_PROCESS, ProcessGroup
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +92,7 @@ def open_run(folder: Path) -> Run:
 
 def train(
     config: Config, *, resume: Path | None = None, tracking: Callable[[Run], Tracker] = journal_only
-) -> dict[str, Any]:
+) -> RunSummary:
     """Train and evaluate a method on a folder of images.
 
     Features and flows that the store holds are used again; the test set is read once, after every choice.
@@ -104,7 +103,7 @@ def train(
         tracking: Makes the run's tracker.
 
     Returns:
-        The run's summary, as ``--json`` prints it.
+        The run's summary.
 
     Raises:
         NfbmrError: What was wrong, where, and what to do; finished work is kept.
@@ -112,18 +111,18 @@ def train(
     """
     run = new_run(config) if resume is None else open_run(resume)
     with StopRequest() as stop:
-        return carry_out(run, tracking, stop)
+        return execute_run(run, tracking, stop)
 
 
-def carry_out(
+def execute_run(
     run: Run,
     tracking: Callable[[Run], Tracker],
     stop: StopRequest,
     *,
     test: bool = True,
     on_epoch: OnEpoch | None = None,
-    workers: Workers = ALONE,
-) -> dict[str, Any]:
+    workers: ProcessGroup = SINGLE_PROCESS,
+) -> RunSummary:
     """Do a run, or what is left of it.
 
     Args:
@@ -141,19 +140,19 @@ def carry_out(
         The run's summary; without `test` it has validation metrics alone.
     """
     limit_threads()
-    with workers.together():
-        summary = workers.from_first(lambda: finished(run, test))
+    with workers.propagate_errors():
+        summary = workers.broadcast(lambda: finished(run, test))
         if summary is not None:
             log.info("run %s is finished already", run.run_id)
             return summary
         return _recorded(run, tracking, stop, test, on_epoch, workers)
 
 
-def finished(run: Run, test: bool = True) -> dict[str, Any] | None:
+def finished(run: Run, test: bool = True) -> RunSummary | None:
     """The summary of a run of which nothing is left to do, else None."""
     for summary in (run.paths.summary, *(() if test else (run.paths.fitted,))):
         if summary.exists():
-            return dict(read_json(summary))
+            return RunSummary.read(summary)
     return None
 
 
@@ -163,18 +162,18 @@ def _recorded(
     stop: StopRequest,
     test: bool,
     on_epoch: OnEpoch | None,
-    workers: Workers,
-) -> dict[str, Any]:
+    workers: ProcessGroup,
+) -> RunSummary:
     """Do it, with its tracker told of the beginning, the course and the end."""
     tracker = tracking(run) if workers.rank == 0 else NoTracker()
     status: Status = "failed"
     try:
-        recorder, clock = Recorder(run.paths, run.config, tracker), Clock()
+        recorder, clock = RunLogger(run.paths, run.config, tracker), Clock()
         trained = fit(run, recorder, clock, stop, on_epoch, workers)
         summary = (
             evaluate_on_test(run, trained, clock, stop, workers)
             if test
-            else workers.from_first(lambda: fitted_summary(run, trained, clock))
+            else workers.broadcast(lambda: fitted_summary(run, trained, clock))
         )
         recorder.end(summary)
         status = "finished"
@@ -210,22 +209,22 @@ class Trained:
     split: Split
     key: str
     store: FeatureStore
-    context: Context
+    context: RunContext
 
 
 def fit(
     run: Run,
-    recorder: Recorder,
+    recorder: RunLogger,
     clock: Clock,
     stop: StopRequest,
     on_epoch: OnEpoch | None = None,
-    workers: Workers = ALONE,
+    workers: ProcessGroup = SINGLE_PROCESS,
 ) -> Trained:
     """Features, both stages, and every choice; the test set is not read."""
     config = run.config
     store = open_store(config.store)  # refused before anything is read
-    dataset, split = workers.from_first(lambda: read_data(config))
-    digest = workers.from_first(lambda: begin(run, recorder, dataset, split))
+    dataset, split = workers.broadcast(lambda: read_data(config))
+    digest = workers.broadcast(lambda: begin(run, recorder, dataset, split))
 
     def told(stage: str, epoch: int, metrics: Mapping[str, float]) -> None:
         recorder.epoch(stage, epoch, metrics)
@@ -244,15 +243,15 @@ def fit(
             fitted[stage.name] = fitting.fit(stage)
 
     with clock("selection"):
-        validation = score_validation(fitting)
-        judge = detector.networks.stages[-1]
-        selection = workers.from_first(
+        validation = score_validation(fitting, stop)
+        judge = detector.networks
+        selection = workers.broadcast(
             lambda: choose_scorer(config, judge, validation.good, validation.defective)
         )
         detector = detector.with_scorer(selection.scorer)
         if workers.rank == 0:
             detector.save(run.paths.model)
-    context = Context(
+    context = RunContext(
         run_id=run.run_id,
         dataset=dataset_facts(dataset, split, digest),
         split=split_facts(split),
@@ -264,46 +263,51 @@ def fit(
     return Trained(detector, selection, validation, split, fitting.key, store, context)
 
 
-def begin(run: Run, recorder: Recorder, dataset: Dataset, split: Split) -> str:
+def begin(run: Run, recorder: RunLogger, dataset: Dataset, split: Split) -> str:
     """Write down and record what the run sees; the digest of the data set's contents."""
     write_json(run.paths.split, split.as_json())
     write_json(run.paths.environment, environment())
-    contents = content_digests(dataset)
+    contents = content_digests({s.name: s for s in (*dataset.samples, *split.known)}.values())
     write_json(run.paths.contents, contents)
     digest = content_digest(dataset, contents)
     recorder.begin(dataset, split, digest)
     return digest
 
 
-def fitted_summary(run: Run, trained: Trained, clock: Clock) -> dict[str, Any]:
+def fitted_summary(run: Run, trained: Trained, clock: Clock) -> RunSummary:
     """The summary of a run that stops before the test set."""
     summary = summarise(
         run.paths, trained.detector, trained.selection, trained.validation, trained.context, clock.seconds
     )
-    write_json(run.paths.fitted, summary)
+    summary.write(run.paths.fitted)
     return summary
 
 
 def evaluate_on_test(
-    run: Run, trained: Trained, clock: Clock, stop: StopRequest, workers: Workers = ALONE
-) -> dict[str, Any]:
+    run: Run, trained: Trained, clock: Clock, stop: StopRequest, workers: ProcessGroup = SINGLE_PROCESS
+) -> RunSummary:
     """Score the test set, once; measure, draw and report."""
     with clock("test"):
         test, unreadable = score_test(trained, stop, workers)
-    return workers.from_first(lambda: measure_and_report(run, trained, clock, test, unreadable))
+        if workers.any_rank(stop.requested):  # what comes, the audit above all, takes its time
+            raise Interrupted("stopped after the test images were scored", where=run.paths.root)
+    return workers.broadcast(lambda: measure_and_report(run, trained, clock, test, unreadable))
 
 
 def measure_and_report(
     run: Run, trained: Trained, clock: Clock, test: ScoredImages, unreadable: Mapping[str, str]
-) -> dict[str, Any]:
+) -> RunSummary:
     """From score parts of the test images to the run's summary."""
     with clock("audit"):
-        leak = audit_split(trained.split).finding
-        if leak is not None:
-            log.warning("%s", leak)
-    context = replace(trained.context, leak=leak, unreadable=unreadable)
+        audit = audit_split(trained.split)
+        for found in (audit.finding, audit.doubt):
+            if found is not None:
+                log.warning("%s", found)
+        if audit.unsure:
+            draw_matches(audit.unsure, run.paths.pictures / "audit-unsure.png")
+    context = replace(trained.context, leak=audit.finding, doubt=audit.doubt, unreadable=unreadable)
     with clock("report"):
-        return conclude(
+        return finalize_run(
             run.paths,
             trained.detector,
             trained.selection,
@@ -314,56 +318,32 @@ def measure_and_report(
         )
 
 
-def score_validation(fitting: Fitting) -> ScoredImages:
+def score_validation(fitting: Fitting, stop: StopRequest | None = None) -> ScoredImages:
     """Score parts of the validation images and their synthetic defects."""
     data, z = fitting.data, fitting.latents
     maps_NPHW = torch.cat(
         [
-            maps_of(fitting.detector, data.good, None if z is None else z.good, fitting.workers),
-            maps_of(fitting.detector, data.defective, None if z is None else z.defective, fitting.workers),
+            maps_of(fitting.detector, side, z_side, fitting.workers, stop=stop)
+            for side, z_side in (
+                (data.good, None if z is None else z.good),
+                (data.defective, None if z is None else z.defective),
+            )
         ]
     )
     return ScoredImages("validation", (*data.good_samples, *data.defective_samples), maps_NPHW)
 
 
 def score_test(
-    trained: Trained, stop: StopRequest, workers: Workers = ALONE
+    trained: Trained, stop: StopRequest, workers: ProcessGroup = SINGLE_PROCESS
 ) -> tuple[ScoredImages, dict[str, str]]:
     """Score parts of the test images: the one place where a run reads them.
 
     Returns:
         The images that could be read, and what was wrong with the others by name.
     """
-    detector, config = trained.detector, trained.detector.config
-    turns = config.features.test_rotations
-    pictures: list[Picture] = []
-    readable: list[Sample] = []
-    failed: dict[str, str] = {}
-    for sample in trained.split.test:
-        try:
-            pictures += picture_of(sample).turned(turns)
-            readable.append(sample)
-        except ImageError as error:
-            failed[sample.name] = error.what
-    extraction = extract(
-        pictures,
-        config.features,
-        trained.store,
-        device=str(detector.device),
-        on_error="skip",
-        stop=lambda: stop.requested,
-        workers=workers,
+    return score_samples(
+        trained.detector, trained.split.test, trained.store, stop, key=trained.key, workers=workers
     )
-    failed |= {readable[i // turns].name: error.what for i, error in extraction.failed.items()}
-    samples = tuple(sample for sample in readable if sample.name not in failed)
-    seen = ViewedFeatures.of(arranged(config, extraction), turns)
-    z = (
-        latents(detector, seen, trained.key, trained.store, workers)
-        if detector.networks.keeps_latents
-        else None
-    )
-    spaces = embeddings_of(detector, seen, z, workers)
-    return ScoredImages("test", samples, maps_of(detector, seen, z, workers), spaces), failed
 
 
 @dataclass

@@ -1,9 +1,9 @@
 """Recording a run: parameters, metrics, tags, files, the data set.
 
 A :class:`Tracker` has seven verbs, and there are three of it: :class:`NoTracker` forgets;
-:class:`FolderTracker` keeps a journal in the run's folder; ``mlflow_server.tracker.MLflowTracker`` keeps
-the same journal and has a thread that sends it on. The journal always comes first, so training never waits
-for a server, and a killed process loses nothing.
+:class:`FolderTracker` keeps a journal in the run's folder; ``mlflow_server.tracking.tracker.MLflowTracker``
+keeps the same journal and has a thread that sends it on. The journal always comes first, so training never
+waits for a server, and a killed process loses nothing.
 
 Example:
     >>> import tempfile

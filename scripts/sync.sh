@@ -15,5 +15,9 @@ if [ -n "$index" ] && [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ]; then
 fi
 export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-300}"
 
-"$uv" pip install --quiet --python "$venv/bin/python" --requirement "$wanted" --constraint requirements.lock
+"$uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" \
+    --requirement "$wanted" --constraint requirements.lock
 "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --editable .
+
+# Above, uv has compiled all that the environment holds; an editable project stays where it is.
+"$venv/bin/python" -m compileall -q nfbmr tune cluster mlflow_server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import struct
 import sys
@@ -19,6 +20,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("NFBMR_CACHE", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "nfbmr"))
 
 MTD = Path(__file__).resolve().parents[2] / "shared" / "data" / "mtd"
+
+
+@pytest.fixture(autouse=True)
+def quiet_log() -> Iterator[None]:
+    """What a command sets up for its log ends with its test."""
+    root = logging.getLogger()
+    packages = [logging.getLogger(name) for name in ("nfbmr", "tune", "cluster", "mlflow_server")]
+    handlers, levels = list(root.handlers), [logger.level for logger in (root, *packages)]
+    yield
+    for handler in [handler for handler in root.handlers if handler not in handlers]:
+        root.removeHandler(handler)
+    for logger, level in zip((root, *packages), levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +65,7 @@ def small(textures: Path) -> Callable[..., Any]:
             "features.size": 64,
             "features.scales": [1.0],
             "features.taps": ["blocks.2"],
+            "features.detail.taps": [],
             "flow.blocks": 2,
             "flow.hidden": 8,
             "flow.kernels": [3],

@@ -22,7 +22,7 @@ PATIENCE = 240.0
 
 
 class Peers:
-    """Runs a function in every process; its first argument is a :class:`nfbmr.training.workers.Group`."""
+    """Runs a function in every process; its first argument is a :class:`nfbmr.workers.DistributedGroup`."""
 
     def __init__(self, count: int = 2) -> None:
         self.count = count
@@ -96,7 +96,7 @@ def serve(rank: int, count: int, folder: str) -> None:
     import cloudpickle
     import torch.distributed as dist
 
-    from nfbmr.training.workers import Group
+    from nfbmr.workers import DistributedGroup
 
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count)
@@ -108,7 +108,7 @@ def serve(rank: int, count: int, folder: str) -> None:
             except (EOFError, ConnectionError):
                 return
             try:
-                answer = function(Group(), *args, **kwargs)
+                answer = function(DistributedGroup(), *args, **kwargs)
             except NfbmrError as error:
                 answer = error
             except Exception as error:

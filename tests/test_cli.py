@@ -79,7 +79,14 @@ def modules_after(*arguments: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["config"], ["completion", "bash"], *([name, "--help"] for name in COMMANDS)],
+    [
+        ["--help"],
+        ["--version"],
+        ["config"],
+        ["completion", "bash"],
+        ["server", "users", "--help"],
+        *([name, "--help"] for name in COMMANDS),
+    ],
     ids=" ".join,
 )
 def test_help_and_config_import_nothing_heavy(arguments: list[str]) -> None:
@@ -308,3 +315,50 @@ def test_the_shell_completes(words: str, expected: str) -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
     assert expected in [line.partition(",")[2] for line in done.stdout.splitlines()]
+
+
+# ------------------------------------------------------------------------------------- commands of others
+
+
+@pytest.fixture
+def added(tmp_path: Path) -> Any:
+    """Runs nfbmr where another package is installed that adds a command, and one that cannot be loaded."""
+    info = tmp_path / "site" / "other-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[nfbmr.commands]\npolish = other_commands:polish\nbroken = other_commands:nothing\ntrain = x:y\n"
+    )
+    (tmp_path / "site" / "other_commands.py").write_text(
+        'import click\n\n@click.command()\n@click.argument("part")\ndef polish(part):\n'
+        '    """Polish a PART."""\n    click.echo(f"{part} shines")\n'
+    )
+    code = "import sys; from nfbmr.cli.main import main; sys.exit(main())"
+    path = os.pathsep.join([str(tmp_path / "site"), *sys.path])
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"PYTHONPATH": path},
+        )
+
+    return run
+
+
+def test_an_installed_package_adds_a_command(added: Any) -> None:
+    done = added("polish", "bolt", "--verbose")
+    assert (done.returncode, done.stdout) == (0, "bolt shines\n")
+    listed = added("--help").stdout
+    assert "Polish a PART." in listed
+    assert "did you mean polish?" in added("polsh").stderr
+
+
+def test_ours_come_first_and_a_broken_command_says_whose_it_is(added: Any) -> None:
+    assert "Usage: nfbmr train" in added("train", "--help").stdout
+    done = added("broken")
+    assert done.returncode == 2
+    assert "other" in done.stderr
+    assert added("--help").returncode == 0

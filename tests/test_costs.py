@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 import nfbmr
-from nfbmr.costs import Cost, fitting_seconds, measure_cost, read_cost, training_views
+from nfbmr.costs import Cost, measure_cost, read_cost
 from nfbmr.errors import NfbmrError
+from nfbmr.evaluation.summary import RunSummary
 from nfbmr.features.backbone import load_backbone
 from nfbmr.methods.detector import Detector
-from nfbmr.paths import RunPaths, read_json, write_json
+from nfbmr.paths import RunPaths, write_json
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +61,12 @@ def test_images_that_cannot_be_read_are_no_measurement(trained, tmp_path):
 
 
 def test_training_is_what_was_read_and_fitted_wherever_the_flow_came_from(trained):
-    summary = read_json(RunPaths(trained).summary)
-    counts = summary["dataset"]["counts"]
+    summary = RunSummary.read(RunPaths(trained).summary)
+    counts = summary.dataset.counts
     train, good = (sum(counts[side].values()) for side in ("train", "validation"))
-    assert training_views(summary) == train + good * (1 + summary["config"]["selection"]["per_image"])
-    assert fitting_seconds(summary) == pytest.approx(summary["timings"]["flow"])
-    found = {**summary, "timings": {**summary["timings"], "flow": 0.1}, "saved_seconds": {"flow": 7.0}}
-    assert fitting_seconds(found) == pytest.approx(7.1)
+    per_image = summary.configuration.selection.per_image
+    assert summary.training_views == train + good * (1 + per_image)
+    assert summary.fitting_seconds == pytest.approx(summary.timings["flow"])
+    timings = {**summary.timings, "flow": 0.1}
+    reused = summary.model_copy(update={"timings": timings, "saved_seconds": {"flow": 7.0}})
+    assert reused.fitting_seconds == pytest.approx(7.1)

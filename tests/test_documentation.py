@@ -5,16 +5,24 @@ from __future__ import annotations
 import doctest
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import griffe
 import pytest
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 import nfbmr
+from mlflow_server.registry.gate_settings import GATES
 from nfbmr.cli.config import describe_markdown
 from nfbmr.cli.main import cli
 from nfbmr.config import Config
+from nfbmr.data.layouts import LAYOUTS
 from nfbmr.data.synthesize import synthesize
 from nfbmr.fields import keys, sections
 from nfbmr.layers import set_layer
@@ -22,10 +30,17 @@ from nfbmr.methods.detector import blueprint
 from nfbmr.methods.named import NAMED
 from nfbmr.methods.table import METHODS
 from nfbmr.resolve import resolve
+from scripts import diagrams, site_docstrings, site_hooks
+from tune.cli.sweep import sweep
+from tune.search.plan import SAMPLERS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PACKAGES = ("nfbmr", "cluster", "tune", "mlflow_server")
+
+
+def page_at(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
 
 
 def blocks(text: str, language: str) -> Iterator[str]:
@@ -83,7 +98,7 @@ def test_commands_exist_and_take_these_options(line: str) -> None:
 
 
 def test_the_tree_is_true() -> None:
-    tree = next(block for block in blocks(README, "") if block.startswith("nfbmr/"))
+    tree = next(block for block in blocks(page_at("docs/architecture.md"), "") if block.startswith("nfbmr/"))
     folder = ""
     named = set()
     for line in tree.splitlines():
@@ -92,30 +107,121 @@ def test_the_tree_is_true() -> None:
             folder = path
         named.add(path if path == folder else folder + path)
         assert (ROOT / (path if path == folder else folder + path)).exists(), line
-    packages = {f"nfbmr/{init.parent.name}/" for init in (ROOT / "nfbmr").glob("*/__init__.py")}
-    assert packages <= named
+    rooms = {f"{top}/{init.parent.name}/" for top in PACKAGES for init in (ROOT / top).glob("*/__init__.py")}
+    assert rooms <= named
 
 
-def test_architecture_names_every_module_and_nothing_else() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    named: set[Path] = set()
-    for section in re.split(r"^##+ ", text, flags=re.MULTILINE)[1:]:
-        heading = section.partition("\n")[0]
-        rooms = [ROOT / name for name in re.findall(r"`([^`]+)`", heading)]
-        folders = [*(room for room in rooms if room.is_dir()), ROOT / "nfbmr", ROOT]
-        for module in re.findall(r"`([a-z_/]+\.py)`", section):
-            found = [folder / module for folder in folders if (folder / module).is_file()]
-            assert found, f"docs/architecture.md, {heading}: there is no {module}"
-            named.add(found[0])
-    packages = ("nfbmr", "cluster", "tune", "mlflow_server")
-    modules = {path for package in packages for path in (ROOT / package).rglob("*.py")}
-    # One file a group of commands: main.py has the table of them.
-    modules = {path for path in modules if not path.stem.startswith("__") and path.parent.name != "cli"}
-    assert not modules - named, sorted(str(path.relative_to(ROOT)) for path in modules - named)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    if page.name in ("CHANGELOG.md", "LOG.md"):  # what was so at the time
+        return
+    tops = "|".join((*PACKAGES, "tests", "docs", "scripts", "benchmarks"))
+    made = "cluster/deploy/secrets/"  # by whoever starts the cluster
+    for path in re.findall(rf"`((?:{tops})/[\w./-]*)`", page.read_text(encoding="utf-8")):
+        assert path.startswith(made) or (ROOT / path).exists(), f"{page.name} names {path}"
+
+
+def test_the_readme_is_one_page_with_a_picture() -> None:
+    readme = page_at("README.md")
+    assert len(readme.splitlines()) <= 100
+    assert len(re.findall(r"^!\[.+\]\(docs/pictures/", readme, re.MULTILINE)) == 1
+
+
+def words_of(page: str) -> list[str]:
+    return re.findall(r"^\| `([^`]+)` \|", page_at(page), re.MULTILINE)
+
+
+def test_the_words_of_the_glossary_stand_in_the_code() -> None:
+    words = words_of("docs/glossary.md")
+    assert len(words) == len(set(words)) <= 30
+    code = "\n".join(
+        path.read_text(encoding="utf-8") for top in PACKAGES for path in (ROOT / top).rglob("*.py")
+    )
+    missing = [word for word in words if not re.search(rf"\b{re.escape(word)}\b", code)]
+    assert not missing, "no longer spelled so in the code"
+
+
+def test_start_here_has_fifteen_words_each_in_the_file_it_names() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .* \| `(\S+\.py)` \|$", page_at("docs/start-here.md"), re.MULTILINE)
+    assert [word for word, _ in rows] == words_of("docs/glossary.md")[:15]
+    for word, file in rows:
+        assert re.search(rf"\b{word}\b", page_at(file)), f"{file} has no {word}"
+
+
+@pytest.mark.parametrize("name", diagrams.PICTURES)
+def test_the_pictures_of_start_here_are_those_drawn_and_name_files_there_are(name: str) -> None:
+    picture = diagrams.PICTURES[name]
+    assert page_at(f"docs/pictures/{name}.svg") == diagrams.svg(picture), "say: python -m scripts.diagrams"
+    assert f"pictures/{name}.svg" in page_at("docs/start-here.md")
+    for box in picture.boxes:
+        assert box.kept or (ROOT / box.file).is_file(), box
+
+
+def test_samplers_gates_and_layouts_are_all_described() -> None:
+    [choice] = [option.type for option in sweep.params if option.name == "sampler"]
+    assert isinstance(choice, click.Choice)
+    assert tuple(choice.choices) == SAMPLERS
+    assert set(SAMPLERS) <= set(re.findall(r"`(?:--sampler )?(\w+)`", page_at("docs/sweeps.md")))
+    described = re.findall(
+        r"^\| `(\w+)` \|", page_at("docs/models.md").split("## The gates")[1], re.MULTILINE
+    )
+    assert tuple(described[: len(GATES)]) == GATES
+    layouts = page_at("docs/your-folder.md").split("## Data sets by name")[1]
+    assert set(LAYOUTS) - {"folder", "manifest"} <= set(re.findall(r"`(\w+)`", layouts))
+
+
+def test_the_reference_has_every_module() -> None:
+    rooms = {init.parent for top in PACKAGES for init in (ROOT / top).rglob("__init__.py")}
+    files = [file.relative_to(ROOT) for room in rooms for file in room.glob("*.py")]
+    modules = {".".join(file.with_suffix("").parts) for file in files if not file.stem.startswith("__")}
+    shown = {module for room in site_hooks.rooms().values() for module in room}
+    assert modules <= shown
+
+
+def test_roles_of_a_docstring_become_links_that_are_checked() -> None:
+    text = "See :class:`~nfbmr.config.Config`, :data:`LIMIT`::"
+    assert site_docstrings.with_links(text) == "See [`Config`][nfbmr.config.Config], `LIMIT`:"
+
+
+def test_a_public_name_without_a_docstring_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(
+        '"""Parts."""\n\nLIMIT = 1\n\ndef shown(): ...\n\ndef _hidden(): ...\n\n'
+        'class Part:\n    """One."""\n\n    def turn(self):\n        """Turn it."""\n\n'
+        "class Round(Part):\n    def turn(self): ...\n"
+    )
+    extensions = griffe.load_extensions(site_docstrings.Docstrings())
+    griffe.load("parts", search_paths=[tmp_path], extensions=extensions)
+    told = [record.getMessage().split()[0] for record in caplog.records]
+    assert told == ["parts.shown", "parts.Round", "parts.Round.turn"]
+
+
+def test_a_dead_link_out_of_the_pages_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    config = MkDocsConfig()
+    file = File("leaks.md", str(ROOT / "docs"), "site", use_directory_urls=False)
+    text = "[log](../LOG.md#top), [grid](../benchmarks/quality/grid.py), [gone](../gone.md)"
+    shown = site_hooks.on_page_markdown(text, Page("Leaks", file, config), config, Files([file]))
+    assert shown == "[log](LOG.md#top), grid (`benchmarks/quality/grid.py`), [gone](../gone.md)"
+    assert [record.args for record in caplog.records] == [("leaks.md", "../gone.md")]
+
+
+@pytest.mark.slow
+def test_the_site_is_made_strictly_and_asks_nobody_for_anything(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > len(PAGES)
+    for page in pages:
+        loaded = re.findall(
+            r"<(?:script|link|img)\b[^>]*?(?:src|href)=\"?([^\" >]+)", page.read_text("utf-8")
+        )
+        assert not [address for address in loaded if "//" in address], page
 
 
 def test_the_list_of_methods_is_in_step() -> None:
-    page = (ROOT / "docs" / "methods" / "README.md").read_text(encoding="utf-8")
+    page = page_at("docs/methods/README.md")
     rows = re.findall(r"^\| \[`([a-z-]+)`\]\(([a-z-]+\.md)\) \|(.*)\|$", page, re.MULTILINE)
     assert [name for name, _, _ in rows] == list(METHODS)
     for name, file, row in rows:
@@ -136,8 +242,7 @@ def _parameters(config: Config) -> str:
 
 
 def test_the_page_of_the_configuration_is_in_step() -> None:
-    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    assert page == describe_markdown(), "say: make docs"
+    assert page_at("docs/configuration.md") == describe_markdown(), "say: make docs"
 
 
 def test_every_key_named_in_the_pages_exists() -> None:
@@ -149,11 +254,11 @@ def test_every_key_named_in_the_pages_exists() -> None:
 
 
 @pytest.mark.slow
-def test_the_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_in_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = synthesize(tmp_path / "made", classes=["woven"], train=10, test_good=4, test_defective=6, size=64)
     (tmp_path / "parts").symlink_to(made / "woven")
     monkeypatch.chdir(tmp_path)
-    failed, tried = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
+    failed, tried = doctest.testfile(str(ROOT / "docs" / "programs.md"), module_relative=False)
     assert tried > 3
     assert failed == 0
 

@@ -26,9 +26,9 @@ from nfbmr.resolve import (
     file_layer,
     flat,
     load_config,
-    nested,
     resolve,
     set_layer,
+    unflatten,
 )
 
 
@@ -148,7 +148,7 @@ def test_set_reads_what_was_meant(assignment: str, key: str, value: Any) -> None
     ("assignment", "hints"),
     [
         ("flow.block=8", ["flow.block", "did you mean flow.blocks?"]),
-        ("blocks=8", ["did you mean flow.blocks?"]),
+        ("blocks=8", ["flow.blocks", "detail.blocks"]),
         ("epochs=8", ["train.flow.epochs", "train.mapping.epochs"]),
         ("trian.flow.lr=1", ["did you mean train.flow.lr?"]),
         ("selection.fuzzle=1", ["no such key"]),
@@ -280,7 +280,7 @@ def test_a_run_reads_back_its_own_configuration(tmp_path: Path) -> None:
 
 def test_flat_values_are_scalars() -> None:
     assert all(isinstance(v, str | int | float | None) for v in flat(Config()).values())
-    assert nested(flat(Config())).keys() == Config().model_dump().keys()
+    assert unflatten(flat(Config())).keys() == Config().model_dump().keys()
 
 
 def test_origins_stand_beside_the_values() -> None:

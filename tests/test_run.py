@@ -82,14 +82,14 @@ def test_same_command_twice_gives_the_same_numbers_and_trains_no_flow_again(fini
     config, first = finished
     second = nfbmr.train(config)
     assert second["metrics"] == first["metrics"]
-    assert first["reused"] == {"flow": False}
-    assert second["reused"] == {"flow": True}
+    assert first["reused"] == {"flow": False, "detail": False, "memory": False}
+    assert second["reused"] == {"flow": True, "detail": True, "memory": True}
 
 
 def test_another_mapping_shares_the_flow(finished):
     config, _ = finished
     other = config.model_copy(update={"mapping": config.mapping.model_copy(update={"latent": 4})})
-    assert nfbmr.train(other)["reused"] == {"flow": True}
+    assert nfbmr.train(other)["reused"] == {"flow": True, "detail": True, "memory": True}
 
 
 def test_fresh_store_gives_the_same_numbers(finished, tmp_path):
@@ -106,7 +106,7 @@ def test_rescoring_needs_neither_images_nor_store(finished, tmp_path):
     assert same["metrics"]["test"]["image_auroc"] == summary["metrics"]["test"]["image_auroc"]
     config = nfbmr.Config.model_validate(summary["config"])
     scoring = config.scoring.model_copy(
-        update={"weights": parse_fusion("norm=1", ("source", "target", "norm")), "reduction": "mean"}
+        update={"weights": parse_fusion("norm=1", tuple(summary["selection"]["parts"])), "reduction": "mean"}
     )
     assert nfbmr.evaluate(moved, scoring)["selection"]["reduction"] == "mean"
 
@@ -136,8 +136,8 @@ def test_predict_gives_the_scores_of_the_evaluation(finished, textures):
 def test_flow_alone_is_a_method(finished):
     config, _ = finished
     summary = nfbmr.train(config.model_copy(update={"method": "nf"}))
-    assert summary["reused"] == {"flow": True}
-    assert summary["selection"]["weights"] == [1.0]
+    assert summary["reused"] == {"flow": True, "detail": True}
+    assert summary["selection"]["parts"] == ["norm", "detail"]
 
 
 def test_selecting_on_the_test_set_is_marked_everywhere(tiny, textures):

@@ -17,8 +17,8 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from cluster.serving.front import Front, Generation, Shown, UnavailableError
-from cluster.serving.messages import Job, Refusal, Reply
+from cluster.serving.http_app import ActiveModel, HttpApp, ModelInfo, UnavailableError
+from cluster.serving.messages import HttpError, Job, Reply
 from cluster.serving.settings import ServingSettings
 
 BACKLOG = 512
@@ -36,7 +36,7 @@ class Listener:
     """
 
     def __init__(self, settings: ServingSettings) -> None:
-        self._front = Front(settings)
+        self._app = HttpApp(settings)
         self._application = ""
         self._server: Any = None
         self._serving: asyncio.Task[None] | None = None
@@ -47,13 +47,13 @@ class Listener:
             return
         from uvicorn import Config, Server
 
-        host = self._front.settings.host.strip("[]")
+        host = self._app.settings.host.strip("[]")
         listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         self._server = Server(
             Config(
-                self._front,
+                self._app,
                 lifespan="off",
                 ws="none",
                 log_config=None,
@@ -71,28 +71,28 @@ class Listener:
         if self._serving.done():
             self._serving.result()
 
-    async def switch(self, application: str, handle: DeploymentHandle[Any], shown: Shown) -> None:
+    async def switch(self, application: str, handle: DeploymentHandle[Any], info: ModelInfo) -> None:
         """Let a model answer from now on; returns when the one before owes nobody an answer.
 
         Args:
             application: Its name on Ray Serve.
             handle: To its replicas.
-            shown: What is said of it.
+            info: What is said of it.
         """
         about = await handle.ready.remote()  # finds its replicas, before a request has to wait for it
-        before = self._front.generation
-        self._front.generation = Generation(
-            replace(shown, threshold=about["threshold"]), lambda job: _ask(handle, job)
+        before = self._app.active_model
+        self._app.active_model = ActiveModel(
+            replace(info, threshold=about["threshold"]), lambda job: _ask(handle, job)
         )
-        self._front.replicas = max(self._front.replicas, 1)
+        self._app.replicas = max(self._app.replicas, 1)
         self._application = application
         if before is not None:
             await before.drained()
 
     async def look(self, replicas: int) -> tuple[str, bool, list[str]]:
         """Hear how many replicas live; tell which model answers, whether the port is open, and problems."""
-        self._front.replicas = replicas
-        problems, self._front.problems = self._front.problems, []
+        self._app.replicas = replicas
+        problems, self._app.problems = self._app.problems, []
         return self._application, self._serving is not None and not self._serving.done(), problems
 
     async def close(self) -> None:
@@ -111,7 +111,7 @@ async def _ask(handle: DeploymentHandle[Any], job: Job) -> Reply:
     try:
         reply: Reply = await handle.remote(job)
     except BackPressureError as error:
-        raise Refusal(503, "the model is busy", "ask again in a moment") from error
+        raise HttpError(503, "the model is busy", "ask again in a moment") from error
     except RayTaskError:
         raise  # the model's own mistake, which another replica would repeat
     except (RayActorError, DeploymentUnavailableError, RayServeException) as error:

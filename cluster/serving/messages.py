@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
+
+from pydantic import ValidationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +30,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer as it is sent.
-
-    Attributes:
-        status: Of HTTP.
-        body: JSON.
-    """
+    """An answer as it is sent: the status of HTTP, and JSON."""
 
     status: int
     body: bytes
 
 
-class Refusal(Exception):
+class HttpError(Exception):
     """A request that is answered with what was wrong with it.
 
     Args:
@@ -48,14 +47,25 @@ class Refusal(Exception):
     """
 
     def __init__(
-        self, status: int, what: str, fix: str = "", headers: tuple[tuple[bytes, bytes], ...] = ()
+        self, status: int, what: str, fix: str = "", headers: Mapping[str, str] = MappingProxyType({})
     ) -> None:
         super().__init__(what)
         self.status, self.what, self.fix, self.headers = status, what, fix, headers
 
+    @classmethod
+    def of(cls, error: ValidationError, fix: str) -> HttpError:
+        """What pydantic found first."""
+        return cls(400, first_problem(error.errors()), fix)
+
     def reply(self) -> Reply:
         """As it is sent."""
         return Reply(self.status, json_bytes({"error": self.what, "fix": self.fix or None}))
+
+
+def first_problem(errors: Any) -> str:
+    """The first of pydantic's problems as a sentence: where, and what."""
+    places = [str(place) for place in errors[0]["loc"] if place not in ("query", "body")]
+    return f"{'.'.join(places) or 'the request'}: {errors[0]['msg'].lower()}"
 
 
 def json_bytes(value: Any) -> bytes:

@@ -16,10 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.serving.messages import Job, Refusal, Reply, json_bytes
+from cluster.serving.messages import HttpError, Job, Reply, json_bytes
 
 if TYPE_CHECKING:
-    from nfbmr.answering import Question
+    from nfbmr.inference import ScoreRequest
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Replica:
     ) -> None:
         import torch
 
-        from nfbmr.answering import Answering
+        from nfbmr.inference import Answering
 
         torch.set_num_threads(threads)
         self._answering = Answering.load(Path(folder), device=device, max_pixels=max_pixels)
@@ -109,38 +109,38 @@ class Replica:
             return self._answered([job])[0]
         except Exception as error:
             log.exception("a request failed")
-            return Refusal(500, f"this request could not be answered ({type(error).__name__})").reply()
+            return HttpError(500, f"this request could not be answered ({type(error).__name__})").reply()
 
     def _answered(self, jobs: Sequence[Job]) -> list[Reply]:
-        asked = [self._read(job) for job in jobs]
-        questions = [question for found in asked if isinstance(found, list) for question in found]
+        read = [self._read(job) for job in jobs]
+        questions = [question for parsed in read if isinstance(parsed, list) for question in parsed]
         rows = iter(self._answering.answers(questions, paths=False))
         return [
-            self._said(job, [next(rows) for _ in found]) if isinstance(found, list) else found.reply()
-            for job, found in zip(jobs, asked, strict=True)
+            self._said(job, [next(rows) for _ in parsed]) if isinstance(parsed, list) else parsed.reply()
+            for job, parsed in zip(jobs, read, strict=True)
         ]
 
-    def _read(self, job: Job) -> list[Question] | Refusal:
+    def _read(self, job: Job) -> list[ScoreRequest] | HttpError:
         """The questions of a request, or what is wrong with it."""
         from cluster.serving.invocations import questions_of
-        from nfbmr.answering import Question
         from nfbmr.data.images import Encoded, check_size
         from nfbmr.errors import ImageError, ImageSizeError
+        from nfbmr.inference import ScoreRequest
 
         try:
             if job.kind == "invocations":
                 return questions_of(job.body, self._max_images)
             check_size(Encoded(job.body), self._answering.max_pixels)
-            return [Question(job.body, job.threshold, job.heatmap)]
-        except Refusal as refusal:
+            return [ScoreRequest(job.body, job.threshold, job.heatmap)]
+        except HttpError as refusal:
             return refusal
         except ImageError as error:
-            return Refusal(413 if isinstance(error, ImageSizeError) else 422, error.what, error.fix or "")
+            return HttpError(413 if isinstance(error, ImageSizeError) else 422, error.what, error.fix or "")
 
     @staticmethod
     def _said(job: Job, rows: list[dict[str, Any]]) -> Reply:
         if job.kind == "invocations":
             return Reply(200, json_bytes({"predictions": rows}))
         if rows[0]["error"] is not None:
-            return Refusal(422, rows[0]["error"], "export it again as PNG, JPEG or TIFF").reply()
+            return HttpError(422, rows[0]["error"], "export it again as PNG, JPEG or TIFF").reply()
         return Reply(200, json_bytes(rows[0]))

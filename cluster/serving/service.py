@@ -11,25 +11,27 @@ import itertools
 import logging
 import os
 import queue
-import signal
-import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType, MappingProxyType
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from cluster.connection import connect
 from cluster.serving.settings import ServingSettings
-from nfbmr.errors import MissingPackageError, NfbmrError, ServingError
-from nfbmr.training.compute import usable_cores
+from nfbmr.devices import busy, usable_cores
+from nfbmr.errors import NfbmrError, ServingError
+from nfbmr.model_source import ModelSource, ServedModel
+from nfbmr.sockets import bound_socket
+from nfbmr.stopping import signals_handled
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at replicas and listener."""
-START_SECONDS = 60.0
+ANSWER_SECONDS = 60.0
+"""In which the listener has to say how it is."""
 ENVIRONMENT = MappingProxyType(
     {
         # Ray gives way to everything else on a machine, which is right for trials; answers are waited for.
@@ -43,48 +45,14 @@ ENVIRONMENT = MappingProxyType(
     }
 )
 """Of all processes that serve. A value that is there already stays."""
-LISTENER = "nfbmr-listener"
 REPLICAS = "model"
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A model on this machine.
-
-    Attributes:
-        name: Of the registered model, or of the run.
-        version: Of the registered model.
-        folder: Of networks and scorer.
-        key: What tells it from any other.
-    """
-
-    name: str
-    version: str | None
-    folder: Path
-    key: str
-
-    def __str__(self) -> str:
-        return self.name if self.version is None else f"{self.name}/{self.version}"
-
-
-class Source(Protocol):
-    """Where models come from; called in a thread of its own."""
-
-    def newest(self, known: str | None) -> ServedModel | None:
-        """The model that is to be served, fetched; None where it is the one with that key.
-
-        Raises:
-            NfbmrError: It cannot be had now.
-        """
-
-    def forget(self, model: ServedModel) -> None:
-        """Its files are not needed any more."""
+T = TypeVar("T")
 
 
 def serve(
-    source: Source,
+    source: ModelSource,
     settings: ServingSettings,
     *,
     on_ready: Callable[[str, ServedModel], None] = lambda address, model: None,
@@ -100,8 +68,9 @@ def serve(
         ServingError: The port is taken, or the model does not load.
         MissingPackageError: Ray Serve is not installed.
     """
-    port = _free_port(settings)
-    model = source.newest(None)
+    with bound_socket(settings.host, settings.port, ServingError) as probe:
+        port = int(probe.getsockname()[1])
+    model = source.poll(None)
     assert model is not None
     output = sys.stdout  # Ray's words go elsewhere while connected
     threads = settings.threads or _threads(settings.replicas)
@@ -109,19 +78,20 @@ def serve(
         os.environ.setdefault(name, value)
     # Twice, since a new version starts beside the old one.
     cpus = 2 * settings.replicas * threads + 2
-    answering = threading.Event()
+    answering, deadline = threading.Event(), time.monotonic() + settings.start_seconds
     with _stopping(answering) as stop, connect("local", cpus=cpus):
-        service = _Service(_ray_serve(), source, settings, port, threads)
-        service.start(model)
+        service = _in_time(
+            lambda: _Service(_ray_serve(), source, settings, port, threads, model), deadline, str(model)
+        )
         answering.set()
         with redirect_stdout(output):
             on_ready(settings.address(port), model)
         try:
-            with _watching(source, settings.watch, model.key) as found:
+            with _watching(source, settings.watch, model.key) as models:
                 while not stop.is_set():
                     service.look()
                     with suppress(queue.Empty):
-                        service.replace(found.get(timeout=LOOK_EVERY))
+                        service.replace(models.get(timeout=LOOK_EVERY))
         finally:
             service.close()
 
@@ -130,7 +100,13 @@ class _Service:
     """The applications on Ray Serve and the listener in front of them."""
 
     def __init__(
-        self, ray_serve: Any, source: Source, settings: ServingSettings, port: int, threads: int
+        self,
+        ray_serve: Any,
+        source: ModelSource,
+        settings: ServingSettings,
+        port: int,
+        threads: int,
+        model: ServedModel,
     ) -> None:
         import ray
 
@@ -139,17 +115,10 @@ class _Service:
         self._serve, self._source, self._settings = ray_serve, source, settings
         self._port, self._threads = port, threads
         self._numbers = itertools.count(1)
-        self._model: ServedModel | None = None
-        self._application = ""
-        self._handle: Any = None
-        self._complained = False
+        self._model, self._complained = model, False
         remote: Any = ray.remote(Listener)
         self._listener = remote.options(num_cpus=0, max_restarts=-1, max_concurrency=10_000).remote(settings)
-
-    def start(self, model: ServedModel) -> None:
-        """Serve a first model."""
         self._application, self._handle = self._deployed(model)
-        self._model = model
         self._connect_listener()
 
     def replace(self, model: ServedModel) -> None:
@@ -159,15 +128,14 @@ class _Service:
             application, handle = self._deployed(model)
         except ServingError as error:
             log.error("%s; %s goes on answering", error, self._model)
-            self._source.forget(model)
+            self._source.release(model)
             return
         before, old = self._application, self._model
         self._application, self._handle, self._model = application, handle, model
         self._connect_listener()
         log.info("%s answers now", model)
-        self._serve.delete(before, _blocking=True)
-        if old is not None:
-            self._source.forget(old)
+        self._serve.delete(before)
+        self._source.release(old)
 
     def look(self) -> None:
         """See that the listener is as it should be, and pass on what it has to say."""
@@ -175,8 +143,8 @@ class _Service:
         from ray.exceptions import RayError
 
         try:
-            found = self._listener.look.remote(self._alive())
-            application, listening, problems = ray.get(found, timeout=START_SECONDS)
+            state = self._listener.look.remote(self._alive())
+            application, listening, problems = ray.get(state, timeout=ANSWER_SECONDS)
             for problem in problems:
                 log.warning("%s", problem)
             if application != self._application or not listening:
@@ -194,18 +162,17 @@ class _Service:
         from ray.exceptions import RayError
 
         with suppress(RayError):
-            ray.get(self._listener.close.remote(), timeout=START_SECONDS)
+            ray.get(self._listener.close.remote(), timeout=ANSWER_SECONDS)
         ray.kill(self._listener)
-        self._serve.delete(self._application, _blocking=True)  # the rest ends with the cluster
+        self._serve.delete(self._application)  # the rest ends with the cluster
 
     def _connect_listener(self) -> None:
         import ray
 
-        from cluster.serving.front import Shown
+        from cluster.serving.http_app import ModelInfo
 
-        assert self._model is not None
-        shown = Shown(self._model.name, self._model.version)
-        ray.get(self._listener.switch.remote(self._application, self._handle, shown))
+        info = ModelInfo(self._model.name, self._model.version)
+        ray.get(self._listener.switch.remote(self._application, self._handle, info))
         ray.get(self._listener.listen.remote(self._port))
 
     def _deployed(self, model: ServedModel) -> tuple[str, Any]:
@@ -243,26 +210,53 @@ class _Service:
             return name, self._serve.run(application, name=name, route_prefix=None)
         except RuntimeError as error:
             status = self._serve.status().applications.get(name)
-            found = [] if status is None else [one.message for one in status.deployments.values()]
-            self._serve.delete(name, _blocking=True)
-            reason = _last_line("\n".join(found)) or str(error)
+            messages = [] if status is None else [each.message for each in status.deployments.values()]
+            self._serve.delete(name)
+            reason = _last_line("\n".join(messages)) or str(error)
             raise ServingError(
                 f"the model does not load ({reason})", where=str(model), fix="does nfbmr predict load it?"
             ) from error
 
     def _alive(self) -> int:
         status = self._serve.status().applications.get(self._application)
-        states = [] if status is None else [one.replica_states for one in status.deployments.values()]
-        return sum(count for found in states for state, count in found.items() if state == "RUNNING")
+        deployments = [] if status is None else status.deployments.values()
+        return sum(deployment.replica_states.get("RUNNING", 0) for deployment in deployments)
+
+
+def _in_time(start: Callable[[], T], deadline: float, model: str) -> T:
+    """What a start gives: whenever that is, but on a busy machine by a deadline.
+
+    A large model may take its time; on a machine that has other things to do there is no telling whether it
+    will ever be loaded.
+
+    Raises:
+        ServingError: It is late, and the machine is busy.
+    """
+    started: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            started.set_result(start())
+        except BaseException as error:
+            started.set_exception(error)
+
+    threading.Thread(target=run, name="start", daemon=True).start()
+    while not wait([started], timeout=1.0).done:
+        words = busy() if time.monotonic() > deadline else ""
+        if words:
+            raise ServingError(
+                f"{words}; the model is not loaded yet",
+                where=model,
+                fix="try again when the machine has less to do, or give it longer: --start-timeout SECONDS",
+            )
+    return started.result()
 
 
 def _ray_serve() -> Any:
     """Ray Serve without its own HTTP server, which keeps requests of any size and any number in memory."""
-    try:
-        from ray import serve as ray_serve
-        from ray.serve.config import ProxyLocation
-    except ImportError as error:
-        raise MissingPackageError("Ray Serve is not installed", fix='pip install "ray[serve]"') from error
+    from ray import serve as ray_serve
+    from ray.serve.config import ProxyLocation
+
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     ray_serve.start(proxy_location=ProxyLocation.Disabled, logging_config={"log_level": "WARNING"})
     return ray_serve
@@ -273,31 +267,27 @@ def _stopping(answering: threading.Event) -> Iterator[threading.Event]:
     """SIGINT and SIGTERM set an event; who has nothing to answer yet, or is told twice, ends at once."""
     stop = threading.Event()
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def ask(number: int) -> None:
         if stop.is_set() or not answering.is_set():
             raise KeyboardInterrupt
         stop.set()
         log.info("ending: what is under way is answered")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with signals_handled(ask):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
-def _watching(source: Source, every: float, key: str) -> Iterator[queue.Queue[ServedModel]]:
+def _watching(source: ModelSource, every: float, key: str) -> Iterator[queue.Queue[ServedModel]]:
     """Look for another model now and then, in a thread: a registry that is down may be slow to say so."""
-    found: queue.Queue[ServedModel] = queue.Queue()
+    models: queue.Queue[ServedModel] = queue.Queue()
     ended = threading.Event()
 
     def watch() -> None:
         known, complained = key, False
         while not ended.wait(every):
             try:
-                model = source.newest(known)
+                model = source.poll(known)
                 complained = False
             except NfbmrError as error:
                 if not complained:
@@ -309,34 +299,13 @@ def _watching(source: Source, every: float, key: str) -> Iterator[queue.Queue[Se
                 continue
             if model is not None:
                 known = model.key
-                found.put(model)
+                models.put(model)
 
     threading.Thread(target=watch, name="watch", daemon=True).start()
     try:
-        yield found
+        yield models
     finally:
         ended.set()
-
-
-def _free_port(settings: ServingSettings) -> int:
-    """The port, seen to be free before anything that takes time.
-
-    Raises:
-        ServingError: Something listens there.
-    """
-    host = settings.host.strip("[]")
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, settings.port))
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise ServingError(
-                f"cannot listen there ({reason.lower()})",
-                where=f"{settings.host}:{settings.port}",
-                fix="end what listens there, or choose another --port (0 takes a free one)",
-            ) from error
-        return int(probe.getsockname()[1])
 
 
 def _threads(replicas: int) -> int:

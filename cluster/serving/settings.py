@@ -17,7 +17,7 @@ class ServingSettings:
 
     Attributes:
         host: Address that is listened on.
-        port: Likewise; 0 takes a free one.
+        port: That is listened on; 0 takes a free one.
         replicas: Processes that hold the model.
         threads: Of each replica; None shares the cores among them.
         batch: Requests that a replica takes together at most.
@@ -27,6 +27,7 @@ class ServingSettings:
         max_pixels: Larger images are refused before they are decoded.
         seconds: That a request may take, its way through the queue included.
         watch: Seconds between two looks at where an alias points.
+        start_seconds: In which the model answers, on a busy machine; on any other it may take longer.
         device: That replicas compute on: auto, cpu, cuda.
         token: That requests have to show; None where nobody else reaches this machine.
 
@@ -49,6 +50,7 @@ class ServingSettings:
     max_pixels: int = 50_000_000
     seconds: float = 60.0
     watch: float = 5.0
+    start_seconds: float = 60.0
     device: str = "auto"
     token: str | None = field(default=None, repr=False)
 

@@ -15,7 +15,7 @@ from nfbmr.features.table import Shape, ViewedFeatures
 from nfbmr.methods.networks import Networks, only
 from nfbmr.methods.statistics import Bank, MeasuredStage, batches_of
 from nfbmr.methods.table import Method
-from nfbmr.training.stopping import StopRequest
+from nfbmr.stopping import StopRequest
 
 
 class Gaussian(Networks):

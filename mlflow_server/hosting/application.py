@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow_server.hosting.database import quiet_mlflow
-from mlflow_server.hosting.guard import App, Guard, Rights
+from mlflow_server.hosting.guard import App, Guard
 from mlflow_server.hosting.settings import ServerSettings
-from mlflow_server.hosting.words import Censor
 
 CREDENTIALS_SECONDS = 10
 """How long a password that was right is taken for right without being worked out again."""
@@ -46,14 +45,13 @@ class Application:
                 _import_with_users(settings, self.key)
             else:
                 import mlflow.server.fastapi_app  # noqa: F401
-        Censor(filter(None, [settings.backend.password, self.key])).watch()
 
     def __call__(self) -> App:
         """The application, in the process that serves it."""
         self.load()
         settings = self.settings
-        app, rights_of = _with_users() if settings.authentication else (_without_users(), None)
-        return Guard(app, origins=settings.origins, max_upload=settings.max_upload, rights_of=rights_of)
+        app, may_create = _with_users() if settings.authentication else (_without_users(), None)
+        return Guard(app, origins=settings.origins, max_upload=settings.max_upload, may_create=may_create)
 
 
 def _import_with_users(settings: ServerSettings, key: str) -> None:
@@ -71,13 +69,13 @@ def _import_with_users(settings: ServerSettings, key: str) -> None:
     logging.getLogger("mlflow.server.auth").addFilter(_not_experimental)
 
 
-def _with_users() -> tuple[App, Callable[[str], Rights | None]]:
+def _with_users() -> tuple[App, Callable[[str], bool | None]]:
     from mlflow.server import auth
 
-    from mlflow_server.hosting.users import rights_in
+    from mlflow_server.hosting.users import creators_in
 
     app: App = auth.create_app()
-    return app, rights_in(auth.store)
+    return app, creators_in(auth.store)
 
 
 def _without_users() -> App:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from mlflow_server.hosting.errors import ServerError
 from nfbmr.addresses import ObjectPath
-from nfbmr.errors import MissingPackageError
+from nfbmr.errors import ServerError, require_package
 
 BLOCK = 1 << 20
 UNFINISHED = ".artifact.uploading."
@@ -142,10 +141,7 @@ class Artifacts:
 
 
 def _see_to_boto3() -> None:
-    import importlib.util
-
-    if importlib.util.find_spec("boto3") is None:
-        raise MissingPackageError("a package is not installed", where="boto3", fix="pip install boto3")
+    require_package("boto3")
     # MLflow's own variable for what everybody else calls AWS_ENDPOINT_URL.
     endpoint: Any = os.environ.get("MLFLOW_S3_ENDPOINT_URL")
     if endpoint:

@@ -29,15 +29,15 @@ from typing import Any
 from mlflow_server.destination import without_password
 from mlflow_server.hosting import snapshots
 from mlflow_server.hosting.artifacts import BLOCK, Artifacts
-from mlflow_server.hosting.database import Contents, Database, Schema
-from mlflow_server.hosting.errors import ServerError
+from mlflow_server.hosting.database import Database, Schema
 from nfbmr.addresses import ObjectPath, store_address
+from nfbmr.errors import ServerError
 from nfbmr.paths import write_json, write_text
-from nfbmr.wording import count, size_of
+from nfbmr.text import count, size_of
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 SUMS = "SHA256SUMS"
 FOLDER = "artifacts"
 
@@ -53,7 +53,7 @@ class Backup:
         kind: ``sqlite`` or ``postgresql``.
         artifacts: Where the artifacts were.
         schema: Versions of its tables.
-        contents: What is in the database.
+        rows: How many rows each table of the database has.
         files: How many artifacts are in it.
         size: Of all of it, in bytes.
         outside: Addresses of artifacts that the server does not keep, and that are not in the backup.
@@ -65,7 +65,7 @@ class Backup:
     kind: str
     artifacts: str
     schema: Schema
-    contents: Contents
+    rows: Mapping[str, int]
     files: int
     size: int
     outside: tuple[str, ...]
@@ -78,16 +78,18 @@ class Backup:
             ServerError: It is none, or was not finished.
         """
         try:
-            told = json.loads((folder / "backup.json").read_text(encoding="utf-8"))
-            if told.pop("format") != FORMAT:
+            stored = json.loads((folder / "backup.json").read_text(encoding="utf-8"))
+            version = stored.pop("format")
+            if version == 1:
+                stored["rows"] = stored.pop("contents")["rows"]
+            elif version != FORMAT:
                 raise ValueError("made by another version of nfbmr")
             return cls(
                 **{
-                    **told,
+                    **stored,
                     "folder": folder,
-                    "schema": Schema(**told["schema"]),
-                    "contents": Contents(**told["contents"]),
-                    "outside": tuple(told["outside"]),
+                    "schema": Schema(**stored["schema"]),
+                    "outside": tuple(stored["outside"]),
                 }
             )
         except FileNotFoundError as error:
@@ -111,7 +113,7 @@ class Backup:
 
     def line(self) -> str:
         """For people."""
-        rows = self.contents.rows
+        rows = self.rows
         return (
             f"{self.folder}: {count(rows.get('runs', 0), 'run')}, "
             f"{count(rows.get('metrics', 0), 'metric point')}, "
@@ -139,26 +141,31 @@ def make_backup(database: Database, artifacts: Artifacts, folder: Path) -> Backu
     """Copy a server's database and its artifacts, whether it runs or not.
 
     Args:
-        database: Of the server.
-        artifacts: Likewise.
+        database: The server's database.
+        artifacts: The server's artifacts.
         folder: Made for the backup.
 
     Raises:
         ServerError: The folder is there already, or something cannot be copied; then nothing is left of it.
     """
+    with database.lock("upkeep"):
+        return write_backup(database, artifacts, folder)
+
+
+def write_backup(database: Database, artifacts: Artifacts, folder: Path) -> Backup:
+    """As :func:`make_backup`, for whoever holds the lock of upkeep."""
     if folder.exists():
         raise ServerError("this folder is there already", where=folder, fix="choose another name")
     partial = folder.with_name(f".{folder.name}.partial")
-    with database.lock("upkeep"):
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        # A backup holds all that the users may see, and more.
+        partial.mkdir(parents=True, mode=0o700)
+        backup = _copy(database, artifacts, partial, folder)
+        partial.rename(folder)
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
-        try:
-            # A backup holds all that the users may see, and more.
-            partial.mkdir(parents=True, mode=0o700)
-            backup = _copy(database, artifacts, partial, folder)
-            partial.rename(folder)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+        raise
     if backup.outside:
         log.warning(
             "artifacts that this server does not keep are not in the backup: %s",
@@ -195,13 +202,13 @@ def _copy(database: Database, artifacts: Artifacts, partial: Path, folder: Path)
         kind=database.backend.kind,
         artifacts=str(artifacts.place),
         schema=schema,
-        contents=snapshot.contents,
+        rows=snapshot.rows,
         files=files,
         size=size,
         outside=outside,
     )
-    told = {name: value for name, value in asdict(backup).items() if name != "folder"}
-    write_json(partial / "backup.json", {"format": FORMAT, **told})
+    stored = {name: value for name, value in asdict(backup).items() if name != "folder"}
+    write_json(partial / "backup.json", {"format": FORMAT, **stored})
     return backup
 
 
@@ -242,7 +249,7 @@ def _fetch(artifacts: Artifacts, name: str, target: Path) -> tuple[str, int]:
 # And back
 
 
-def restore(backup: Backup, database: Database, artifacts: Artifacts) -> Contents:
+def restore(backup: Backup, database: Database, artifacts: Artifacts) -> dict[str, int]:
     """Fill an empty database and an empty place for artifacts from a backup.
 
     Where the artifacts were kept in another folder, the addresses of those that runs wrote there themselves
@@ -254,7 +261,7 @@ def restore(backup: Backup, database: Database, artifacts: Artifacts) -> Content
         artifacts: Where they are to be kept.
 
     Returns:
-        What the database holds now.
+        How many rows each table of the database has now.
 
     Raises:
         ServerError: There is something already, or the backup is damaged. What was begun can be begun again.
@@ -277,14 +284,15 @@ def restore(backup: Backup, database: Database, artifacts: Artifacts) -> Content
                 _send(artifacts, backup.folder / name, name.removeprefix(f"{FOLDER}/"), digest)
         snapshots.put_back(database, backup.file)
         _move_addresses(backup, database, artifacts)
-        contents = database.contents()
-    if contents.rows != backup.contents.rows:
+        with database.connection() as connection:
+            rows = database.rows(connection)
+    if rows != backup.rows:
         raise ServerError(
             "the restored database does not hold what the backup says",
             where=str(database.backend),
             fix="use another backup, and keep this one for a look",
         )
-    return contents
+    return rows
 
 
 def _check_room(artifacts: Artifacts, sums: Mapping[str, str]) -> None:

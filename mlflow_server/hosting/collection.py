@@ -1,7 +1,8 @@
 """Garbage: runs, logged models and experiments that were removed, and their artifacts.
 
 MLflow marks what is removed and keeps it, so that it can be restored. This removes it for good, unless a
-registered model still comes from it.
+registered model still comes from it. ``mlflow gc`` removes that too, whatever its options name, and empties
+any folder that a run names as its own: tests/hosting/test_plain.py.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any
 
 from mlflow_server.hosting.artifacts import Artifacts
 from mlflow_server.hosting.database import Database
-from mlflow_server.hosting.errors import ServerError
-from nfbmr.wording import count, size_of
+from nfbmr.errors import ServerError
+from nfbmr.text import count, size_of
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([dhm])")
 _MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000}
@@ -70,7 +71,7 @@ def collect(
 
     Args:
         database: Of the server.
-        artifacts: Likewise.
+        artifacts: The server's artifacts.
         older_than: Milliseconds that something must have been removed for.
         dry_run: Only say what would go.
 
@@ -112,46 +113,46 @@ def age_of(text: str) -> int:
 def _collect(
     store: Any, database: Database, artifacts: Artifacts, older_than: int, dry_run: bool
 ) -> Collection:
-    found = Collection()
+    garbage = Collection()
     needed_runs, needed_models = _needed(database)
     for run_id in sorted(store._get_deleted_runs(older_than)):
         if run_id in needed_runs:
-            found.kept.append(run_id)
+            garbage.kept.append(run_id)
             continue
         run = store.get_run(run_id)
         if run.info.lifecycle_stage != "deleted":
             continue  # restored a moment ago
-        _empty(artifacts, run.info.artifact_uri, found, dry_run)
+        _empty(artifacts, run.info.artifact_uri, garbage, dry_run)
         if not dry_run:
             store._hard_delete_run(run_id)
-        found.runs.append(run_id)
+        garbage.runs.append(run_id)
     for model_id in sorted(store._get_deleted_logged_models(older_than)):
         if model_id in needed_models:
-            found.kept.append(model_id)
+            garbage.kept.append(model_id)
             continue
         model = store.get_logged_model(model_id, allow_deleted=True)
-        _empty(artifacts, model.artifact_location, found, dry_run)
+        _empty(artifacts, model.artifact_location, garbage, dry_run)
         if not dry_run:
             store._hard_delete_logged_model(model_id)
-        found.models.append(model_id)
+        garbage.models.append(model_id)
     for experiment_id in _deleted_experiments(database, older_than):
-        if _runs_in(database, experiment_id) - set(found.runs):
+        if _runs_in(database, experiment_id) - set(garbage.runs):
             continue
         if not dry_run:
             store._hard_delete_experiment(experiment_id)
-        found.experiments.append(experiment_id)
-    return found
+        garbage.experiments.append(experiment_id)
+    return garbage
 
 
-def _empty(artifacts: Artifacts, uri: str, found: Collection, dry_run: bool) -> None:
+def _empty(artifacts: Artifacts, uri: str, garbage: Collection, dry_run: bool) -> None:
     """Remove the artifacts at an address; before their record, so that nothing is forgotten half-way."""
     folder = artifacts.locate(uri)
     if not folder:
-        found.elsewhere.append(uri)
+        garbage.elsewhere.append(uri)
         return
     files = artifacts.files(folder)
-    found.files += len(files)
-    found.size += sum(files.values())
+    garbage.files += len(files)
+    garbage.size += sum(files.values())
     if not dry_run:
         # With the folder of the run, or of the model, that holds nothing else.
         artifacts.remove(folder.removesuffix("/artifacts"))

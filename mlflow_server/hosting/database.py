@@ -7,17 +7,16 @@ one at a time holds ``upkeep``.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlflow_server.hosting.errors import ServerError
+from mlflow_server.client import CLIENT_SETTINGS
 from mlflow_server.hosting.settings import BACKEND_VARIABLE, Backend
-from mlflow_server.remote import CLIENT_SETTINGS
-from nfbmr.errors import MissingPackageError
+from nfbmr.errors import EXTRAS, MissingPackageError, ServerError, missing_package
+from nfbmr.locks import lock_open_file
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -51,19 +50,6 @@ class Schema:
 
     records: str | None
     users: str | None
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a database holds: by it a backup and a database can be compared.
-
-    Attributes:
-        rows: Of each table.
-        latest: The latest times in it, in milliseconds since 1970.
-    """
-
-    rows: Mapping[str, int]
-    latest: Mapping[str, int | None]
 
 
 class Database:
@@ -140,39 +126,15 @@ class Database:
             )
         return schema
 
-    def contents(self, connection: Connection | None = None) -> Contents:
-        """Count what is there.
-
-        Args:
-            connection: In whose transaction; its own where none is given.
-        """
+    def rows(self, connection: Connection) -> dict[str, int]:
+        """How many rows each table has."""
         import sqlalchemy as sa
 
-        if connection is None:
-            with self.connection() as own:
-                return self.contents(own)
-        tables = sorted(sa.inspect(connection).get_table_names())
         quote = self.engine.dialect.identifier_preparer.quote
-        rows = {
+        return {
             name: int(connection.execute(sa.text(f"SELECT count(*) FROM {quote(name)}")).scalar() or 0)
-            for name in tables
+            for name in sorted(sa.inspect(connection).get_table_names())
         }
-        latest = {
-            f"{table}.{column}": connection.execute(
-                sa.text(f"SELECT max({quote(column)}) FROM {quote(table)}")
-            ).scalar()
-            for table, column in (
-                ("runs", "start_time"),
-                ("runs", "end_time"),
-                ("runs", "deleted_time"),
-                ("experiments", "last_update_time"),
-                ("metrics", "timestamp"),
-                ("model_versions", "last_updated_time"),
-                ("registered_models", "last_updated_time"),
-            )
-            if table in rows
-        }
-        return Contents(rows, latest)
 
     def create(self, artifact_root: str) -> None:
         """Make what is missing from an empty database: tables, and the experiment that MLflow starts with.
@@ -186,7 +148,7 @@ class Database:
             raise ServerError(
                 f"the tables of this database are of another version of MLflow ({outdated})",
                 where=str(self.backend),
-                fix="nfbmr server backup FOLDER, then: nfbmr server upgrade --backup FOLDER",
+                fix="nfbmr server upgrade, which makes a backup first",
             )
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -197,7 +159,7 @@ class Database:
     def outdated(self, schema: Schema) -> str:
         """Which tables are not of the installed MLflow's version, in words; empty where all are."""
         newest = newest_schema()
-        found = [
+        differences = [
             f"{what}: {have}, wanted {want}"
             for what, have, want in (
                 ("records", schema.records, newest.records),
@@ -205,7 +167,7 @@ class Database:
             )
             if have is not None and have != want
         ]
-        return "; ".join(found)
+        return "; ".join(differences)
 
     # Who may work on it
 
@@ -217,7 +179,9 @@ class Database:
             ServerError: Somebody else holds it in a way that excludes this.
         """
         held = (
-            self._file_lock(name, shared) if self.backend.kind == "sqlite" else self._own_lock(name, shared)
+            self._file_lock(name, shared)
+            if self.backend.kind == "sqlite"
+            else self._advisory_lock(name, shared)
         )
         with held:
             yield
@@ -229,7 +193,7 @@ class Database:
         handle = os.open(file.with_name(f".{file.name}.{name}"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             try:
-                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                lock_open_file(handle, shared=shared, wait=False)
             except BlockingIOError as error:
                 raise self._busy(name) from error
             yield
@@ -237,7 +201,7 @@ class Database:
             os.close(handle)
 
     @contextmanager
-    def _own_lock(self, name: Lock, shared: bool) -> Iterator[None]:
+    def _advisory_lock(self, name: Lock, shared: bool) -> Iterator[None]:
         import sqlalchemy as sa
 
         kind = "_shared" if shared else ""
@@ -322,5 +286,7 @@ def _reason(error: Any) -> str:
 def _require(module: str, package: str) -> None:
     import importlib.util
 
+    if importlib.util.find_spec(module) is None and module in EXTRAS:
+        raise missing_package(module)
     if importlib.util.find_spec(module) is None:
         raise MissingPackageError("a package is not installed", where=package, fix=f"pip install '{package}'")

@@ -17,15 +17,16 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from mlflow_server.hosting.application import Application
 from mlflow_server.hosting.artifacts import Artifacts
 from mlflow_server.hosting.database import Database
-from mlflow_server.hosting.errors import ServerError
 from mlflow_server.hosting.secret_files import ADMIN, ADMIN_VARIABLE, secret_key
 from mlflow_server.hosting.settings import ServerSettings
+from nfbmr.errors import ServerError
+from nfbmr.sockets import bound_socket
+from nfbmr.stopping import signals_handled
 
 if TYPE_CHECKING:
     from uvicorn import Config
@@ -38,7 +39,8 @@ BACKLOG = 512
 PATIENCE = 5
 """Seconds that answers under way have when the server is ended."""
 
-READY_SECONDS = 120.0
+START_SECONDS = 55.0
+"""Within which a server is ready, if it is not told otherwise; it takes 25 s at a load of 15 on two cores."""
 
 
 def serve(
@@ -46,28 +48,72 @@ def serve(
     *,
     admin_password: str | None = None,
     on_ready: Callable[[ServerSettings], None] = lambda settings: None,
+    start_seconds: float = START_SECONDS,
+    begun: float | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM; in the main thread, where signals arrive.
 
     Args:
         settings: Of the server.
         admin_password: Of the first user, ``admin``; wanted where there are no users yet.
         on_ready: Called once it answers, with the port that it took.
+        start_seconds: After which a server that is not ready is given up.
+        begun: When the start began, in seconds since 1970; now, where it is not given.
 
     Raises:
         ServerError: It cannot be had like this.
     """
-    with _listening(settings) as listener, Database(settings.backend) as database, _stopping() as stop:
+    stop = threading.Event()
+    with (
+        _listening(settings) as listener,
+        # A server's own handlers come and go on top of these.
+        signals_handled(lambda _: stop.set()),
+        _given_up_after(start_seconds, begun or time.time()) as ready,
+        Database(settings.backend) as database,
+    ):
         settings = replace(settings, port=listener.getsockname()[1])
+
+        def announce(settings: ServerSettings) -> None:
+            ready()
+            on_ready(settings)
+
         with database.lock("serving", shared=True):
             application = _prepared(settings, database, admin_password)
             if stop.is_set():
                 return
             if settings.workers == 1:
                 database.engine.dispose(close=False)
-                _serve_here(application, listener, stop, on_ready)
+                _serve_here(application, listener, stop, announce)
             else:
-                _serve_with_workers(application, listener, stop, on_ready)
+                _serve_with_workers(application, listener, stop, announce)
+
+
+@contextmanager
+def _given_up_after(seconds: float, begun: float) -> Iterator[Callable[[], None]]:
+    """Raise in the main thread so many seconds after the beginning, unless what is given was called before.
+
+    Importing MLflow is most of a start: a signal interrupts it, as nothing else in this process could.
+    """
+    from nfbmr.devices import busy  # a signal may arrive in the middle of any import
+
+    def late(*_: object) -> None:
+        words = busy()
+        raise ServerError(
+            f"the server is not ready after {seconds:g} s" + (f": {words}" if words else ""),
+            fix="try again when this machine has less to do, or give it longer: --start-timeout 300",
+        )
+
+    def ready() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+
+    before = signal.signal(signal.SIGALRM, late)
+    # Once more after a while: a library that tries an import may take any error for a missing package.
+    signal.setitimer(signal.ITIMER_REAL, max(0.01, begun + seconds - time.time()), 5.0)
+    try:
+        yield ready
+    finally:
+        ready()
+        signal.signal(signal.SIGALRM, before)
 
 
 def _prepared(settings: ServerSettings, database: Database, admin_password: str | None) -> Application:
@@ -100,37 +146,9 @@ def _see_to_an_administrator(
 
 @contextmanager
 def _listening(settings: ServerSettings) -> Iterator[socket.socket]:
-    """The socket, before anything that takes time: a port that is taken is said at once."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((settings.host.strip("[]"), settings.port))
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise ServerError(
-                f"cannot listen there ({reason.lower()})",
-                where=f"{settings.host}:{settings.port}",
-                fix="end what listens there, or choose another --port (0 takes a free one)",
-            ) from error
+    with bound_socket(settings.host, settings.port, ServerError) as listener:
         listener.set_inheritable(True)
         yield listener
-
-
-@contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set an event; a server's own handlers come and go on top of these."""
-    stop = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _configuration(application: Callable[[], App], settings: ServerSettings) -> Config:
@@ -193,7 +211,13 @@ def _serve_with_workers(
     waiting.start()
     if stop.is_set():
         return
-    supervisor.run()
+    try:
+        supervisor.run()
+    except BaseException:
+        for process in supervisor.processes:
+            process.kill()
+        supervisor.join_all()
+        raise
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise ServerError(
             "the workers of the server did not start", fix="their messages are above; --workers 1 says more"
@@ -203,8 +227,7 @@ def _serve_with_workers(
 def _announce(
     settings: ServerSettings, ending: threading.Event, on_ready: Callable[[ServerSettings], None]
 ) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    while not ending.wait(0.2) and time.monotonic() < deadline:
+    while not ending.wait(0.2):
         with suppress(OSError), urllib.request.urlopen(f"{settings.address}/health", timeout=2):
             on_ready(settings)
             return

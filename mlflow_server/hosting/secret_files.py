@@ -1,16 +1,13 @@
-"""Secrets of a server: its key, and passwords that are handed to it. None is ever put into words."""
+"""The key that signs a server's sessions, and the names of its passwords."""
 
 from __future__ import annotations
 
 import os
 import secrets
-import stat
-import sys
 from pathlib import Path
 
-from mlflow_server.hosting.errors import ServerError
+from nfbmr.secret_files import private_line
 
-SHORTEST_PASSWORD = 12
 ADMIN = "admin"
 ADMIN_VARIABLE = "NFBMR_ADMIN_PASSWORD"
 USER_VARIABLE = "NFBMR_USER_PASSWORD"
@@ -29,68 +26,8 @@ def secret_key(path: Path) -> str:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return _private_line(path, "the secret key", f"rm {path}; the server makes another one")
+        return private_line(path, "the secret key", f"rm {path}; the server makes another one")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         key = secrets.token_hex(32)
         file.write(key + "\n")
     return key
-
-
-def password_from(file: Path | None, variable: str) -> str | None:
-    """A password from a file (``-`` for standard input), else from a variable; None where neither has one.
-
-    Raises:
-        ServerError: Others may read the file, or the password is too short.
-    """
-    if file is not None and str(file) == "-":
-        given: str | None = sys.stdin.readline().rstrip("\r\n")
-        where = "standard input"
-    elif file is not None:
-        given, where = _private_line(file, "the password", f"write one line into {file}"), str(file)
-    else:
-        given, where = os.environ.get(variable), variable
-    return None if given is None else checked_password(given, where)
-
-
-def checked_password(password: str, where: str) -> str:
-    """A password that is long enough.
-
-    Raises:
-        ServerError: It is not.
-
-    Example:
-        >>> checked_password("short", "here")
-        Traceback (most recent call last):
-            ...
-        mlflow_server.hosting.errors.ServerError: the password is too short: here
-          -> choose one of 12 characters or more
-    """
-    if len(password) < SHORTEST_PASSWORD:
-        raise ServerError(
-            "the password is too short",
-            where=where,
-            fix=f"choose one of {SHORTEST_PASSWORD} characters or more",
-        )
-    # What Basic authentication cannot carry from every client.
-    if not (password.isascii() and password.isprintable()):
-        raise ServerError(
-            "the password has characters that not every program can send",
-            where=where,
-            fix="use letters, digits and signs of ASCII",
-        )
-    return password
-
-
-def _private_line(path: Path, what: str, fix: str) -> str:
-    try:
-        mode = path.stat().st_mode
-        text = path.read_text(encoding="utf-8").strip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
-        raise ServerError(f"{what} cannot be read ({reason.lower()})", where=path, fix=fix) from error
-    # Secrets that an orchestrator mounts belong to root and are readable by a group: others are what matters.
-    if stat.S_IMODE(mode) & stat.S_IRWXO:
-        raise ServerError(f"everybody can read {what}", where=path, fix=f"chmod 600 {path}")
-    if not text:
-        raise ServerError(f"{what} is empty", where=path, fix=fix)
-    return text

@@ -17,17 +17,15 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from mlflow_server.destination import VARIABLE, Destination, without_password
-from mlflow_server.hosting.errors import ServerError
 from nfbmr.addresses import ObjectPath, is_loopback, store_address
+from nfbmr.errors import ServerError
 
 HOST, PORT = "127.0.0.1", 5000
 SECRET_KEY = Path(".nfbmr/server/secret_key")
 MAX_UPLOAD = 2 * 10**9
 BACKEND_VARIABLE = "NFBMR_SERVER_BACKEND"
-ARTIFACTS_VARIABLE = "NFBMR_SERVER_ARTIFACTS"
 
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*", re.IGNORECASE)
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
 @dataclass(frozen=True)
@@ -231,22 +229,6 @@ class ServerSettings:
             for scheme in ("https", "http")
             for port in ("", f":{self.port}")
         )
-
-
-def bytes_of(text: str) -> int:
-    """A number of bytes as people write it.
-
-    Raises:
-        ServerError: It is none.
-
-    Example:
-        >>> bytes_of("2GB"), bytes_of("500 MB"), bytes_of("1000")
-        (2000000000, 500000000, 1000)
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)b?\s*", text, re.IGNORECASE)
-    if match is None or float(match[1]) <= 0:
-        raise ServerError("not a size", where=text, fix="write it like 500MB or 2GB")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
 def refuse_shown_password(arguments: Sequence[str]) -> None:

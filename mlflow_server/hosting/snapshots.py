@@ -12,16 +12,16 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from mlflow_server.hosting.database import Contents, Database
-from mlflow_server.hosting.errors import ServerError
+from mlflow_server.hosting.database import Database
 from mlflow_server.hosting.settings import Backend
+from nfbmr.errors import ServerError
 from nfbmr.paths import atomic
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ class Snapshot:
 
     Attributes:
         file: That holds it.
-        contents: What is in it.
+        rows: How many rows each table has.
         places: Every address of artifacts in it, those of experiments left out.
     """
 
     file: Path
-    contents: Contents
+    rows: Mapping[str, int]
     places: frozenset[str]
 
 
@@ -96,14 +96,14 @@ def places_in(connection: Connection, *, experiments: bool = False) -> frozenset
     import sqlalchemy as sa
 
     known = set(sa.inspect(connection).get_table_names())
-    found: set[str] = set()
+    places: set[str] = set()
     for table, column in PLACES:
         if table not in known or (table == "experiments" and not experiments):
             continue
         condition = f" WHERE {_TRACES}" if table == "trace_tags" else ""
         rows = connection.execute(sa.text(f"SELECT DISTINCT {column} FROM {table}{condition}"))
-        found |= {str(value) for (value,) in rows if value}
-    return frozenset(found)
+        places |= {str(value) for (value,) in rows if value}
+    return frozenset(places)
 
 
 def relocate(database: Database, old: str, new: str) -> int:
@@ -168,7 +168,7 @@ def _take_sqlite(database: Database, file: Path) -> Snapshot:
             fix="restore an earlier backup: nfbmr server restore",
         )
     with Database(Backend(f"sqlite:///{file}")) as copy, copy.connection() as connection:
-        return Snapshot(file, copy.contents(connection), places_in(connection))
+        return Snapshot(file, copy.rows(connection), places_in(connection))
 
 
 def _put_back_sqlite(database: Database, file: Path) -> None:
@@ -187,7 +187,7 @@ def _take_postgres(database: Database, file: Path) -> Snapshot:
 
     with database.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
         snapshot = connection.execute(sa.text("SELECT pg_export_snapshot()")).scalar()
-        contents, places = database.contents(connection), places_in(connection)
+        rows, places = database.rows(connection), places_in(connection)
         # a snapshot can be dumped for as long as the transaction lasts that has exported it
         _run(
             database,
@@ -200,7 +200,7 @@ def _take_postgres(database: Database, file: Path) -> Snapshot:
                 f"--file={file}",
             ],
         )
-    return Snapshot(file, contents, places)
+    return Snapshot(file, rows, places)
 
 
 def _put_back_postgres(database: Database, file: Path) -> None:
@@ -246,13 +246,13 @@ def _program(name: str, major: int) -> str:
     fitting = sorted(version for version in versions if version >= major)
     if fitting:
         return str(versions[fitting[0]])
-    found = shutil.which(name)
-    if found is None:
+    on_path = shutil.which(name)
+    if on_path is None:
         raise ServerError(
             f"{name} is not installed",
             fix=f"install PostgreSQL's programs, version {major} or newer (Debian: postgresql-client)",
         )
-    return found
+    return on_path
 
 
 @contextmanager

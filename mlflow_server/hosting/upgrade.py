@@ -1,13 +1,18 @@
-"""Bringing the tables of a database to the version of the installed MLflow; never without a way back."""
+"""Bringing the tables of a database to the version of the installed MLflow; never without a way back.
+
+``mlflow db upgrade`` and its like for the tables of users do the work. By themselves they upgrade what a
+running server is using, and they keep no copy: tests/hosting/test_plain.py.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow_server.hosting.backup import Backup
-from mlflow_server.hosting.database import Contents, Database, Schema, newest_schema
-from mlflow_server.hosting.errors import ServerError
+from mlflow_server.hosting.artifacts import Artifacts
+from mlflow_server.hosting.backup import Backup, write_backup
+from mlflow_server.hosting.database import Database, Schema
+from nfbmr.errors import ServerError
 
 
 @dataclass(frozen=True)
@@ -17,113 +22,64 @@ class Upgrade:
     Attributes:
         before: Versions of its tables.
         after: Versions now; the same where there was nothing to do.
+        backup: What was copied before; None where there was nothing to do.
     """
 
     before: Schema
     after: Schema
+    backup: Backup | None
 
     @property
     def needed(self) -> bool:
         """Whether anything had to be done."""
-        return self.before != self.after
+        return self.backup is not None
 
 
-def upgrade(database: Database, backup: Path | None) -> Upgrade:
-    """Upgrade the tables of a database that no server is using.
+def upgrade(database: Database, artifacts: Artifacts, folder: Path) -> Upgrade:
+    """Back up a server that is down, and upgrade its tables; nothing where they are up to date.
 
     Args:
-        database: Which.
-        backup: Folder of a backup with all that is in the database now; not needed where there is nothing
-            to do.
+        database: The server's database.
+        artifacts: The server's artifacts, which the backup copies too.
+        folder: Made for the backup.
 
     Raises:
-        ServerError: There is no such backup, a server is running, or the tables are newer than MLflow.
+        ServerError: A server is running, the backup cannot be made, or the tables are newer than MLflow.
     """
     with database.lock("upkeep"), database.lock("serving"):
         before = database.schema()
-        if before.records is None and before.users is None:
+        if before == Schema(None, None):
             raise ServerError(
                 "there is nothing in this database",
                 where=str(database.backend),
                 fix="name the right one: --backend; a server makes the tables of an empty one itself",
             )
         if not database.outdated(before):
-            return Upgrade(before, before)
-        _see_that_they_are_older(before, database)
-        _check(backup, database, before)
+            return Upgrade(before, before, None)
+        backup = write_backup(database, artifacts, folder)
         _upgrade(database, before)
-        return Upgrade(before, database.schema())
+        return Upgrade(before, database.schema(), backup)
 
 
-def _check(folder: Path | None, database: Database, schema: Schema) -> None:
-    """The backup is of this database as it is now."""
-    make = "nfbmr server backup FOLDER"
-    if folder is None:
-        raise ServerError(
-            "an upgrade cannot be taken back, and no backup was named",
-            where=str(database.backend),
-            fix=f"{make}, then: nfbmr server upgrade --backup FOLDER",
-        )
-    backup = Backup.read(folder)
-    if backup.backend != str(database.backend) or backup.schema != schema:
-        raise ServerError(
-            f"this is a backup of another database or of other tables ({backup.backend})",
-            where=folder,
-            fix=f"take one of {database.backend}: {make}",
-        )
-    lost = _differences(backup.contents, database.contents())
-    if lost:
-        raise ServerError(
-            f"this backup is not of what the database holds now ({lost})",
-            where=folder,
-            fix=f"take another one, with no server running: {make}",
-        )
+def _upgrade(database: Database, before: Schema) -> None:
+    import warnings
 
-
-def _differences(then: Contents, now: Contents) -> str:
-    found = [
-        f"{table}: {then.rows.get(table, 0)} then, {rows} now"
-        for table, rows in now.rows.items()
-        if then.rows.get(table, 0) != rows
-    ]
-    found += [f"{name} has changed" for name, time in now.latest.items() if then.latest.get(name) != time]
-    return ", ".join(found[:3])
-
-
-def _see_that_they_are_older(schema: Schema, database: Database) -> None:
-    """A version that the installed MLflow does not know is a newer one's."""
-    from alembic.script import ScriptDirectory
     from alembic.util import CommandError
-    from mlflow.store.db.utils import _get_alembic_config
+    from mlflow.db import upgrade as records
 
-    config = _get_alembic_config("")  # type: ignore[no-untyped-call]
-    folder = config.get_main_option("script_location")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow.server.auth.db.cli import upgrade as users
+
+    uri = database.backend.uri
     try:
-        if schema.records is not None:
-            ScriptDirectory(folder).get_revision(schema.records)
-        if schema.users is not None:
-            ScriptDirectory(str(Path(folder).parents[1] / "server/auth/db/migrations")).get_revision(
-                schema.users
-            )
+        if before.records is not None:
+            records.main([uri], standalone_mode=False)
+        if before.users is not None:
+            users.main(["--url", uri], standalone_mode=False)
     except CommandError as error:
         raise ServerError(
             "the tables of this database were made by a newer MLflow than the installed one",
             where=str(database.backend),
             fix="install the version of nfbmr that has been used with it",
         ) from error
-
-
-def _upgrade(database: Database, schema: Schema) -> None:
-    from mlflow.store.db.utils import _upgrade_db
-
-    newest = newest_schema()
-    if schema.records not in (None, newest.records):
-        _upgrade_db(database.engine)  # type: ignore[no-untyped-call]
-    if schema.users not in (None, newest.users):
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from mlflow.server.auth.db.utils import migrate_if_needed
-
-        migrate_if_needed(database.engine, "head")

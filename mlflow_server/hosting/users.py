@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mlflow_server.hosting.database import Database
-from mlflow_server.hosting.errors import ServerError
-from mlflow_server.hosting.guard import Rights
+from nfbmr.errors import ServerError
 
 if TYPE_CHECKING:
     from mlflow.server.auth.entities import Role as StoredRole
@@ -147,7 +146,7 @@ class Users:
         for assigned in self._store.list_user_roles(user.id):
             if assigned.name in _GRANTS:
                 self._store.unassign_role_from_user(user.id, assigned.id)
-            elif _is_own(assigned, user):
+            elif _is_personal(assigned, user):
                 for permission in assigned.permissions:
                     self._store.remove_role_permission(permission.id)
         self._store.update_user(name, is_admin=role == "admin")
@@ -220,22 +219,18 @@ class Users:
             return {str(number): name for number, name in rows}
 
 
-def rights_in(store: SqlAlchemyStore) -> Callable[[str], Rights | None]:
-    """What the guard asks: the rights of a name, None for nobody's; as they are in the database right now."""
+def creators_in(store: SqlAlchemyStore) -> Callable[[str], bool | None]:
+    """What the guard asks of a name, answered as the database is right now; see :class:`Guard`."""
     from mlflow.exceptions import MlflowException
 
-    def rights_of(name: str) -> Rights | None:
+    def may_create(name: str) -> bool | None:
         try:
             user = store.get_user(name)
         except MlflowException:
             return None
-        if user.is_admin:
-            return Rights(change=True, create=True)
-        roles = store.list_user_roles(user.id)
-        change = any(each.permission in _CHANGING for role in roles for each in role.permissions)
-        return Rights(change=change, create=any(role.name == "writer" for role in roles))
+        return bool(user.is_admin) or any(role.name == "writer" for role in store.list_user_roles(user.id))
 
-    return rights_of
+    return may_create
 
 
 def _store(database: Database) -> SqlAlchemyStore:
@@ -250,7 +245,7 @@ def _store(database: Database) -> SqlAlchemyStore:
     return store
 
 
-def _is_own(role: StoredRole, user: StoredUser) -> bool:
+def _is_personal(role: StoredRole, user: StoredUser) -> bool:
     """Whether it is the role that MLflow keeps for the rights of one user."""
     return bool(role.name == f"__user_{user.id}__")
 
@@ -263,7 +258,7 @@ def _role_of(user: Any, roles: list[StoredRole]) -> Role | None:
 
 
 def _experiments(roles: list[StoredRole], names: dict[str, str]) -> tuple[str, ...]:
-    found = {
+    writable = {
         names.get(permission.resource_pattern, permission.resource_pattern)
         for role in roles
         for permission in role.permissions
@@ -271,4 +266,4 @@ def _experiments(roles: list[StoredRole], names: dict[str, str]) -> tuple[str, .
         and permission.resource_pattern != "*"
         and permission.permission in _CHANGING
     }
-    return tuple(sorted(found))
+    return tuple(sorted(writable))

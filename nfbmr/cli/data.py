@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nfbmr.cli.options import emit, json_option
-from nfbmr.wording import count
+from nfbmr.text import count
 
 if TYPE_CHECKING:
     from nfbmr.data.samples import Dataset
@@ -17,16 +17,26 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 LAYOUTS = """\b
-    mvtec    [CATEGORY/] train/good, test/good, test/DEFECT, ground_truth/DEFECT/NAME_mask.png
-    dagm     [Class1/]   Train, Test, in each Label/Labels.txt and Label/NAME_label.PNG
-    mtd      MT_Free/Imgs, MT_DEFECT/Imgs: NAME.jpg, with the mask NAME.png beside it
-    folder   good/ and a folder for each kind of defect, or normals straight in the folder; masks, if any,
-             in ground_truth/DEFECT/NAME_mask.png or masks/NAME.png, or NAME_mask.png beside the image"""
+    mvtec    [CATEGORY/] train/good, test/good, test/DEFECT, ground_truth/DEFECT/NAME_mask.png; also mpdd,
+             loco (validation/, several masks an image), ad2 (test_public/), btad (ok/ko)
+    visa, ksdd, ksdd2, realiad, dagm, mtd   as they are published
+    folder   [CATEGORY/] good/ (or OK, normal, ...) and a folder for each kind of defect, or normals straight
+             in the folder; masks, if any, beside their images or in folders of their own
+    manifest, anomalib   a table with a row an image (nfbmr data manifest writes one); a YAML file
+
+Whatever else: data.layout={good: PATTERN, defect: PATTERN, mask: PATTERN}, see docs/your-folder.md."""
 
 
 @click.group(help=f"Inspect, audit or synthesize a data set.\n\nLayouts that are read:\n\n{LAYOUTS}")
 def data() -> None:
     """Inspect, audit or synthesize a data set."""
+
+
+def _layout(ctx: click.Context, parameter: click.Parameter, value: str) -> Any:
+    """A layout as ``data.layout`` takes it."""
+    from nfbmr.cli.options import resolve_options
+
+    return resolve_options(assignments=(f"data.layout={value}",)).config.data.layout
 
 
 def reading_options(function: Function) -> Function:
@@ -37,8 +47,16 @@ def reading_options(function: Function) -> Function:
             metavar="REGEX",
             help="Searched for in each path below PATH; its first group names the part photographed.",
         ),
-        click.option("--category", metavar="NAME", help="Which one, where the folder holds several."),
-        click.option("--layout", metavar="NAME", default="auto", help="auto, mvtec, dagm, mtd or folder."),
+        click.option(
+            "--category", metavar="NAME", help="Which one, where there are several. Default: all of them."
+        ),
+        click.option(
+            "--layout",
+            metavar="NAME|PATTERNS",
+            default="auto",
+            callback=_layout,
+            help="A layout's name, or patterns of paths: {good: ..., defect: ..., mask: ...}.",
+        ),
     ):
         function = option(function)
     return function
@@ -47,16 +65,57 @@ def reading_options(function: Function) -> Function:
 @data.command("inspect")
 @click.argument("path", type=click.Path(path_type=Path))
 @reading_options
+@click.option(
+    "--pictures",
+    metavar="OUT.png",
+    type=click.Path(path_type=Path),
+    help="Draw some pictures of each kind with their masks' outlines, as they were understood.",
+)
 @json_option
 def inspect_command(
-    path: Path, layout: str, category: str | None, group_by: str | None, as_json: bool
+    path: Path, layout: Any, category: str | None, group_by: str | None, pictures: Path | None, as_json: bool
 ) -> None:
     """Count what is in the folder PATH, and list everything that is wrong with it."""
     from nfbmr.data.inspect import inspect_dataset
+    from nfbmr.data.sheet import draw_sheet
 
-    found = [inspect_dataset(d) for d in _datasets(path, layout, category, group_by)]
-    summary = {"datasets": [i.as_json() for i in found], "problems": sum(len(i.problems) for i in found)}
-    emit(summary, as_json=as_json, text="\n\n".join(i.render() for i in found))
+    datasets = _datasets(path, layout, category, group_by)
+    inspections = [inspect_dataset(dataset) for dataset in datasets]
+    drawn = None if pictures is None else str(draw_sheet(datasets, pictures))
+    summary = {
+        "datasets": [i.as_json() for i in inspections],
+        "problems": sum(len(i.problems) for i in inspections),
+        "pictures": drawn,
+    }
+    text = "\n\n".join(i.render() for i in inspections)
+    emit(summary, as_json=as_json, text=text + (f"\n\n  pictures: {drawn}" if drawn else ""))
+
+
+@data.command("manifest")
+@click.argument("path", type=click.Path(path_type=Path))
+@reading_options
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Ends in .csv, .tsv, .jsonl or .parquet. Default: the folder's name and .csv, here.",
+)
+@json_option
+def manifest_command(
+    path: Path, layout: Any, category: str | None, group_by: str | None, out: Path | None, as_json: bool
+) -> None:
+    """Write down what the images of the folder PATH were understood to be, a row an image.
+
+    Correct the table where it is wrong, and train on it: nfbmr train --data FILE. Columns are path, kind
+    (good, a kind of defect, or ignore), mask, split, group, category, name and note.
+    """
+    from nfbmr.data.manifest import write_manifest
+
+    datasets = _datasets(path, layout, category, group_by)
+    file = write_manifest(datasets, out or Path(f"{path.resolve().stem or 'manifest'}.csv"))
+    images, ignored = sum(len(d.samples) for d in datasets), sum(len(d.unused) for d in datasets)
+    text = f"{file}: {count(images, 'image')}, {ignored} ignored\n\n  train on it: nfbmr train --data {file}"
+    emit({"manifest": file, "images": images, "ignored": ignored}, as_json=as_json, text=text)
 
 
 @data.command("audit")
@@ -66,7 +125,7 @@ def inspect_command(
     "--split",
     metavar="NAME",
     default="auto",
-    help="auto, official (mvtec, dagm), legacy or group (mtd), random or, with --group-by, group (folder).",
+    help="auto, official (sets with sides), legacy or group (mtd), random or, with --group-by, group.",
 )
 @click.option("--seed", metavar="N", type=click.IntRange(0), default=0, help="Seed of the split.")
 @click.option(
@@ -79,10 +138,11 @@ def inspect_command(
     "--pairs", metavar="N", type=click.IntRange(1), default=24, show_default=True, help="Pairs to draw."
 )
 @click.option("--twins", "twins_alone", is_flag=True, help="Draw twins alone.")
+@click.option("--unsure", "unsure_alone", is_flag=True, help="Draw the pairs alone that it is not sure of.")
 @json_option
 def audit_command(
     path: Path,
-    layout: str,
+    layout: Any,
     category: str | None,
     group_by: str | None,
     split: str,
@@ -90,13 +150,14 @@ def audit_command(
     pictures: Path | None,
     pairs: int,
     twins_alone: bool,
+    unsure_alone: bool,
     as_json: bool,
 ) -> None:
     """Look for test images of PATH whose part is also trained on."""
     from nfbmr.config import DataConfig
     from nfbmr.data.audit import audit_split
+    from nfbmr.data.near_duplicates import draw_matches
     from nfbmr.data.splits import make_split
-    from nfbmr.data.twins import draw_matches
     from nfbmr.errors import ConfigError
 
     names = ("auto", "official", "legacy", "group", "random")
@@ -106,7 +167,8 @@ def audit_command(
     audits = [(d, audit_split(make_split(d, config))) for d in _datasets(path, layout, category, group_by)]
     drawn: str | None = None
     if pictures is not None:
-        found = (m for _, a in audits for m in (a.twins if twins_alone else a.nearest))
+        kinds = {name for name, wanted in (("twin", twins_alone), ("unsure", unsure_alone)) if wanted}
+        found = (m for _, a in audits for m in a.nearest if not kinds or m.verdict in kinds)
         matches = sorted(found, key=lambda m: -m.similarity)
         drawn = str(draw_matches(matches, pictures, count=pairs))
     summary = {
@@ -120,15 +182,25 @@ def audit_command(
 
 @data.command("synthesize")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--class", "classes", metavar="NAME", multiple=True, help="A class of texture. Repeatable.")
+@click.option("--class", "classes", metavar="NAME", multiple=True, help="A class, see below. Repeatable.")
 @click.option("--train", metavar="N", type=click.IntRange(1), help="Good images to train on, a class.")
 @click.option("--test-good", metavar="N", type=click.IntRange(1), help="Good images to test on, a class.")
 @click.option("--test-defective", metavar="N", type=click.IntRange(1), help="Defective images, a class.")
-@click.option("--size", metavar="PIXELS", type=click.IntRange(16, 4096), help="Width and height.")
+@click.option(
+    "--size",
+    metavar="PIXELS",
+    type=click.IntRange(16, 4096),
+    help="Width and height; each class has its own.",
+)
 @click.option("--seed", metavar="N", type=click.IntRange(0), help="The same seed gives the same bytes.")
 @json_option
 def synthesize_command(out: Path, classes: Sequence[str], as_json: bool, **numbers: int | None) -> None:
-    """Make the demonstration set, textures with defects and masks in MVTec layout, in the folder OUT."""
+    """Make demonstration sets, pictures with defects and masks in MVTec layout, in the folder OUT.
+
+    Textures, all made where no class is named: woven, brushed, granite, leather, wood, knurled (256 px).
+    Objects at any angle with small defects: bolt, gear, bracket (1024 px, plain ground), capsule (512 px,
+    plain), washer (512 px) and link (768 px) on textured ground.
+    """
     from nfbmr.data.layouts import categories, load_dataset
     from nfbmr.data.synthesize import synthesize
 
@@ -149,11 +221,10 @@ def synthesize_command(out: Path, classes: Sequence[str], as_json: bool, **numbe
     )
 
 
-def _datasets(path: Path, layout: str, category: str | None, group_by: str | None) -> list[Dataset]:
+def _datasets(path: Path, layout: Any, category: str | None, group_by: str | None) -> list[Dataset]:
     """The data set in a folder; all of them, where it holds several and none is named."""
     from nfbmr.data.layouts import categories, load_dataset
 
-    several = categories(path) if layout in ("auto", "mvtec", "dagm") and category is None else ()
-    return [
-        load_dataset(path, layout=layout, category=name, group_by=group_by) for name in several or [category]
-    ]
+    several = categories(path, layout) if category in (None, "all") else ()
+    names = several or [None if category == "all" else category]
+    return [load_dataset(path, layout=layout, category=name, group_by=group_by) for name in names]

@@ -3,6 +3,8 @@
 ::
 
     0 done    1 a bug in nfbmr    2 something the user can mend    130 interrupted, can be gone on with
+
+A sweep of which no trial finished ends with 1 as well.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 import click
 
 from nfbmr.cli.options import emit
-from nfbmr.errors import Interrupted, MissingPackageError, NfbmrError, OutputError
+from nfbmr.errors import Interrupted, NfbmrError, OutputError, missing_package
 
 DONE, UNEXPECTED, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
@@ -107,7 +109,7 @@ def _ending(error: BaseException) -> Ending:
         file = error.filename if isinstance(error.filename, str) else None
         error = OutputError((error.strerror or str(error)).lower(), where=file, fix=_MENDABLE[error.errno])
     elif isinstance(error, ModuleNotFoundError) and (package := _outside(error.name)):
-        error = MissingPackageError("a package is not installed", where=package, fix=f"pip install {package}")
+        error = missing_package(package)
     kind = type(error).__name__
     if isinstance(error, NfbmrError):
         label = "stopped" if isinstance(error, Interrupted) else "error"

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nfbmr.cli.options import config_options, emit, json_option
-from nfbmr.wording import count, plural, size_of
+from nfbmr.text import count, plural, size_of
 
 if TYPE_CHECKING:
     from nfbmr.config import Config
     from nfbmr.data.pictures import Picture
+    from nfbmr.data.samples import Split
     from nfbmr.errors import ImageError
-    from nfbmr.features.upkeep import FlowInfo, SpaceInfo
+    from nfbmr.features.maintenance import FlowInfo, SpaceInfo
     from nfbmr.resolve import Resolved
 
 DEFAULT_STORE = Path(".nfbmr/store")
@@ -66,16 +67,18 @@ def build(resolved: Resolved, as_json: bool) -> None:
 
     Training afterwards finds them and computes none. What can be read is stored even if some images cannot.
     """
+    from nfbmr.devices import device_of, limit_threads
     from nfbmr.features.extraction import extract, unusable
     from nfbmr.features.store import open_store
-    from nfbmr.training.compute import device_of, limit_threads
-    from nfbmr.training.stopping import StopRequest
+    from nfbmr.prepare import read_data, with_sizes
+    from nfbmr.stopping import StopRequest
 
     limit_threads()
 
-    config = resolved.config
-    store = open_store(config.store)
-    pictures, failed = _pictures(config)
+    store = open_store(resolved.config.store)
+    _, split = read_data(resolved.config)
+    config = with_sizes(resolved.config, split)
+    pictures, failed = _pictures(config, split)
     with StopRequest() as stop:
         extraction = extract(
             pictures,
@@ -104,13 +107,12 @@ def build(resolved: Resolved, as_json: bool) -> None:
     emit(summary, as_json=as_json, text=f"{text}\nstored in {config.store}")
 
 
-def _pictures(config: Config) -> tuple[list[Picture], dict[Path, ImageError]]:
+def _pictures(config: Config, split: Split) -> tuple[list[Picture], dict[Path, ImageError]]:
     """Every picture that a run looks at, and the files that are none."""
     from nfbmr.data.pictures import ViewOp, picture_of
     from nfbmr.errors import ImageError
-    from nfbmr.preparation import read_data, validation_of
+    from nfbmr.prepare import validation_of
 
-    _, split = read_data(config)
     pictures: list[Picture] = []
     failed: dict[Path, ImageError] = {}
     training = frozenset(split.train)
@@ -131,8 +133,8 @@ def _pictures(config: Config) -> tuple[list[Picture], dict[Path, ImageError]]:
 @json_option
 def list_(store: Path, as_json: bool) -> None:
     """List what the store holds, the most recently used first."""
-    from nfbmr.features.trees import tree_of
-    from nfbmr.features.upkeep import list_flows, list_spaces
+    from nfbmr.features.backends import tree_of
+    from nfbmr.features.maintenance import list_flows, list_spaces
 
     tree = tree_of(store)
     spaces = list_spaces(tree)
@@ -159,10 +161,10 @@ def verify(store: Path, repair: bool, as_json: bool) -> None:
     Ends with exit code 2 if something is damaged and was not repaired.
     """
     from nfbmr.errors import CorruptShardError
-    from nfbmr.features import upkeep
+    from nfbmr.features import maintenance
     from nfbmr.features.shards import MEND
 
-    found = upkeep.verify(store, repair=repair)
+    found = maintenance.verify(store, repair=repair)
     damaged = [f"{store}/{name}" for name in found.damaged]
     if damaged and not repair:
         names = "".join(f"\n  {name}" for name in damaged)
@@ -210,14 +212,14 @@ def prune(
 
     A space that a running process has open is never removed, nor is a flow that is being trained.
     """
-    from nfbmr.features import upkeep
+    from nfbmr.features import maintenance
 
     if older_than is None and keep is None and not spaces and not flows:
         raise click.UsageError("say what to remove: --older-than, --keep, --space or --flow")
     # Flows first: when they were last used is told by their latents.
     found = (
-        upkeep.prune_flows(store, keep=keep, older_than_days=older_than, flows=flows, dry_run=dry_run),
-        upkeep.prune(store, keep=keep, older_than_days=older_than, spaces=spaces, dry_run=dry_run),
+        maintenance.prune_flows(store, keep=keep, older_than_days=older_than, flows=flows, dry_run=dry_run),
+        maintenance.prune(store, keep=keep, older_than_days=older_than, spaces=spaces, dry_run=dry_run),
     )
     of_flows, of_spaces = found
     removed: list[SpaceInfo | FlowInfo] = [*of_spaces.removed, *of_flows.removed]
@@ -249,7 +251,7 @@ def _line(info: SpaceInfo | FlowInfo) -> str:
 
 def _about(info: SpaceInfo | FlowInfo) -> str:
     """What was stored, in the words of the configuration."""
-    from nfbmr.features.upkeep import SpaceInfo
+    from nfbmr.features.maintenance import SpaceInfo
 
     made = ("backbone", "tap", "size", "flow", "compute", "dtype")
     if isinstance(info, SpaceInfo):

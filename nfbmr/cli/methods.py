@@ -29,7 +29,21 @@ def methods(name: str | None, as_json: bool) -> None:
 
 
 def _about(name: str) -> dict[str, Any]:
-    """A method's row: what it is, and its size at the default setting."""
+    """A method's row: what it is, and its size at the default setting.
+
+    Rows of our own methods are kept in the machine's cache until a version or this package's code is another:
+    to count parameters, every network has to be built.
+    """
+    from nfbmr.disk_cache import cached, code_digest, versions
+    from nfbmr.methods.table import METHODS, method_named
+
+    if METHODS.get(name) is not method_named(name):
+        return _row(name)
+    about = {"method": name, "nfbmr": code_digest(), **versions("torch", "torchvision", "timm", "FrEIA")}
+    return cached("methods", about, lambda: _row(name), dump=dict, load=dict)
+
+
+def _row(name: str) -> dict[str, Any]:
     import nfbmr
     from nfbmr.methods.detector import blueprint
     from nfbmr.methods.table import method_named
@@ -58,7 +72,7 @@ def _whole(name: str) -> dict[str, Any]:
 
 
 def _list(rows: list[dict[str, Any]]) -> str:
-    from nfbmr.wording import columns
+    from nfbmr.text import columns
 
     header = ["method", "what it is", "stages", "parameters", "as published: --config", "source"]
     cells = [

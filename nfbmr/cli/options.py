@@ -6,16 +6,35 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
-from nfbmr.wording import as_text
+from nfbmr.text import as_text, parse_size
+
+if TYPE_CHECKING:
+    from nfbmr.config import Config
+    from nfbmr.resolve import Resolved
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes such as ``32MB``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Shortcut(NamedTuple):
@@ -27,15 +46,21 @@ class Shortcut(NamedTuple):
 
 
 SHORTCUTS: dict[str, Shortcut] = {
-    "--data": Shortcut("data.path", "FOLDER", "Folder of images; without it, the synthetic set."),
-    "--category": Shortcut("data.category", "NAME", "Which one, where the folder holds several data sets."),
+    "--data": Shortcut("data.path", "FOLDER|FILE", "Images, or a manifest; without it, the synthetic set."),
+    "--category": Shortcut("data.category", "NAME", "Which one, where there are several; train: or all."),
     "--split": Shortcut("data.split", "NAME", "auto, official, legacy, group or random."),
     "--method": Shortcut("method", "NAME", "A method (nfbmr methods)."),
+    "--known-defects": Shortcut(
+        "data.known_defects", "FOLDER|N|SHARE", "Real defects to choose with; they leave the test set."
+    ),
     "--limit-train": Shortcut("data.limit_train", "N", "Train on this many images at most."),
     "--seed": Shortcut("seed", "N", "Seed of weights, batches and synthetic defects."),
     "--output": Shortcut("output", "FOLDER", "Run folders are made here."),
     "--store": Shortcut("store", "FOLDER", "Features, latents and flows that all runs share."),
 }
+
+
+_CONFIGS, _ASSIGNMENTS = "configs", "assignments"
 
 
 def config_options(function: Function) -> Function:
@@ -53,24 +78,34 @@ def config_options_but(*taken: str) -> Callable[[Function], Function]:
     return functools.partial(_with_config_options, shortcuts=shortcuts)
 
 
+class SettingOption(click.Option):
+    """An option that sets one key of the configuration.
+
+    Args:
+        key: Of the configuration, dotted.
+    """
+
+    def __init__(self, declarations: Sequence[str], *, key: str, **attributes: Any) -> None:
+        super().__init__(declarations, **attributes)
+        self.key = key
+
+
 def _with_config_options(function: Function, shortcuts: Mapping[str, Shortcut]) -> Function:
 
+    @click.pass_context
     @functools.wraps(function)
-    def wrapped(*args: Any, configs: tuple[str, ...], assignments: tuple[str, ...], **kwargs: Any) -> Any:
-        given = {}
-        for option, shortcut in shortcuts.items():
-            value = kwargs.pop(_parameter(option))
-            if value is not None:
-                given[shortcut.key] = (option, value)
-        return function(*args, resolved=resolve_options(configs, assignments, given), **kwargs)
+    def wrapped(context: click.Context, *args: Any, **kwargs: Any) -> Any:
+        taken = {str(parameter.name) for parameter in _setting_parameters(context.command)}
+        rest = {name: value for name, value in kwargs.items() if name not in taken}
+        return function(*args, resolved=resolve_context(context), **rest)
 
     for option, shortcut in reversed(list(shortcuts.items())):
         wrapped = click.option(
-            option, _parameter(option), metavar=shortcut.metavar, default=None, help=shortcut.help
+            option, cls=SettingOption, key=shortcut.key, metavar=shortcut.metavar, help=shortcut.help
         )(wrapped)
     wrapped = click.option(
         "--set",
-        "assignments",
+        _ASSIGNMENTS,
         metavar="KEY=VALUE",
         multiple=True,
         shell_complete=_complete_key,
@@ -78,7 +113,7 @@ def _with_config_options(function: Function, shortcuts: Mapping[str, Shortcut]) 
     )(wrapped)
     with_config = click.option(
         "--config",
-        "configs",
+        _CONFIGS,
         metavar="NAME|FILE",
         multiple=True,
         shell_complete=_complete_config,
@@ -88,11 +123,28 @@ def _with_config_options(function: Function, shortcuts: Mapping[str, Shortcut]) 
     return with_config(wrapped)  # type: ignore[return-value]
 
 
+def resolve_context(context: click.Context) -> Resolved:
+    """The configuration that a parsed command line asks for; the command need not be run.
+
+    Args:
+        context: Of a command that has :func:`config_options`.
+
+    Raises:
+        ConfigError: It asks for what cannot be.
+    """
+    given = {
+        parameter.key: (parameter.opts[0], value)
+        for parameter in _setting_parameters(context.command)
+        if isinstance(parameter, SettingOption) and (value := context.params[str(parameter.name)]) is not None
+    }
+    return resolve_options(context.params[_CONFIGS], context.params[_ASSIGNMENTS], given)
+
+
 def resolve_options(
     configs: tuple[str, ...] = (),
     assignments: tuple[str, ...] = (),
     given: Mapping[str, tuple[str, Any]] | None = None,
-) -> Any:
+) -> Resolved:
     """Resolve what a command line says, with the named configurations and methods of this package."""
     from nfbmr.methods.named import NAMED
     from nfbmr.methods.table import MethodDefaults
@@ -102,8 +154,35 @@ def resolve_options(
     return resolve(layers, methods=MethodDefaults())
 
 
-def _parameter(option: str) -> str:
-    return "shortcut_" + option.removeprefix("--").replace("-", "_")
+def settings_given(resolved: Resolved, *, but: Collection[str] = (), kept: Config | None = None) -> list[str]:
+    """Settings of a command line that cannot be taken by what goes on as it was begun, for a message.
+
+    Args:
+        resolved: What the command line says.
+        but: Keys that count nevertheless.
+        kept: What was begun; a setting that says the same changes nothing, and is not named.
+
+    Returns:
+        Each as ``KEY (ORIGIN)``.
+    """
+    from nfbmr.resolve import DEFAULT, values_of
+
+    wanted, values = values_of(resolved.config), None if kept is None else values_of(kept)
+    return [
+        f"{key} ({origin})"
+        for key, origin in resolved.origins.items()
+        if origin != DEFAULT and not origin.startswith("method ") and key not in but
+        if values is None or wanted[key] != values[key]
+    ]
+
+
+def _setting_parameters(command: click.Command) -> list[click.Parameter]:
+    """What :func:`config_options` gave a command."""
+    return [
+        parameter
+        for parameter in command.params
+        if isinstance(parameter, SettingOption) or parameter.name in (_CONFIGS, _ASSIGNMENTS)
+    ]
 
 
 def _complete_key(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -1,26 +1,44 @@
-"""``nfbmr predict``: scores, decisions and heat maps of new images."""
+"""``nfbmr predict``: scores, decisions, heat maps and predicted masks of new images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from nfbmr.cli.options import emit, json_option
-from nfbmr.wording import count, visible
+from nfbmr.text import count, visible
+
+if TYPE_CHECKING:
+    from nfbmr.prediction import Prediction
+
+NO_REGIONS = (
+    "no regions: the model has no threshold for positions (its method has no map of them, or it was trained "
+    "before there was one: train again)"
+)
 
 
 @click.command()
 @click.argument("model")
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--watch",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Score what comes into this folder until Ctrl-C or SIGTERM, and append to the table; begun again "
+    "with the same --out it goes on where it was.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default=Path("predictions"),
     show_default=True,
-    help="Folder for the table and the heat maps.",
+    help="Folder for the table, the heat maps and the predicted masks.",
 )
 @click.option(
     "--format",
@@ -28,9 +46,17 @@ from nfbmr.wording import count, visible
     type=click.Choice(["csv", "json", "parquet"]),
     default="csv",
     show_default=True,
-    help="Of the table.",
+    help="File format of the table.",
 )
-@click.option("--heatmaps/--no-heatmaps", default=True, show_default=True, help="Draw a heat map an image.")
+@click.option(
+    "--heatmaps/--no-heatmaps", default=True, show_default=True, help="Draw a heat map for each image."
+)
+@click.option(
+    "--masks/--no-masks",
+    default=True,
+    show_default=True,
+    help="Write a predicted mask for each image, black and white, of its own size.",
+)
 @click.option("--threshold", type=float, help="Reject above this score, instead of the model's threshold.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
 @click.option(
@@ -42,9 +68,11 @@ from nfbmr.wording import count, visible
 def predict(
     model: str,
     images: tuple[Path, ...],
+    watch: Path | None,
     out: Path,
     ending: str,
     heatmaps: bool,
+    masks: bool,
     threshold: float | None,
     device: str,
     uri: str | None,
@@ -53,24 +81,48 @@ def predict(
     """Score IMAGES (files or folders) with a MODEL.
 
     MODEL is the folder of a finished run, or a registered model: NAME, NAME@ALIAS or NAME/VERSION.
+    With --watch the images are those that come into a folder.
 
+    What looks like a mask in a folder is left out and named; a file that is given is scored whatever it is.
     An image that cannot be read is reported, and the others are scored; the exit code is then 2.
     """
-    from nfbmr import prediction
-    from nfbmr.cli.ending import emit_despite
-    from nfbmr.errors import ConfigError, ImageError
-    from nfbmr.training.compute import device_of, limit_threads
+    from nfbmr.devices import device_of, limit_threads
+    from nfbmr.errors import ConfigError
+    from nfbmr.prediction import predict as predictions_of
 
+    if (watch is None) == (not images):
+        raise click.UsageError("give IMAGES, or a folder to --watch")
     limit_threads()
     try:
         device_of(device)
     except ConfigError as unknown:
         raise ConfigError(unknown.what, where="--device", fix="use auto or cpu") from unknown
-    drawn = out / "heatmaps" if heatmaps else None
-    with _found(model, uri) as folder:
-        found = prediction.predict(folder, images, threshold=threshold, heatmaps=drawn, device=device)
+    folders = {"heatmaps": out / "heatmaps" if heatmaps else None, "masks": out / "masks" if masks else None}
+    if watch is not None:
+        with model_folder(model, uri) as folder:
+            return _watched(folder, watch, out, ending, threshold, device, folders, as_json=as_json)
+    with model_folder(model, uri) as folder:
+        found = predictions_of(folder, images, threshold=threshold, device=device, **folders)
+    return _reported(found, images, out, ending, heatmaps, as_json=as_json)
+
+
+def _reported(
+    found: list[Prediction],
+    images: tuple[Path, ...],
+    out: Path,
+    ending: str,
+    heatmaps: bool,
+    *,
+    as_json: bool,
+) -> int:
+    """Write the table and say what is where; 2 where images could not be read."""
+    from nfbmr.cli.ending import emit_despite
+    from nfbmr.errors import ImageError
+    from nfbmr.prediction import sorted_in
+    from nfbmr.prediction_table import write_predictions
+
     table = out / f"predictions.{ending}"
-    prediction.write_predictions(found, table)
+    write_predictions(found, table)
     broken = [p for p in found if p.error is not None]
     rejected = sum(p.rejected is True for p in found)
     lines = [
@@ -79,10 +131,15 @@ def predict(
     ]
     if heatmaps:
         lines.append(f"  heat maps {out / 'heatmaps'}")
+    if any(p.mask is not None for p in found):
+        lines.append(f"  masks     {out / 'masks'}")
+    if len(broken) < len(found) and all(p.regions is None for p in found):
+        lines.append(f"  {NO_REGIONS}")
     summary = {
         "images": len(found),
         "rejected": rejected,
         "unreadable": len(broken),
+        "left_out": sorted_in(images)[1],
         "table": table,
         "predictions": found,
     }
@@ -97,16 +154,57 @@ def predict(
     return 0
 
 
-@contextmanager
-def _found(model: str, uri: str | None) -> Iterator[Path]:
-    """The folder that is meant, for as long as it is needed: a registered model's is fetched."""
-    import re
+def _watched(
+    model: Path,
+    watched: Path,
+    out: Path,
+    ending: str,
+    threshold: float | None,
+    device: str,
+    folders: Mapping[str, Path | None],
+    *,
+    as_json: bool,
+) -> int:
+    """Score what comes until a stop is asked for."""
+    from nfbmr.prediction import Predictor
+    from nfbmr.stopping import StopRequest
+    from nfbmr.watching import ResultTable, Watcher, only_watcher, watch
 
+    if ending == "parquet":
+        raise click.UsageError("nothing can be appended to Parquet: --watch takes --format csv or json")
+    path = out / ("predictions.csv" if ending == "csv" else "predictions.jsonl")
+    numbers = {"images": 0, "rejected": 0, "unreadable": 0}
+    with StopRequest() as stop:
+        predictor = Predictor.load(model, device)
+        with only_watcher(out):
+            table = ResultTable(path, predictor.scorer.parts, predictor.detector.digest())
+            before = len(table.done)
+            heatmaps, masks = folders["heatmaps"], folders["masks"]
+            # A restart may name the folder otherwise; rows name files from the root.
+            watcher = Watcher(predictor, watched.absolute(), table, out, threshold, heatmaps, masks)
+            click.echo(f"watching {watched}: results go to {path}; Ctrl-C ends it", err=True)
+            for prediction in watch(watcher, stop):
+                numbers["images"] += 1
+                numbers["rejected"] += prediction.rejected is True
+                numbers["unreadable"] += prediction.error is not None
+    text = (
+        f"{count(numbers['images'], 'image')}: {numbers['rejected']} rejected, "
+        f"{numbers['unreadable']} unreadable\n  table     {path} ({len(table.done)} rows in all)"
+    )
+    emit({**numbers, "before": before, "table": path}, as_json=as_json, text=text)
+    return 0
+
+
+@contextmanager
+def model_folder(model: str, uri: str | None) -> Iterator[Path]:
+    """The folder that is meant, for as long as it is needed: a registered model's is fetched."""
     path = Path(model)
     if path.exists() or not re.fullmatch(r"(models:/)?[\w.-]+(@[\w-]+|/\d+)?", model):
         yield path
         return
-    from mlflow_server.named import fetched
+    from nfbmr.model_source import model_source
 
-    with fetched(model, uri) as folder:
-        yield folder
+    with tempfile.TemporaryDirectory(prefix="nfbmr-model-") as folder:
+        registered = model_source(model, Path(folder), uri).poll(None)
+        assert registered is not None  # nothing is known yet, so the model is another one
+        yield registered.folder

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from nfbmr.errors import ImageError
-from nfbmr.wording import count, visible
+from nfbmr.evaluation.intervals import Estimate
+from nfbmr.evaluation.summary import RunSummary
+from nfbmr.text import chosen_with, count, visible
 
 _HEADLINE = (
     "image_auroc",
@@ -19,53 +18,55 @@ _HEADLINE = (
 )
 
 
-def headline(summary: Mapping[str, Any]) -> str:
+def headline(summary: RunSummary) -> str:
     """The numbers that matter, their intervals, and where to look."""
-    dataset, peeked = summary["dataset"], "   TEST-PEEKED" if summary["test_peeked"] else ""
+    peeked = "   TEST-PEEKED" if summary.test_peeked else ""
     lines = [
-        f"{summary['method']} on {dataset['name']}, split {summary['split']}, seed {summary['seed']}{peeked}",
+        f"{summary.method} on {summary.dataset.name}, split {summary.split}, seed {summary.seed}{peeked}",
         "",
     ]
-    metrics = summary["metrics"]["test"]
     for name in _HEADLINE:
-        if metrics.get(name, {}).get("value") is not None:
-            lines.append(f"  {name:<16}{_interval(metrics[name])}")
+        if summary.estimate("test", name).defined:
+            lines.append(f"  {name:<16}{_interval(summary.estimate('test', name))}")
+    prefix = "image_auroc/"
     kinds = {
-        name.split("/", 1)[1]: value for name, value in metrics.items() if name.startswith("image_auroc/")
+        name.removeprefix(prefix): estimate
+        for name, estimate in summary.metrics["test"].items()
+        if name.startswith(prefix)
     }
     if len(kinds) > 1:
         lines += ["", "  image_auroc by kind of defect"]
-        lines += [f"    {kind:<14}{_interval(value)}" for kind, value in sorted(kinds.items())]
-    lines += [f"  NOTE      {note}" for note in summary.get("notes", ())]
-    if summary.get("leak"):
-        lines += ["", f"  LEAK      {summary['leak']}"]
-    seconds = summary["timings"]
-    spent = ", ".join(f"{phase} {value:.0f} s" for phase, value in seconds.items())
+        lines += [f"    {kind:<14}{_interval(estimate)}" for kind, estimate in sorted(kinds.items())]
+    known = chosen_with(summary.known_defects)
+    lines += [f"  KNOWN     {known}"] if known else []
+    lines += [f"  NOTE      {note}" for note in summary.notes]
+    if summary.leak:
+        lines += ["", f"  LEAK      {summary.leak}"]
+    spent = ", ".join(f"{phase} {value:.0f} s" for phase, value in summary.timings.items())
     lines += ["", f"  time      {spent}"]
     lines += [
-        f"  report    {summary['report']}",
-        f"  pictures  {summary['pictures']}",
-        f"  run       {summary['run_dir']}",
+        f"  report    {summary.report}",
+        f"  pictures  {summary.pictures}",
+        f"  run       {summary.run_dir}",
     ]
     return "\n".join(lines)
 
 
-def unreadable_images(summary: Mapping[str, Any]) -> ImageError | None:
+def unreadable_images(summary: RunSummary) -> ImageError | None:
     """The error that names the test images that could not be read; None where all could."""
-    unreadable = summary.get("unreadable") or {}
+    unreadable = summary.unreadable
     if not unreadable:
         return None
     listed = "".join(f"\n     {visible(name)}: {what}" for name, what in unreadable.items())
     return ImageError(
         f"{count(len(unreadable), 'test image')} could not be read; the others were scored{listed}",
-        where=summary["dataset"]["source"],
+        where=summary.dataset.source,
         fix="repair or remove them, then run again: stored features are used again",
     )
 
 
-def _interval(estimate: Mapping[str, float | None]) -> str:
-    value, low, high = estimate["value"], estimate["low"], estimate["high"]
-    if value is None:
+def _interval(estimate: Estimate) -> str:
+    if not estimate.defined:
         return "undefined"
-    text = f"{value:6.3f}"
-    return text if low is None or high is None else f"{text}  [{low:.3f}, {high:.3f}]"
+    text = f"{estimate.value:6.3f}"
+    return f"{text}  [{estimate.low:.3f}, {estimate.high:.3f}]" if estimate.has_interval else text

@@ -1,46 +1,49 @@
 """Does a split leak: are the parts that are tested also trained on?
 
 Three signs are looked for between the training side (training and validation) and the test side: the same
-bytes, groups that stand on both sides, and twins, which are images of one part
-(:mod:`nfbmr.data.fingerprints`).
+bytes, groups that stand on both sides, and twins, which are images of one part.
 
-**When two images are twins.** Their similarity is at least ``(1 + m) / 2``, where m is what unrelated
-images of the set have in common: the lower quartile over random pairs across the split, at least 0.1. So
-twins are nearer to each other than halfway from the ordinary to the identical, and where all parts have
-the same outline, m and with it the threshold rise. On Magnetic Tile Defects the threshold is 0.55; no two
-images of different tiles come above 0.39 there, and all but one of the 1344 find another exposure of
-their tile above 0.56 (the one is cropped to another shape). Rotated or mirrored views of a part are not
-found.
+**When two images are twins.** One is laid on the other (:mod:`nfbmr.data.registration`), turned by quarters
+or a few degrees, mirrored, or cropped as it may be. What is their own, the fine structure without what
+repeats or outlines (:mod:`nfbmr.data.fingerprints`), is then correlated place by place; s is the mean over
+the quarter of the places that agree least. Parts of one kind share contours, prints and patterns, and agree
+in these alone: s is near 0. With u = -log(1 - s), m and d the median and the distance from it to the 84th
+percentile of u over strangers of this very set (:meth:`nfbmr.data.matching.Matcher.strangers`)::
+
+    twin if u >= max(u(0.45), m + 6 d) in at least 6 places
+    unsure if u >= max(u(0.3), m + 4 d) in at least 4 places
+
+A closer look at such a pair (:mod:`nfbmr.data.closer`) may find that each has a grain of its own, which makes
+them different, or that it cannot be told, as of pictures in black and white of boards printed alike. Where
+a set's parts are like each other everywhere, the bounds rise. A pair of which it is unsure is listed and
+drawn, and does not make a split leak.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nfbmr.data.fingerprints import (
-    LARGEST_ASPECT_RATIO,
-    Fingerprint,
-    closer_look,
-    fingerprint,
-    similarities,
-)
+from nfbmr.data import verdicts
+from nfbmr.data.closer import closer_look
+from nfbmr.data.fingerprints import Fingerprint, fingerprint
+from nfbmr.data.matching import Found, Matcher
 from nfbmr.data.samples import Sample, Split
+from nfbmr.data.thumbnails import prune
+from nfbmr.data.verdicts import Compared, Pair
 from nfbmr.errors import ImageError
-from nfbmr.wording import count, plural
+from nfbmr.text import count, plural
 
-SHORTLIST = 32
-RANDOM_PAIRS = 400
-LEAST_IN_COMMON = 0.1
-IN_DOUBT = 0.6
+TWIN, UNSURE = 0.45, 0.3
+TWIN_SPREADS, UNSURE_SPREADS = 6.0, 4.0
+LEAST_SPREAD = 0.03
+PLACES, FEW_PLACES = 6, 4
 _log = logging.getLogger(__name__)
 
 
@@ -51,14 +54,16 @@ class Match:
     Attributes:
         test: The test image.
         train: Its nearest image, of training or validation.
-        similarity: From about 0 to 1, as :mod:`nfbmr.data.fingerprints` defines it.
+        similarity: s, from about 0 to 1.
         same_bytes: Whether the files are identical.
+        verdict: ``"twin"``, ``"unsure"`` or ``"different"``.
     """
 
     test: Sample
     train: Sample
     similarity: float
     same_bytes: bool
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Audit:
         tested: Test images looked at, by kind of defect.
         shared_groups: Groups on both sides.
         unread: Why images could not be read, by name; they are not looked at.
+        identical: Names of images with the same bytes, on whichever side.
     """
 
     split: str
@@ -82,11 +88,22 @@ class Audit:
     tested: dict[str, int]
     shared_groups: tuple[str, ...]
     unread: dict[str, str]
+    identical: tuple[tuple[str, ...], ...] = ()
 
     @property
     def twins(self) -> tuple[Match, ...]:
         """Matches that show one part, most similar first."""
-        return tuple(m for m in self.nearest if m.same_bytes or m.similarity >= self.threshold)
+        return tuple(m for m in self.nearest if m.verdict == "twin")
+
+    @property
+    def unsure(self) -> tuple[Match, ...]:
+        """Matches that may show one part; they are for people to judge, and no leak."""
+        return tuple(m for m in self.nearest if m.verdict == "unsure")
+
+    @property
+    def copies(self) -> int:
+        """Images that are another's bytes once more."""
+        return sum(len(names) - 1 for names in self.identical)
 
     @property
     def leaks(self) -> bool:
@@ -121,6 +138,17 @@ class Audit:
             )
         return f"the split {self.split!r} leaks: {'; '.join(parts)}"
 
+    @property
+    def doubt(self) -> str | None:
+        """What it is not sure of, in one sentence; None where it is sure."""
+        if not self.unsure:
+            return None
+        images = count(len(self.unsure), "test image")
+        return (
+            f"the audit of the split {self.split!r} is not sure whether {images} "
+            f"{plural(len(self.unsure), 'shows', 'show')} a part that was trained on: look at the pairs"
+        )
+
     def as_json(self) -> dict[str, object]:
         """Everything, for programs; similarities rounded to four digits."""
         kinds = Counter(m.test.defect for m in self.twins)
@@ -137,15 +165,9 @@ class Audit:
             "kinds": {k: {"tested": n, "with_twin": kinds[k]} for k, n in self.tested.items()},
             "same_bytes": sum(m.same_bytes for m in self.twins),
             "shared_groups": list(self.shared_groups),
-            "twins": [
-                {
-                    "test": m.test.name,
-                    "train": m.train.name,
-                    "similarity": round(m.similarity, 4),
-                    "same_bytes": m.same_bytes,
-                }
-                for m in self.twins
-            ],
+            "twins": [_pair_json(m) for m in self.twins],
+            "unsure": [_pair_json(m) for m in self.unsure],
+            "identical": [list(names) for names in self.identical],
             "unread": self.unread,
         }
 
@@ -166,7 +188,8 @@ class Audit:
         lines.append(
             f"  groups on both sides: {len(self.shared_groups)}" + (f" ({shown}{more})" if shown else "")
         )
-        rest = [m.similarity for m in self.nearest if not m.same_bytes and m.similarity < self.threshold]
+        lines.append(f"  identical files on whichever side: {self.copies}")
+        rest = [m.similarity for m in self.nearest if m.verdict == "different"]
         if rest:
             lines.append(f"  most alike below the threshold of {self.threshold:.2f}: {max(rest):.2f}")
         if self.twins:
@@ -174,6 +197,15 @@ class Audit:
             lines += [
                 f"    {m.similarity:.2f}  {m.test.name!r}  {m.train.name!r}" for m in self.twins[:examples]
             ]
+        if self.unsure:
+            lines += [
+                "",
+                f"  not sure of {count(len(self.unsure), 'pair')}, to be judged by eye (--pictures):",
+            ]
+            lines += [
+                f"    {m.similarity:.2f}  {m.test.name!r}  {m.train.name!r}" for m in self.unsure[:examples]
+            ]
+        lines += self._advice(examples)
         if self.unread:
             left_out = count(
                 len(self.unread), "image that could not be read", "images that could not be read"
@@ -181,95 +213,145 @@ class Audit:
             lines += ["", f"  left out: {left_out} ('nfbmr data inspect')"]
         return "\n".join(lines)
 
+    def _advice(self, examples: int) -> list[str]:
+        """Which files are identical, and what to do about them and about twins."""
+        lines: list[str] = []
+        if self.identical:
+            lines += ["", "  identical files:"]
+            lines += [f"    {' = '.join(map(repr, names))}" for names in self.identical[:examples]]
+            if len(self.identical) > examples:
+                lines.append(f"    and {len(self.identical) - examples} more (--json lists all)")
+            lines.append(
+                "  keep one of each and remove the others: a copy counts twice and shows nothing new"
+            )
+        if self.twins:
+            lines += [
+                "",
+                "  to mend it: remove the twins of one side, or, where the path names the part, keep its",
+                "  images together with --split group --group-by REGEX (its first group is the part's name)",
+            ]
+        return lines
+
 
 def audit_split(split: Split, *, threads: int | None = None) -> Audit:
     """Look for test images that have a twin in training or validation.
 
-    Every image is read once. Of each test image the `SHORTLIST` most similar ones, by a blurred fingerprint,
-    are compared in full, and the best two once more over different crops where that could decide.
+    Small pictures of all images, and what an audit of the same images found, are kept in this machine's
+    cache.
 
     Args:
         split: The split.
-        threads: Images read at once; nothing means one per core, eight at most.
+        threads: Images worked off at once; nothing means one per core, eight at most.
 
     Returns:
         The audit. Images that cannot be read are named in it, not raised.
     """
-    known = [*split.train, *split.validation]
+    known = [*split.train, *split.held_out]
     prints, unread = _fingerprints([*known, *split.test], threads)
     train = [s for s in known if s.name in prints]
     test = [s for s in split.test if s.name in prints]
-    nearest: list[Match] = []
-    threshold = (1 + LEAST_IN_COMMON) / 2
+    compared = Compared((TWIN, UNSURE), ())
     if train and test:
-        comparison = _Comparison(train, test, prints)
-        threshold = (1 + comparison.in_common(split.seed)) / 2
-        for row, sample in enumerate(test):
-            match = comparison.best(row, sample, threshold)
-            if match is not None:
-                nearest.append(match)
+        trained, tested = ([prints[s.name].digest for s in side] for side in (train, test))
+        key = verdicts.key_of(trained, tested, split.seed)
+        compared = verdicts.kept(key, len(test), len(train)) or _compare(
+            train, test, prints, split.seed, threads
+        )
+        verdicts.keep(key, compared)
+        prune()
+    nearest = [
+        Match(sample, train[pair.train], pair.similarity, pair.same_bytes, _verdict(pair, compared.bounds))
+        for sample, pair in zip(test, compared.pairs, strict=False)
+        if pair is not None
+    ]
     groups = {s.group for s in known if s.group is not None} & {s.group for s in split.test}
     nearest.sort(key=lambda m: (not m.same_bytes, -m.similarity, m.test.name))
     return Audit(
         split.name,
         split.seed,
-        threshold,
+        compared.bounds[0],
         tuple(nearest),
         dict(sorted(Counter(s.defect for s in test).items())),
         tuple(sorted(g for g in groups if g is not None)),
         unread,
+        _identical(prints),
     )
 
 
-class _Comparison:
-    """Fingerprints of both sides, stacked."""
+def _compare(
+    train: Sequence[Sample],
+    test: Sequence[Sample],
+    prints: dict[str, Fingerprint],
+    seed: int,
+    threads: int | None,
+) -> Compared:
+    """The nearest training image of each test image, and from which similarity on it is a twin."""
+    first: dict[str, int] = {}
+    for index, sample in enumerate(train):
+        first.setdefault(prints[sample.name].digest, index)
+    matcher = Matcher([prints[s.name] for s in train])
 
-    def __init__(
-        self, train: Sequence[Sample], test: Sequence[Sample], prints: dict[str, Fingerprint]
-    ) -> None:
-        self.train, self.test = train, test
-        self.train_prints = [prints[s.name] for s in train]
-        self.test_prints = [prints[s.name] for s in test]
-        self.spectrum_NHF = np.stack([p.spectrum_HF for p in self.train_prints])
-        self.coarse_ND = np.stack([p.coarse_D for p in self.train_prints])
-        self.aspect_N = np.array([p.aspect for p in self.train_prints])
-        self.digests: dict[str, int] = {}
-        for index, taken in enumerate(self.train_prints):
-            self.digests.setdefault(taken.digest, index)
+    def one(sample: Sample) -> Pair | None:
+        taken = prints[sample.name]
+        if taken.digest in first:
+            return Pair(first[taken.digest], 1.0, 0, same_bytes=True)
+        found = matcher.best(taken)
+        return None if found is None else _pair(sample, train[found.index], found)
 
-    def in_common(self, seed: int) -> float:
-        """Similarity that unrelated images have: the lower quartile over random pairs across the split."""
-        rng = random.Random(f"audit {seed}")
-        values: list[float] = []
-        for _ in range(RANDOM_PAIRS):
-            a, b = rng.randrange(len(self.test)), rng.randrange(len(self.train))
-            if self._comparable(a)[b]:
-                values.append(float(similarities(self.test_prints[a].spectrum_HF, self.spectrum_NHF[b])))
-        return max(LEAST_IN_COMMON, float(np.percentile(values, 25))) if values else LEAST_IN_COMMON
+    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1), "audit") as pool:
+        pairs = tuple(pool.map(one, test))
+    strangers = matcher.strangers([prints[s.name] for s in test], seed)
+    alike = [_pair(test[row], train[found.index], found).similarity for row, found in strangers]
+    return Compared(_bounds(alike), pairs)
 
-    def best(self, row: int, sample: Sample, threshold: float) -> Match | None:
-        """The image on the training side that is most like a test image."""
-        taken = self.test_prints[row]
-        if taken.digest in self.digests:
-            return Match(sample, self.train[self.digests[taken.digest]], 1.0, same_bytes=True)
-        coarse_N = np.where(self._comparable(row), self.coarse_ND @ taken.coarse_D, -np.inf)
-        shortlist = [
-            int(i) for i in np.argsort(-coarse_N, kind="stable")[:SHORTLIST] if coarse_N[i] > -np.inf
-        ]
-        if not shortlist:
-            return None
-        found = similarities(taken.spectrum_HF, self.spectrum_NHF[shortlist])
-        ranked = sorted(zip(map(float, found), shortlist, strict=True), key=lambda pair: (-pair[0], pair[1]))
-        if IN_DOUBT * threshold <= ranked[0][0] < threshold:
-            ranked = [(max(s, closer_look(sample.path, self.train[i].path)), i) for s, i in ranked[:2]]
-        similarity, index = max(ranked, key=lambda pair: (pair[0], -pair[1]))
-        return Match(sample, self.train[index], min(similarity, 1.0), same_bytes=False)
 
-    def _comparable(self, row: int) -> NDArray[np.bool_]:
-        near: NDArray[np.bool_] = np.abs(self.aspect_N - self.test_prints[row].aspect) < np.log(
-            LARGEST_ASPECT_RATIO
-        )
-        return near
+def _pair(test: Sample, train: Sample, found: Found) -> Pair:
+    """Two pictures with what a closer look says, where they agree at all: grain that differs counts alone."""
+    similarity, places = min(found.agreement.worst, 1.0), found.agreement.places
+    if similarity < UNSURE:
+        return Pair(found.index, similarity, places, same_bytes=False, closer="different")
+    look = closer_look(test.path, train.path, found.view)
+    if look.verdict == "different":
+        similarity = min(similarity, look.grain)
+    return Pair(found.index, similarity, places, same_bytes=False, closer=look.verdict)
+
+
+def _bounds(strangers: Sequence[float]) -> tuple[float, float]:
+    """Similarities from which two images are twins, and from which they may be."""
+    u_N = -np.log1p(-np.clip(strangers, -1.0, 0.999))
+    middle, high = np.percentile(u_N, [50, 84])
+    spread = max(LEAST_SPREAD, high - middle)
+    return (
+        max(TWIN, float(-np.expm1(-(middle + TWIN_SPREADS * spread)))),
+        max(UNSURE, float(-np.expm1(-(middle + UNSURE_SPREADS * spread)))),
+    )
+
+
+def _verdict(pair: Pair, bounds: tuple[float, float]) -> str:
+    twin, unsure = bounds
+    if pair.same_bytes:
+        return "twin"
+    if pair.closer == "different" or pair.similarity < unsure or pair.places < FEW_PLACES:
+        return "different"
+    enough = pair.similarity >= twin and pair.places >= PLACES
+    return "twin" if enough and pair.closer == "twin" else "unsure"
+
+
+def _pair_json(match: Match) -> dict[str, object]:
+    return {
+        "test": match.test.name,
+        "train": match.train.name,
+        "similarity": round(match.similarity, 4),
+        "same_bytes": match.same_bytes,
+    }
+
+
+def _identical(prints: dict[str, Fingerprint]) -> tuple[tuple[str, ...], ...]:
+    """Names of images with the same bytes."""
+    by_digest: dict[str, list[str]] = defaultdict(list)
+    for name, taken in prints.items():
+        by_digest[taken.digest].append(name)
+    return tuple(sorted(tuple(sorted(names)) for names in by_digest.values() if len(names) > 1))
 
 
 def _fingerprints(

@@ -9,7 +9,7 @@ from pathlib import Path
 from nfbmr.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-_LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
+LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
 
 
 def is_image(path: Path) -> bool:
@@ -19,12 +19,18 @@ def is_image(path: Path) -> bool:
         >>> is_image(Path("part 1.JPG")), is_image(Path("._part 1.jpg")), is_image(Path("notes.txt"))
         (True, False, False)
     """
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    return is_image_name(path.name)
+
+
+def is_image_name(name: str) -> bool:
+    """:func:`is_image` of a name alone."""
+    stem, dot, ending = name.rpartition(".")
+    return bool(stem and dot) and f".{ending.lower()}" in IMAGE_SUFFIXES and not name.startswith(".")
 
 
 def is_mask_name(path: Path) -> bool:
     """Whether a file's name is ``<stem>_mask.png``; masks are lossless, so ``face_mask.jpg`` is a picture."""
-    return path.stem.lower().endswith("_mask") and path.suffix.lower() not in _LOSSY
+    return path.stem.lower().endswith("_mask") and path.suffix.lower() not in LOSSY
 
 
 def existing_folder(path: Path) -> Path:
@@ -46,19 +52,32 @@ def existing_folder(path: Path) -> Path:
     )
 
 
+def is_file(path: Path) -> bool:
+    """Whether a path is a file's; one that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def name_below(file: Path, root: Path) -> str:
     """A file's path below a root, with forward slashes."""
     return file.relative_to(root).as_posix()
 
 
+def shown_below(file: Path, root: Path) -> str:
+    """A file's path below a root, or where it lies elsewhere its whole path; for people."""
+    return name_below(file, root) if file.is_relative_to(root) else file.as_posix()
+
+
 def folders(folder: Path) -> list[Path]:
     """Folders straight inside, sorted, without hidden ones; none where the folder does not exist."""
-    return [p for p in _entries(folder) if not p.name.startswith(".") and p.is_dir()]
+    return [folder / e.name for e in _entries(folder) if not e.name.startswith(".") and e.is_dir()]
 
 
 def images_in(folder: Path) -> list[Path]:
     """Image files straight inside, sorted; none where the folder does not exist."""
-    return [p for p in _entries(folder) if is_image(p) and p.is_file()]
+    return [folder / e.name for e in _entries(folder) if is_image_name(e.name) and e.is_file()]
 
 
 def images_below(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[Path]:
@@ -75,7 +94,7 @@ def strange_below(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[
     real = os.path.realpath(folder)
     if real in seen:
         return
-    for entry in _entries(folder):
+    for entry in (folder / inside.name for inside in _entries(folder)):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
@@ -93,7 +112,7 @@ def child(folder: Path, name: str) -> Path:
     exact = folder / name
     if exact.exists():
         return exact
-    return next((p for p in _entries(folder) if p.name.lower() == name.lower()), exact)
+    return next((folder / e.name for e in _entries(folder) if e.name.lower() == name.lower()), exact)
 
 
 def by_stem(folder: Path) -> dict[str, Path]:
@@ -101,9 +120,11 @@ def by_stem(folder: Path) -> dict[str, Path]:
     return {file.stem: file for file in images_in(folder)}
 
 
-def _entries(folder: Path) -> list[Path]:
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, sorted by name; each knows what it is without another look at the disk."""
     try:
-        return sorted(folder.iterdir())
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

@@ -10,20 +10,30 @@ which would start a program).
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from PIL.Image import Transpose
 
+from nfbmr.data import digests
+from nfbmr.data.modes import (
+    FULL_RANGE,
+    PACKED_BITS,
+    SIDEWAYS,
+    flattened,
+    is_deep,
+    is_packed,
+    orientation,
+    upright,
+)
 from nfbmr.errors import ImageError, ImageSizeError
 
 MAX_PIXELS = 200_000_000
@@ -32,17 +42,7 @@ MAX_PIXELS = 200_000_000
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "PPM", "WEBP", "GIF", "JPEG2000")
 """The formats that are opened, by Pillow's names."""
 
-_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_90,
-}
-_GREY_MODES = ("1", "L", "LA")
+_JPEG = b"\xff\xd8"
 _OPENING = threading.Lock()
 
 
@@ -88,15 +88,17 @@ Source = Path | Encoded | Decoded
 """Where an image is: a file, its bytes, or its pixels."""
 
 
-def read_image(source: Source) -> NDArray[np.uint8]:
+def read_image(source: Source, depth: int | None = None) -> NDArray[np.uint8]:
     """Read an image as it is seen.
 
-    EXIF rotation is applied; grey becomes three equal channels; transparency is laid on white; 16-bit values
-    are scaled by the full range of their type (65535 becomes 255), floating-point ones from 0..1. Of several
-    frames the first is read.
+    EXIF rotation is applied; grey becomes three equal channels; transparency is laid on white; values
+    of more than 8 bits are scaled by what `depth` bits hold, floating-point ones from 0..1. Of several frames
+    the first is read.
 
     Args:
         source: The file; its extension does not matter.
+        depth: Bits of the values of deep images; None takes what the file says: 12 for a packed 12-bit TIFF,
+            else 16 (65535 becomes 255).
 
     Returns:
         Pixels (H, W, 3), uint8.
@@ -104,12 +106,14 @@ def read_image(source: Source) -> NDArray[np.uint8]:
     Raises:
         ImageError: The file is missing, empty, truncated, no image, or larger than :data:`MAX_PIXELS`.
     """
-    image = load_image(source)
+    image = load_image(source, depth)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
     """Read a ground-truth mask: any pixel that is neither black nor transparent is defect.
+
+    A JPEG has no clean black: there a pixel is defect above half of full brightness.
 
     Args:
         path: The file.
@@ -120,14 +124,43 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     Raises:
         ImageError: As for :func:`read_image`.
     """
+    with _open(path) as file:
+        is_jpeg = file.peek(2)[:2] == _JPEG
     image = _decode(path)
-    if _is_deep(image):
+    if is_deep(image):
         return np.asarray(np.asarray(image) != 0, dtype=np.bool_)
     pixels_HWC = np.asarray(image.convert("RGBA"))
-    return np.asarray(pixels_HWC[..., :3].any(axis=2) & (pixels_HWC[..., 3] > 0))
+    marked_HWC = pixels_HWC[..., :3] > (127 if is_jpeg else 0)
+    return np.asarray(marked_HWC.any(axis=2) & (pixels_HWC[..., 3] > 0))
 
 
-def load_image(source: Source) -> Image.Image:
+def read_masks(paths: Sequence[Path]) -> NDArray[np.bool_]:
+    """Read the masks of one image: what any of them marks is defect.
+
+    Args:
+        paths: One file or more.
+
+    Returns:
+        Mask (H, W), True on the defect.
+
+    Raises:
+        ImageError: As for :func:`read_mask`; or two of them are of different sizes.
+    """
+    first = read_mask(paths[0])
+    for path in paths[1:]:
+        other = read_mask(path)
+        if other.shape != first.shape:
+            raise ImageError(
+                f"{other.shape[1]} x {other.shape[0]} pixels, another mask of the same image has "
+                f"{first.shape[1]} x {first.shape[0]}",
+                where=path,
+                fix="make all masks of an image as large as the image",
+            )
+        first = first | other
+    return first
+
+
+def load_image(source: Source, depth: int | None = None) -> Image.Image:
     """As :func:`read_image`, but a Pillow image of mode L (greyscale files) or RGB (all others).
 
     Greyscale files are not tripled here, so that resizing them costs a third.
@@ -135,18 +168,74 @@ def load_image(source: Source) -> Image.Image:
     Raises:
         ImageError: As for :func:`read_image`.
     """
+    return _seen(source, depth=depth)
+
+
+def _seen(source: Source, longest: int | None = None, depth: int | None = None) -> Image.Image:
+    """The image as it is seen; a JPEG shrunk while it is decoded, towards `longest` and never below it."""
     if isinstance(source, Decoded):
         return Image.fromarray(source.pixels)
-    image = _decode(source)
-    if _is_deep(image):
-        return Image.fromarray(_eight_bit(np.asarray(image), source))
-    grey = image.mode in _GREY_MODES
-    if image.has_transparency_data:
-        seen = image.convert("RGBA")
-        image = Image.new("RGBA", seen.size, "white")
-        image.alpha_composite(seen)
-    mode = "L" if grey else "RGB"
-    return image if image.mode == mode else image.convert(mode)
+    image = _decode(source, longest)
+    return flattened(image, _where(source), depth)
+
+
+def decoded(source: Source, depth: int | None = None) -> Decoded:
+    """As :func:`load_image`, to be kept: what is read several times need not be decoded as often.
+
+    Raises:
+        ImageError: As for :func:`read_image`.
+    """
+    if isinstance(source, Decoded):
+        return source
+    return Decoded(np.asarray(load_image(source, depth)), str(_where(source)))
+
+
+def from_pillow(image: Image.Image, name: str = "the image", limit: int = MAX_PIXELS) -> Encoded | Decoded:
+    """A Pillow image, as its file would be read: EXIF rotation, transparency and deep values likewise.
+
+    Args:
+        image: Of any mode; its pixels are not changed.
+        name: Of the image, for messages.
+        limit: The most pixels that it may have; one that was not decoded yet is not, if it has more.
+
+    Raises:
+        ImageError: It is too large, or its file cannot be decoded.
+    """
+    _check_size(*image.size, limit, name)
+    try:
+        image.load()
+    except Exception as error:
+        raise _damaged(Path(name), error) from error
+    seen = upright(image)
+    if is_deep(seen) and not is_packed(image) and seen.format not in FULL_RANGE:
+        # How many bits its values have is the model's to say, so they are kept.
+        file = BytesIO()
+        seen.save(file, format="TIFF")
+        return Encoded(file.getvalue(), name)
+    return Decoded(np.asarray(flattened(seen, name)), name)
+
+
+def load_small(source: Source, longest: int) -> Image.Image:
+    """Read an image as :func:`load_image` does, grey and shrunk.
+
+    Its sides are divided by the least power of two that leaves none longer than `longest`. A JPEG is
+    decoded at the smaller size at once, which takes a fraction of the time.
+
+    Args:
+        source: The file.
+        longest: Most pixels of the longer side.
+
+    Returns:
+        An image of mode L.
+
+    Raises:
+        ImageError: As for :func:`read_image`.
+    """
+    image = _seen(source, longest).convert("L")
+    factor = 1
+    while max(image.size) > longest * factor:
+        factor *= 2
+    return image.reduce(factor) if factor > 1 else image
 
 
 def check_size(source: Source, limit: int) -> None:
@@ -163,8 +252,43 @@ def check_size(source: Source, limit: int) -> None:
         _check_size(*image.size, limit, _where(source))
 
 
+def size_seen(path: Path) -> tuple[int, int]:
+    """Height and width of an image as it is seen, EXIF rotation applied; no more than its header is read.
+
+    Raises:
+        ImageError: The file is missing or no image.
+    """
+    with _header(path) as image:
+        width, height = image.size
+        # Pillow says a TIFF's size as it is seen, and would decode a whole PNG to look for EXIF data that may
+        # come after the pixels.
+        unasked = image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info)
+        turned = not unasked and orientation(image) in SIDEWAYS
+    return (width, height) if turned else (height, width)
+
+
+def highest_value(path: Path) -> int | None:
+    """The highest value of an image whose depth must be known to read it; of a packed 12-bit TIFF 4095.
+
+    Returns:
+        None for images of 8 bits, of floats, and in formats that say their values' range: of these no more
+        than the header is read.
+
+    Raises:
+        ImageError: The file cannot be read.
+    """
+    with _header(path) as image:
+        if not is_deep(image) or image.mode == "F" or image.format in FULL_RANGE:
+            return None
+        if is_packed(image):
+            return (1 << PACKED_BITS) - 1
+    return int(np.asarray(_decode(path)).max())
+
+
 def file_digest(source: Source) -> str:
     """SHA-256 of a file's bytes; of pixels in memory, of their shape and values.
+
+    A file that has not changed since it was last asked about is not read again (:mod:`nfbmr.data.digests`).
 
     Args:
         source: The file.
@@ -180,7 +304,14 @@ def file_digest(source: Source) -> str:
         sha.update(np.ascontiguousarray(source.pixels).data)
         return sha.hexdigest()
     with _open(source) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if not isinstance(source, Path):
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        state = digests.state_of(os.fstat(file.fileno()))
+        digest = digests.kept(source, state)
+        if digest is None:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digests.keep(source, state, digest)
+        return digest
 
 
 def _where(source: Source) -> str | Path:
@@ -239,16 +370,20 @@ def _header(source: Path | Encoded) -> Iterator[Image.Image]:
         yield image
 
 
-def _decode(source: Path | Encoded) -> Image.Image:
+def _decode(source: Path | Encoded, longest: int | None = None) -> Image.Image:
     """Decode the first frame, upright, in the file's own mode."""
     with _header(source) as image:
         _check_size(*image.size, MAX_PIXELS, _where(source))
         try:
+            if longest is not None and image.format == "JPEG":
+                factor = 1  # a power of two, of which JPEG knows three
+                while factor < 8 and max(image.size) > longest * factor:
+                    factor *= 2
+                image.draft("L", (image.width // factor, image.height // factor))
             image.load()
         except Exception as error:
             raise _damaged(source, error) from error
-    turn = _UPRIGHT.get(_orientation(image))
-    return image if turn is None else _transpose(image, turn)
+    return upright(image)
 
 
 def _open_header(file: BufferedReader) -> Image.Image:
@@ -260,39 +395,6 @@ def _open_header(file: BufferedReader) -> Image.Image:
             return Image.open(file, formats=FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation; 1 (upright) where the EXIF block is missing or damaged."""
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:
-        return 1
-
-
-def _transpose(image: Image.Image, turn: Transpose) -> Image.Image:
-    """Turn the pixels and keep what says which of them are transparent."""
-    turned = image.transpose(turn)
-    turned.info.update({k: v for k, v in image.info.items() if k == "transparency"})
-    return turned
-
-
-def _is_deep(image: Image.Image) -> bool:
-    """Whether the values are integers of more than 8 bits, or floats."""
-    return image.mode in ("I", "F") or image.mode.startswith("I;16")
-
-
-def _eight_bit(values: NDArray[Any], source: Source) -> NDArray[np.uint8]:
-    """Scale 16-bit integers, or floats in 0..1, to 0..255."""
-    low, high = values.min(), values.max()
-    limit = 1.0 if values.dtype.kind == "f" else 65535
-    if not (low >= 0 and high <= limit):
-        raise ImageError(
-            f"values from {low} to {high}, outside 0 to {limit}",
-            where=_where(source),
-            fix="export it with 8 or 16 bits a channel",
-        )
-    return np.asarray(np.rint(values * np.float32(255 / limit)), dtype=np.uint8)
 
 
 def _damaged(source: Source, error: Exception) -> ImageError:

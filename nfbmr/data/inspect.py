@@ -9,15 +9,15 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from nfbmr.data.files import name_below, strange_below
+from nfbmr.data.files import name_below, shown_below, strange_below
 from nfbmr.data.images import file_digest, read_image, read_mask
-from nfbmr.data.layouts import unused_files
+from nfbmr.data.notices import notices
 from nfbmr.data.samples import Dataset, Sample
 from nfbmr.errors import ImageError
-from nfbmr.wording import count, plural
+from nfbmr.text import count
 
 _MODE_UNREAD_ABOVE = 80_000_000
 _KINDS_OF_SIZE_SHOWN = 5
@@ -53,6 +53,7 @@ class Inspection:
         modes: Images by Pillow mode, most frequent first.
         problems: Everything to mend, sorted by kind and name.
         notes: What is unusual without being wrong.
+        unused: Image files that count in no number, by name: why, and whether each looks like a mask.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Inspection:
     modes: dict[str, int]
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
+    unused: dict[str, tuple[str, bool]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, object]:
         """Everything, for programs."""
@@ -79,20 +81,22 @@ class Inspection:
             "modes": self.modes,
             "problems": [{"kind": p.kind, "name": p.name, "detail": p.detail} for p in self.problems],
             "notes": list(self.notes),
+            "unused": [{"name": n, "why": why, "mask": mask} for n, (why, mask) in self.unused.items()],
         }
 
     def render(self) -> str:
         """Everything, for people."""
         lines = [f"{self.name}: layout {self.layout}, {self.root}", ""]
+        wide = max([7, *(len(side) + 1 for side in self.counts)])
         for side, kinds in self.counts.items():
             listed = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
-            lines.append(f"  {side:<7}{count(sum(kinds.values()), 'image')}: {listed}")
-        lines.append(f"  masks  {self.masks}")
+            lines.append(f"  {side:<{wide}}{count(sum(kinds.values()), 'image')}: {listed}")
+        modes = ", ".join(f"{n} {mode}" for mode, n in self.modes.items()) or "none read"
+        facts = [("masks", f"{self.masks}"), ("sizes", _sizes(self.sizes)), ("modes", modes)]
         if self.groups is not None:
-            lines.append(f"  groups {self.groups}")
-        lines.append(f"  sizes  {_sizes(self.sizes)}")
-        lines.append(f"  modes  {', '.join(f'{n} {mode}' for mode, n in self.modes.items()) or 'none read'}")
-        lines += [f"  note   {note}" for note in self.notes]
+            facts.insert(1, ("groups", f"{self.groups}"))
+        facts += [("note", note) for note in self.notes]
+        lines += [f"  {name:<{wide}}{fact}" for name, fact in facts]
         if not self.problems:
             return "\n".join([*lines, "", "  no problems found"])
         by_kind: dict[str, list[Problem]] = defaultdict(list)
@@ -137,8 +141,11 @@ def inspect_dataset(dataset: Dataset, *, threads: int | None = None) -> Inspecti
         counts[sample.subset or "all"][sample.defect] += 1
     problems = [p for seen in looked for p in seen.problems]
     problems += [*_same_content(looked), *_too_few(dataset)]
-    unused = [(name_below(file, dataset.root), is_mask) for file, is_mask in unused_files(dataset)]
-    problems += [Problem("mask without image", name) for name, is_mask in unused if is_mask]
+    problems += [
+        Problem("mask without image", shown_below(unused.path, dataset.root), unused.why)
+        for unused in dataset.unused
+        if unused.is_mask
+    ]
     problems += [Problem(kind, name_below(p, dataset.root)) for p, kind in strange_below(dataset.root)]
     groups = {s.group for s in dataset.samples}
     return Inspection(
@@ -146,12 +153,13 @@ def inspect_dataset(dataset: Dataset, *, threads: int | None = None) -> Inspecti
         dataset.layout,
         dataset.root,
         {side: dict(sorted(kinds.items())) for side, kinds in sorted(counts.items(), reverse=True)},
-        sum(s.mask is not None for s in dataset.samples),
+        sum(bool(s.masks) for s in dataset.samples),
         None if None in groups else len(groups),
         dict(sizes.most_common()),
         dict(modes.most_common()),
         tuple(sorted(problems, key=lambda p: (p.kind, p.name))),
-        tuple(_notes(dataset, sizes, modes, [name for name, is_mask in unused if not is_mask])),
+        tuple(_notes(dataset, sizes, modes)),
+        {shown_below(u.path, dataset.root): (u.why, u.is_mask) for u in dataset.unused},
     )
 
 
@@ -165,19 +173,23 @@ def _look(sample: Sample, root: Path) -> _Looked:
         size, mode = (width, height), _mode(sample.path, width * height)
     except ImageError as error:
         problems.append(Problem("unreadable image", sample.name, error.what))
-    if sample.mask is not None:
-        name = name_below(sample.mask, root)
+    marked = False
+    for file in sample.masks:
+        name = shown_below(file, root)
         try:
-            mask = read_mask(sample.mask)
+            mask = read_mask(file)
         except ImageError as error:
             problems.append(Problem("unreadable mask", name, error.what))
+            marked = True
         else:
-            found = (mask.shape[1], mask.shape[0])
-            if size is not None and found != size:
-                detail = f"{found[0]} x {found[1]}, its image is {size[0]} x {size[1]}"
+            width_height = (mask.shape[1], mask.shape[0])
+            if size is not None and width_height != size:
+                detail = f"{width_height[0]} x {width_height[1]}, its image is {size[0]} x {size[1]}"
                 problems.append(Problem("mask of another size", name, detail))
-            if not mask.any():
-                problems.append(Problem("mask that marks nothing", name, f"of a part with {sample.defect!r}"))
+            marked |= bool(mask.any())
+    if sample.masks and not marked:
+        first = shown_below(sample.masks[0], root)
+        problems.append(Problem("mask that marks nothing", first, f"of a part with {sample.defect!r}"))
     return _Looked(sample, size, mode, digest, tuple(problems))
 
 
@@ -215,9 +227,7 @@ def _too_few(dataset: Dataset) -> Iterator[Problem]:
         )
 
 
-def _notes(
-    dataset: Dataset, sizes: Counter[tuple[int, int]], modes: Counter[str], unused: Sequence[str]
-) -> Iterator[str]:
+def _notes(dataset: Dataset, sizes: Counter[tuple[int, int]], modes: Counter[str]) -> Iterator[str]:
     if len(sizes) > 1:
         yield f"{len(sizes)} different sizes; each image is resized to the same square"
     if len(modes) > 1:
@@ -225,12 +235,10 @@ def _notes(
     defective = [s for s in dataset.samples if not s.is_good]
     if not defective:
         yield "no defective images: a test can show false alarms only"
-    bare = sum(s.mask is None for s in defective)
+    bare = sum(not s.masks for s in defective)
     if 0 < bare < len(defective):
         yield f"defective images without a mask, which pixel metrics leave out: {bare} of {len(defective)}"
-    if unused:
-        are = plural(len(unused), "is", "are")
-        yield f"{count(len(unused), 'image')} {are} in no place that the layout uses, such as {unused[0]!r}"
+    yield from notices(dataset, masks=False)
 
 
 def _sizes(sizes: dict[tuple[int, int], int]) -> str:

@@ -1,56 +1,63 @@
-"""Folders of images as data sets: MVTec AD, DAGM 2007, Magnetic Tile Defects, and a folder of one's own.
+"""Folders of images as data sets: those of the field by name, a folder of one's own, patterns, manifests.
 
 ::
 
-    mvtec    [<category>/] train/good, test/good, test/<defect>, ground_truth/<defect>/<stem>_mask.png
-    dagm     [Class<k>/] Train, Test, in each Label/Labels.txt and Label/<stem>_label.PNG
-    mtd      MT_Free/Imgs/*.jpg, MT_<defect>/Imgs/*.jpg, each with a mask <stem>.png beside it
-    folder   good/ and a folder a kind of defect; or normals straight in the folder. Masks, if any:
-             ground_truth/<defect>/<stem>_mask.png, masks/[<defect>/]<stem>[_mask].png,
-             or <stem>_mask.png beside the image
+    mvtec     [<category>/] train/good, test/good, test/<defect>, ground_truth/<defect>/<stem>_mask.png;
+              also MPDD (mpdd) and MVTec AD as others have copied it
+    loco      mvtec with validation/good, and a folder of masks for each image (MVTec LOCO AD)
+    ad2       train/good, validation/good, test_public/good|bad|ground_truth/bad (MVTec AD 2); its private
+              test sets have no labels
+    btad      <01, 02, 03>/train/ok, test/ok, test/ko, ground_truth/ko (BTAD)
+    visa, ksdd, ksdd2   nfbmr.data.published
+    realiad   nfbmr.data.realiad
+    dagm      nfbmr.data.dagm
+    mtd       nfbmr.data.mtd
+    folder    [<category>/] a folder of good parts (good, OK, normal, ...) and a folder a kind of defect; or
+              good parts straight in the folder. Masks lie beside their images or in folders of their own
+              (nfbmr.data.masks)
+    manifest  a CSV, JSON lines or Parquet file with a row an image (nfbmr.data.manifest)
+    anomalib  a YAML file with the arguments of anomalib's data modules (nfbmr.data.anomalib_config)
 
-Nothing is decoded here: a layout reads names, and :mod:`nfbmr.data.inspect` reads pixels.
+Layouts read names. Pixels are looked at where names leave doubt whether a file is a mask, and where a blank
+mask says that a part is good; everything else of pixels is :mod:`nfbmr.data.inspect`'s.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nfbmr.data.files import (
-    IMAGE_SUFFIXES,
-    by_stem,
-    child,
-    existing_folder,
-    folders,
-    images_below,
-    images_in,
-    is_image,
-    is_mask_name,
-    name_below,
-)
-from nfbmr.data.mtd import tile_groups
-from nfbmr.data.samples import GOOD, Dataset, Sample
+from nfbmr.config import LayoutPatterns
+from nfbmr.data.anomalib_config import read_anomalib
+from nfbmr.data.category import category_named
+from nfbmr.data.dagm import is_dagm_class, read_dagm
+from nfbmr.data.files import IMAGE_SUFFIXES, child, existing_folder, folders, images_in, is_file
+from nfbmr.data.manifest import manifest_categories, read_manifest
+from nfbmr.data.mtd import is_mtd, read_mtd
+from nfbmr.data.names import IMAGE_WORDS, MASK_WORDS, SIDES, joined, means_good, sounds_good
+from nfbmr.data.patterns import matched_categories, read_patterns
+from nfbmr.data.published import is_ksdd, is_ksdd2, is_visa_object, read_ksdd, read_ksdd2, read_visa
+from nfbmr.data.reading import Reading, read_kinds, read_scenes, read_sides
+from nfbmr.data.realiad import images_root, is_realiad_category, read_realiad
+from nfbmr.data.samples import Dataset, Sample
 from nfbmr.errors import DataError
-from nfbmr.fields import suggestion
-
-LAYOUTS = ("mvtec", "dagm", "mtd", "folder")
-GOOD_FOLDERS = frozenset({GOOD, "ok", "normal", "normals"})
-MASK_FOLDERS = frozenset({"ground_truth", "masks", "mask", "label"})
-_DAGM_CLASS = re.compile(r"class\s*\d+$", re.IGNORECASE)
 
 
 def load_dataset(
-    path: str | Path, *, layout: str = "auto", category: str | None = None, group_by: str | None = None
+    path: str | Path,
+    *,
+    layout: str | LayoutPatterns = "auto",
+    category: str | None = None,
+    group_by: str | None = None,
 ) -> Dataset:
-    """Read a folder of images, without opening one.
+    """Read a folder of images, a manifest, or a configuration of anomalib's.
 
     Args:
-        path: The folder; for mvtec and dagm the one holding the categories, or a single category's.
-        layout: One of `LAYOUTS`, or ``"auto"``.
-        category: MVTec category or DAGM class, needed where the folder holds several.
+        path: The folder, be it the one holding the categories or a single category's; or the file.
+        layout: One of `LAYOUTS`, ``"auto"``, or patterns that say it all.
+        category: Which one, needed where there are several.
         group_by: Regular expression searched for in the path below the folder; its first group names the part
             photographed. Replaces the groups that the layout knows by itself.
 
@@ -58,259 +65,266 @@ def load_dataset(
         The data set, its samples sorted by name.
 
     Raises:
-        DataError: The folder is missing, is a file, holds no images or no normal ones, the category does not
-            exist or is not named, or `group_by` does not match every image.
+        DataError: The folder is missing, holds no images or no normal ones, the category does not exist or is
+            not named, a file is no manifest, or `group_by` does not match every image.
     """
-    path = existing_folder(Path(path))
-    if layout == "auto":
-        layout = detect_layout(path)
-    elif layout not in LAYOUTS:
-        raise DataError(f"no such layout {layout!r}", where=path, fix=f"use one of {', '.join(LAYOUTS)}")
-    if layout in _CATEGORY_TEST:
-        root = _category_folder(path, layout, category)
-        name = f"{layout}/{root.resolve().name}"
-    elif category is not None:
-        raise DataError(
-            f"the layout {layout} has no categories, but {category!r} was asked for",
-            where=path,
-            fix="leave the category out, or point at the folder that holds it",
-        )
+    path = Path(path)
+    if isinstance(layout, LayoutPatterns):
+        dataset = read_patterns(existing_folder(path), layout, category)
+    elif layout in _FILES or (layout == "auto" and is_file(path)):
+        dataset = _load_file(path, layout, category)
     else:
-        root, name = path, "mtd" if layout == "mtd" else path.resolve().name
-    samples = sorted(_READERS[layout](root), key=lambda s: s.name)
-    if not samples:
-        raise DataError(
-            f"no images in a folder read as {layout}",
-            where=root,
-            fix=f"images end in {', '.join(sorted(IMAGE_SUFFIXES))}; 'nfbmr data --help' shows the layouts",
-        )
-    if not any(s.is_good and s.subset != "test" for s in samples):
-        raise _no_normals(root, layout, samples)
+        dataset = _load_folder(existing_folder(path), layout, category)
     if group_by is not None:
-        samples = _group_by(samples, group_by, root)
-    return Dataset(name, layout, root, tuple(samples))
+        samples = _group_by(list(dataset.samples), group_by, dataset.root)
+        dataset = replace(dataset, samples=tuple(samples))
+    return dataset
 
 
 def detect_layout(path: str | Path) -> str:
     """The layout that a folder's names suggest; ``"folder"`` where none of the known ones fits.
 
     Raises:
-        DataError: The path is missing or not a folder.
+        DataError: The path is missing, or a file that is neither a manifest nor a YAML file.
     """
-    path = existing_folder(Path(path))
-    if any(_is_mtd(inner) for inner in folders(path)):
-        return "mtd"
-    for layout, is_category in _CATEGORY_TEST.items():
-        if is_category(path) or any(is_category(inner) for inner in folders(path)):
-            return layout
-    return "folder"
+    path = Path(path)
+    if is_file(path):
+        return _layout_of_file(path)
+    return _detect(existing_folder(path)).name
 
 
-def categories(path: str | Path) -> tuple[str, ...]:
-    """Categories (MVTec) or classes (DAGM) that a folder holds; none where it is one, or laid out otherwise.
+def categories(path: str | Path, layout: str | LayoutPatterns = "auto") -> tuple[str, ...]:
+    """Categories, classes or objects that a folder or a manifest holds; none where it is one alone.
+
+    Args:
+        path: As `load_dataset` takes it.
+        layout: Likewise.
 
     Raises:
-        DataError: The path is missing or not a folder.
+        DataError: The path is missing, or a file that cannot be read.
     """
-    path = existing_folder(Path(path))
-    layout = detect_layout(path)
-    return () if layout not in _CATEGORY_TEST else _categories(path, layout)
+    path = Path(path)
+    if isinstance(layout, LayoutPatterns):
+        return matched_categories(existing_folder(path), layout)
+    if layout in _FILES or is_file(path):
+        if layout == "anomalib" or _layout_of_file(path) == "anomalib":
+            return ()
+        return manifest_categories(path)
+    existing_folder(path)
+    known = _BY_NAME.get(layout) or _detect(path)
+    return _categories(known.root_of(path), known)
 
 
-def unused_files(dataset: Dataset) -> tuple[tuple[Path, bool], ...]:
-    """Image files below the root that are no sample and no sample's mask, and whether each looks like a mask.
+# -- the table of layouts
 
-    The masks of good parts, which are blank, count as used.
+
+@dataclass(frozen=True)
+class _Layout:
+    """A way to lay out a folder.
+
+    Attributes:
+        name: As `load_dataset` takes it.
+        fits: Whether a folder is one data set of that kind.
+        read: The same folder's samples.
+        several: Whether a folder may hold several, a folder each.
+        wanted: What a folder must have, for people.
+        good: Where images of normal parts belong, for people.
+        root_of: The folder of the categories, where they may lie deeper.
     """
-    used = {s.path for s in dataset.samples} | {s.mask for s in dataset.samples if s.mask}
-    stems = {s.path.with_suffix("") for s in dataset.samples}
-    unused = []
-    for file in images_below(dataset.root):
-        if file in used:
-            continue
-        if dataset.layout == "mtd":
-            is_mask = file.suffix.lower() == ".png"
-            if is_mask and file.with_suffix("") in stems:
-                continue
-        else:
-            below = file.relative_to(dataset.root).parts[:-1]
-            is_mask = any(part.lower() in MASK_FOLDERS for part in below) or is_mask_name(file)
-        unused.append((file, is_mask))
-    return tuple(unused)
+
+    name: str
+    fits: Callable[[Path], bool]
+    read: Callable[[Path], Reading]
+    several: bool
+    wanted: str
+    good: str
+    root_of: Callable[[Path], Path] = lambda path: path
 
 
-# -- the four layouts ----------------------------------------------------------------------------------
+def _has_good(folder: Path) -> bool:
+    return any(means_good(inner.name) for inner in folders(folder))
 
 
-def _read_mvtec(root: Path) -> Iterator[Sample]:
-    truth = child(root, "ground_truth")
-    for subset in ("train", "test"):
-        for kind in folders(child(root, subset)):
-            if subset == "train" and kind.name.lower() != GOOD:
-                continue
-            defect = GOOD if kind.name.lower() == GOOD else kind.name
-            masks = by_stem(child(truth, kind.name)) if defect != GOOD else {}
-            for file in images_below(kind):
-                mask = masks.get(f"{file.stem}_mask", masks.get(file.stem))
-                yield Sample(file, name_below(file, root), defect, mask, subset=subset)
+def _is_sided(folder: Path) -> bool:
+    """Whether a folder has a side to learn from: good parts in a folder of theirs, or straight in it."""
+    sides = {SIDES.get(joined(inner.name)): inner for inner in reversed(folders(folder))}
+    if "train" not in sides:
+        return False
+    if _has_good(sides["train"]):
+        return True
+    tested = "test" in sides and _has_good(sides["test"])
+    return tested and bool(images_in(sides["train"])) and not is_dagm_class(folder)
 
 
-def _read_dagm(root: Path) -> Iterator[Sample]:
-    for subset in ("train", "test"):
-        folder = child(root, subset)
-        label = child(folder, "label")
-        masks = by_stem(label)
-        listed = _dagm_labels(label)
-        for file in images_in(folder):
-            mask = masks.get(f"{file.stem}_label")
-            defective = listed.get(file.name.lower(), mask is not None)
-            yield Sample(
-                file,
-                name_below(file, root),
-                "defect" if defective else GOOD,
-                mask if defective else None,
-                subset=subset,
-            )
+def _is_loco(folder: Path) -> bool:
+    kinds = {f.name.lower() for f in folders(child(folder, "test"))}
+    return bool(kinds & {"logical_anomalies", "structural_anomalies"}) and _is_sided(folder)
 
 
-def _dagm_labels(label: Path) -> dict[str, bool]:
-    """Whether each image is defective, by lower-case file name, as far as ``Labels.txt`` says so.
-
-    A line is ``<index> <0 or 1> <image> <0 or 1> <mask or 0>``; the first line holds a lone 1.
-    """
-    file = child(label, "labels.txt")
-    try:
-        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-    except OSError:
-        return {}
-    listed = {}
-    for fields in map(str.split, text.splitlines()):
-        files = [f for f in fields if is_image(Path(f))]
-        if files:
-            listed[files[0].lower()] = len(files) > 1 or (len(fields) > 1 and fields[1] == "1")
-    return listed
+def _is_ad2(folder: Path) -> bool:
+    return child(folder, "test_public").is_dir() and _is_sided(folder)
 
 
-def _read_mtd(root: Path) -> Iterator[Sample]:
-    samples = []
-    for folder in filter(_is_mtd, folders(root)):
-        kind = folder.name[len("MT_") :].lower()
-        files = list(images_below(folder))
-        masks = {f.with_suffix(""): f for f in files if f.suffix.lower() == ".png"}
-        for file in files:
-            if file.suffix.lower() != ".png":
-                is_good = kind == "free"
-                mask = None if is_good else masks.get(file.with_suffix(""))
-                samples.append(Sample(file, name_below(file, root), GOOD if is_good else kind, mask))
-    groups = tile_groups(s.name for s in samples)
-    for sample in samples:
-        yield replace(sample, group=groups[sample.name])
+def _is_btad(folder: Path) -> bool:
+    named = re.fullmatch(r"0[123]", folder.resolve().name) is not None
+    return (
+        named and child(child(folder, "train"), "ok").is_dir() and child(child(folder, "test"), "ko").is_dir()
+    )
 
 
-def _read_folder(root: Path) -> Iterator[Sample]:
-    truth, masks = child(root, "ground_truth"), child(root, "masks")
-    kinds = [f for f in folders(root) if f.name.lower() not in MASK_FOLDERS]
-    has_good = any(f.name.lower() in GOOD_FOLDERS for f in kinds)
-    if not has_good:
-        for file in images_in(root):
-            if not is_mask_name(file):
-                yield Sample(file, name_below(file, root))
-    for kind in kinds:
-        defect = GOOD if kind.name.lower() in GOOD_FOLDERS else kind.name
-        places = [by_stem(folder) for folder in (child(truth, kind.name), child(masks, kind.name), masks)]
-        files = list(images_below(kind))
-        beside = {f.with_suffix(""): f for f in files if is_mask_name(f)}
-        for file in files:
-            if is_mask_name(file):
-                continue
-            found = beside.get(file.with_name(f"{file.stem}_mask"))
-            for place in places:
-                found = found or place.get(f"{file.stem}_mask") or place.get(file.stem)
-            yield Sample(file, name_below(file, root), defect, None if defect == GOOD else found)
+def _is_of_kinds(folder: Path) -> bool:
+    """Whether a folder has one of good parts, itself or in its folder of images."""
+    return _has_good(folder) or any(_has_good(f) for f in folders(folder) if joined(f.name) in IMAGE_WORDS)
 
 
-_READERS: dict[str, Callable[[Path], Iterable[Sample]]] = {
-    "mvtec": _read_mvtec,
-    "dagm": _read_dagm,
-    "mtd": _read_mtd,
-    "folder": _read_folder,
-}
+_GOOD = "put images of normal parts into {}"
+_FOLDERS = (
+    _Layout("mtd", is_mtd, read_mtd, False, "MT_<kind>/Imgs", "MT_Free/Imgs"),
+    _Layout(
+        "realiad", is_realiad_category, read_realiad, True, "<category>/OK/S0001", "OK/S0001", images_root
+    ),
+    _Layout("visa", is_visa_object, read_visa, True, "<object>/Data/Images/Normal", "Data/Images/Normal"),
+    _Layout("ksdd", is_ksdd, read_ksdd, False, "kos01/Part0_label.bmp", "the folder: their masks are blank"),
+    _Layout("ksdd2", is_ksdd2, read_ksdd2, False, "train/10000_GT.png", "train: their masks are blank"),
+    _Layout("ad2", _is_ad2, read_scenes, True, "train/good and test_public", "train/good"),
+    _Layout("loco", _is_loco, read_sides, True, "train/good and test/logical_anomalies", "train/good"),
+    _Layout("btad", _is_btad, read_sides, True, "01/train/ok and 01/test/ko", "train/ok"),
+    _Layout("mvtec", _is_sided, read_sides, True, "train/good", "train/good"),
+    _Layout("mpdd", _is_sided, read_sides, True, "train/good", "train/good"),
+    _Layout("dagm", is_dagm_class, read_dagm, True, "Class<k>/Train and Class<k>/Test", "Train"),
+    _Layout("folder", _is_of_kinds, read_kinds, True, "good", "good/"),
+)
+_BY_NAME = {layout.name: layout for layout in _FOLDERS}
+_FILES = ("manifest", "anomalib")
+_FIRST = ("mvtec", "dagm", "mtd", "folder")
+LAYOUTS = (*_FIRST, *(name for name in _BY_NAME if name not in _FIRST), *_FILES)
 
 
-# -- which folder is what ------------------------------------------------------------------------------
+def _detect(path: Path) -> _Layout:
+    for layout in _FOLDERS[:-1]:
+        root = layout.root_of(path)
+        if layout.fits(root) or (layout.several and any(layout.fits(inner) for inner in folders(root))):
+            return layout
+    return _BY_NAME["folder"]
 
 
-def _is_mtd(folder: Path) -> bool:
-    return folder.name.upper().startswith("MT_")
+# -- folders
 
 
-def _is_mvtec_category(folder: Path) -> bool:
-    return any(f.name.lower() == GOOD for f in folders(child(folder, "train")))
+def _load_folder(path: Path, name: str, category: str | None) -> Dataset:
+    if name != "auto" and name not in _BY_NAME:
+        raise DataError(f"no such layout {name!r}", where=path, fix=f"use one of {', '.join(LAYOUTS)}")
+    layout = _detect(path) if name == "auto" else _BY_NAME[name]
+    several = _categories(layout.root_of(path), layout)
+    if layout.several and (layout.name != "folder" or several):
+        root = _category_folder(layout.root_of(path), layout, category, several)
+    elif category is not None:
+        raise DataError(
+            f"the layout {layout.name} has no categories, but {category!r} was asked for",
+            where=path,
+            fix="leave the category out, or point at the folder that holds it",
+        )
+    else:
+        root = path
+    reading = layout.read(root)
+    samples = tuple(sorted(reading.samples, key=lambda s: s.name))
+    if not samples:
+        raise DataError(
+            f"no images in a folder read as {layout.name}",
+            where=root,
+            fix=f"images end in {', '.join(sorted(IMAGE_SUFFIXES))}; 'nfbmr data --help' shows the layouts",
+        )
+    if not any(s.is_good and s.subset != "test" for s in samples):
+        raise _no_normals(root, layout, samples)
+    unused = tuple(sorted(reading.unused, key=lambda u: u.path))
+    which = root.resolve().name if layout.several and (layout.name != "folder" or several) else None
+    return Dataset(_name(path, root, layout), layout.name, root, samples, unused, which)
 
 
-def _is_dagm_class(folder: Path) -> bool:
-    sides = [child(folder, "train"), child(folder, "test")]
-    labelled = any(child(side, "label").is_dir() for side in sides)
-    named = bool(_DAGM_CLASS.match(folder.name)) and all(side.is_dir() for side in sides)
-    return (labelled or named) and not _is_mvtec_category(folder)
+def _name(path: Path, root: Path, layout: _Layout) -> str:
+    if not layout.several:
+        return layout.name
+    if layout.name != "folder":
+        return f"{layout.name}/{root.resolve().name}"
+    names = (path.resolve().name, root.resolve().name)
+    return names[0] if root == path else "/".join(names)
 
 
-_CATEGORY_TEST: dict[str, Callable[[Path], bool]] = {"mvtec": _is_mvtec_category, "dagm": _is_dagm_class}
-
-
-def _categories(path: Path, layout: str) -> tuple[str, ...]:
-    is_category = _CATEGORY_TEST[layout]
-    if is_category(path):
+def _categories(path: Path, layout: _Layout) -> tuple[str, ...]:
+    """Folders straight below that are data sets each, where the folder itself is none."""
+    if not layout.several or layout.fits(path):
         return ()
-    names = (f.name for f in folders(path) if is_category(f))
+    names = [f.name for f in folders(path) if layout.fits(f)]
+    if layout.name == "folder":
+        names = [name for name in names if _may_be_category(name)]
+        if len(names) < 2 and images_in(path):
+            return ()  # good parts straight in the folder, beside kinds of defects
     return tuple(sorted(names, key=lambda n: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", n)]))
 
 
-def _category_folder(path: Path, layout: str, category: str | None) -> Path:
+def _may_be_category(name: str) -> bool:
+    return joined(name) not in MASK_WORDS | IMAGE_WORDS | set(SIDES) and not means_good(name)
+
+
+def _category_folder(path: Path, layout: _Layout, category: str | None, known: tuple[str, ...]) -> Path:
     """The folder of one category, below `path` or `path` itself."""
-    if _CATEGORY_TEST[layout](path):
-        own = path.resolve().name
-        if category is not None and category.lower() != own.lower():
+    if layout.fits(path):
+        here = path.resolve().name
+        if category is not None and category.lower() != here.lower():
             raise DataError(
-                f"the folder is the category {own!r}, but {category!r} was asked for",
+                f"the folder is the category {here!r}, but {category!r} was asked for",
                 where=path,
                 fix="leave the category out, or point at the folder above",
             )
         return path
-    known = _categories(path, layout)
     if not known:
-        wanted = "train/good" if layout == "mvtec" else "Class<k>/Train and Class<k>/Test"
         raise DataError(
-            f"not laid out as {layout}: no {wanted}",
+            f"not laid out as {layout.name}: no {layout.wanted}",
             where=path,
             fix=f"leave the layout out: this looks like {detect_layout(path)!r}",
         )
-    if category is None:
-        if len(known) == 1:
-            return path / known[0]
-        raise DataError(
-            f"the folder holds {len(known)} categories and none is named",
-            where=path,
-            fix=f"name one with --category (data.category): {', '.join(known)}",
-        )
-    by_lower = {k.lower(): k for k in known}
-    if category.lower() in by_lower:
-        return path / by_lower[category.lower()]
-    hint = suggestion(category, known)
+    if category is None and len(known) == 1:
+        return path / known[0]
+    return path / category_named(category, known, path)
+
+
+def _no_normals(root: Path, layout: _Layout, samples: tuple[Sample, ...]) -> DataError:
+    kinds = sorted({s.defect for s in samples if not s.is_good})
+    mend = _GOOD.format(layout.good)
+    if layout.name == "folder":
+        likely = [kind for kind in kinds if sounds_good(kind)]
+        if not likely and len(kinds) > 1:
+            likely = [max(kinds, key=lambda kind: sum(s.defect == kind for s in samples))]
+        if likely:
+            mend = f"if {likely[0]!r} holds the good ones, call it good, or say so with data.layout; else "
+            mend += _GOOD.format(layout.good)
+        mend += ", or point at the folder that holds them"
+    return DataError(f"no normal images to learn from (only: {', '.join(kinds)})", where=root, fix=mend)
+
+
+# -- files
+
+
+def _layout_of_file(path: Path) -> str:
+    from nfbmr.data.manifest_rows import SUFFIXES
+
+    if path.suffix.lower() in SUFFIXES:
+        return "manifest"
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return "anomalib"
     raise DataError(
-        f"no category {category!r}", where=path, fix=f"{hint} there are: {', '.join(known)}".lstrip()
+        "a file, not a folder of images",
+        where=path,
+        fix=f"give the folder that holds it, or a manifest ({', '.join(SUFFIXES)})",
     )
 
 
-def _no_normals(root: Path, layout: str, samples: list[Sample]) -> DataError:
-    kinds = ", ".join(sorted({s.defect for s in samples}))
-    mend = {
-        "mvtec": "put images of normal parts into train/good",
-        "dagm": "Train needs images that Labels.txt does not call defective",
-        "mtd": "put images of normal tiles into MT_Free/Imgs",
-        "folder": "put images of normal parts into good/, or point at the folder that holds them",
-    }[layout]
-    return DataError(f"no normal images to learn from (only: {kinds})", where=root, fix=mend)
+def _load_file(path: Path, layout: str, category: str | None) -> Dataset:
+    if path.exists() and not path.is_file():
+        raise DataError(f"a folder, not a file to read as {layout}", where=path, fix="leave the layout out")
+    if (layout if layout != "auto" else _layout_of_file(path)) == "manifest":
+        return read_manifest(path, category)
+    return read_anomalib(path, category, load_dataset)
 
 
 def _group_by(samples: list[Sample], pattern: str, root: Path) -> list[Sample]:

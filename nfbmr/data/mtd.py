@@ -1,4 +1,6 @@
-"""Which Magnetic Tile images show the same tile.
+"""Magnetic Tile Defects: ``MT_Free/Imgs/*.jpg``, ``MT_<defect>/Imgs/*.jpg``, each with a mask ``<stem>.png``.
+
+Source: https://github.com/abin24/Magnetic-tile-defect-datasets. Which images show the same tile:
 
 A tile was photographed at up to six exposures, and the six stand apart in the data set under unrelated names
 ``exp<exposure>_num_<N>``: some in another defect folder, some even in ``MT_Free``. Numbers are unique over
@@ -11,7 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from nfbmr.data.files import child, folders, images_below, images_in, name_below
+from nfbmr.data.reading import Reading
+from nfbmr.data.samples import GOOD, Sample, Unused
 
 LARGEST_STEP = 1000
 _NAME = re.compile(r"exp(\d+)_num_(\d+)\.[^.]*$", re.IGNORECASE)
@@ -58,6 +65,46 @@ class _Chain:
     first: int = 0
     exposure: int = 0
     last: int = 0
+
+
+def is_mtd(folder: Path) -> bool:
+    """Whether a folder holds Magnetic Tile Defects: by what is in folders ``MT_...``, not by a name alone.
+
+    Anybody may call a part MT_2041; these folders hold ``Imgs``, or files named as the photographs are.
+    """
+    return any(
+        child(kind, "imgs").is_dir() or any(_NAME.search(file.name) for file in images_in(kind))
+        for kind in _kinds(folder)
+    )
+
+
+def _kinds(root: Path) -> list[Path]:
+    return [folder for folder in folders(root) if folder.name.upper().startswith("MT_")]
+
+
+def _is_of_kind(file: Path, root: Path) -> bool:
+    return file.relative_to(root).parts[0].upper().startswith("MT_")
+
+
+def read_mtd(root: Path) -> Reading:
+    """All tiles, each image in the group of its tile. The blank masks of good tiles count as used."""
+    samples, unused = [], []
+    for folder in _kinds(root):
+        kind = folder.name[len("MT_") :].lower()
+        files = list(images_below(folder))
+        masks = {f.with_suffix(""): f for f in files if f.suffix.lower() == ".png"}
+        for file in files:
+            if file.suffix.lower() != ".png":
+                is_good = kind == "free"
+                mask = masks.pop(file.with_suffix(""), None)
+                shown = () if is_good or mask is None else (mask,)
+                samples.append(Sample(file, name_below(file, root), GOOD if is_good else kind, shown))
+        unused += [Unused(mask, "no image of its name", is_mask=True) for mask in masks.values()]
+    known = {*(s.path for s in samples), *(u.path for u in unused)}
+    groups = tile_groups(s.name for s in samples)
+    elsewhere = [file for file in images_below(root) if file not in known and not _is_of_kind(file, root)]
+    unused += [Unused(file, "in no place that the layout uses") for file in elsewhere]
+    return Reading([replace(sample, group=groups[sample.name]) for sample in samples], unused)
 
 
 def tile_groups(names: Iterable[str]) -> dict[str, str]:

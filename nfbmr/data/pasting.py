@@ -13,8 +13,9 @@ scratch    a thin wandering line, dark or bright, like a crack
 
 Contrasts are relative to the brightness where the defect lies, so that a dark exposure gets the defect that
 a bright one would; small defects are stronger than large ones, as those that anyone would call a defect are.
-Extents are 3 to 30 % of the image's side on a logarithmic scale, as many small as large; one blend in five is
-larger, up to 60 %, because worn and uneven places of real parts are.
+Extents are 1.2 to 30 % of the image's side on a logarithmic scale, as many small as large: defects of single
+parts are a thousandth to a hundredth of a picture, and whatever is too coarse for them has to be told from
+what is not. One blend in five is larger, up to 60 %, because worn and uneven places of real parts are.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ Mask = NDArray[np.bool_]
 Array = NDArray[np.float64]
 Kind = Literal["cutpaste", "blend", "scratch"]
 
-SMALLEST, LARGEST, WIDEST = 0.03, 0.30, 0.60
+SMALLEST, LARGEST, WIDEST = 0.012, 0.30, 0.60
+_OPACITY = (0.35, 1.0)
+_PLACES, _SURROUNDINGS = 16, 0.05
 _LEAST_CHANGE = 6.0  # grey levels, on average over the defect: below that it is JPEG noise
 
 
@@ -85,8 +88,10 @@ def _visible(rng: np.random.Generator, old_HWC: Array, new_HWC: Array, alpha_HW:
     change = float((np.abs(new_HWC - old_HWC).mean(axis=2) * alpha_HW).sum() / alpha_HW.sum())
     if change >= _LEAST_CHANGE:
         return new_HWC
-    level = float(old_HWC.mean())
-    up = level < 64 or (level < 192 and rng.random() < 0.5)
+    level, trend = float(old_HWC.mean()), float((new_HWC - old_HWC).mean())
+    # onwards, so that nothing cancels out; where nothing changes yet, away from the nearer end of the range
+    onwards = trend > 0 if abs(trend) > 0.5 else level < 64 or (level < 192 and rng.random() < 0.5)
+    up = level < 235 and (onwards or level < 20)
     shift = (_LEAST_CHANGE + 4.0) * (1 if up else -1)
     return np.asarray(np.clip(new_HWC + (alpha_HW / alpha_HW.max() * shift)[..., None], 0, 255))
 
@@ -103,14 +108,28 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 def _place(
     rng: np.random.Generator, pixels_HWC: Pixels, height: float, width: float
 ) -> tuple[int, int, int, int]:
-    """A box of about this size that lies within the image: top, left, height, width."""
-    h, w = (
-        int(np.clip(round(n), 1, limit)) for n, limit in zip((height, width), pixels_HWC.shape, strict=False)
-    )
-    top, left = (
-        int(rng.integers(0, limit - n + 1)) for n, limit in zip((h, w), pixels_HWC.shape, strict=False)
-    )
+    """A box of about this size that lies within the image: top, left, height, width.
+
+    Of a few places drawn at random one is taken in proportion to the contrast around it: where a part lies on
+    a plain ground, its defects are on the part. On a texture all places are alike.
+    """
+    limits = pixels_HWC.shape[:2]
+    h, w = (int(np.clip(round(n), 1, limit)) for n, limit in zip((height, width), limits, strict=True))
+    places = [
+        tuple(int(rng.integers(0, limit - n + 1)) for n, limit in zip((h, w), limits, strict=True))
+        for _ in range(_PLACES)
+    ]
+    reach = round(_SURROUNDINGS * _side(pixels_HWC))
+    contrasts = np.array([_contrast(pixels_HWC, top, left, h, w, reach) for top, left in places])
+    top, left = places[rng.choice(_PLACES, p=(contrasts + 1e-3) / (contrasts + 1e-3).sum())]
     return top, left, h, w
+
+
+def _contrast(pixels_HWC: Pixels, top: int, left: int, height: int, width: int, reach: int) -> float:
+    """Standard deviation of the grey values, 0 to 255, in a box and up to `reach` pixels around it."""
+    rows = slice(max(0, top - reach), top + height + reach)
+    columns = slice(max(0, left - reach), left + width + reach)
+    return float(pixels_HWC[rows, columns].mean(axis=2, dtype=np.float32).std())
 
 
 def _crop(rng: np.random.Generator, source_HWC: Pixels, height: int, width: int) -> Array:
@@ -141,7 +160,7 @@ def _foreign(rng: np.random.Generator, old_HWC: Array, pixels_HWC: Pixels, donor
 
 
 def _cutpaste(rng: np.random.Generator, pixels_HWC: Pixels, donor_HWC: Pixels) -> _Patch:
-    share = _log_uniform(rng, 0.05, LARGEST)
+    share = _log_uniform(rng, SMALLEST, LARGEST)
     extent = max(3.0, share * _side(pixels_HWC))
     scar = rng.random() < 0.4
     aspect = rng.uniform(4, 10) if scar else _log_uniform(rng, 1.0, 3.0)
@@ -154,7 +173,7 @@ def _cutpaste(rng: np.random.Generator, pixels_HWC: Pixels, donor_HWC: Pixels) -
     along = np.abs(x * np.cos(angle) + y * np.sin(angle)) - length / 2
     across = np.abs(y * np.cos(angle) - x * np.sin(angle)) - breadth / 2
     feather = max(1.0, breadth * rng.uniform(0.05, 0.25))
-    alpha = np.clip(0.5 - np.maximum(along, across) / feather, 0, 1) * rng.uniform(0.7, 1.0)
+    alpha = np.clip(0.5 - np.maximum(along, across) / feather, 0, 1) * rng.uniform(*_OPACITY)
     old = pixels_HWC[top : top + h, left : left + w].astype(np.float64)
     return _Patch(top, left, alpha, _foreign(rng, old, pixels_HWC, donor_HWC))
 
@@ -183,25 +202,25 @@ def _blend(rng: np.random.Generator, pixels_HWC: Pixels, donor_HWC: Pixels) -> _
         content = _tone(rng, old, share) + 8.0 * bumps[..., None]
     else:
         content = _blurred(old, extent / 8) + 0.4 * (_tone(rng, old, share) - old)
-    return _Patch(top, left, alpha * rng.uniform(0.7, 1.0), content)
+    return _Patch(top, left, alpha * rng.uniform(*_OPACITY), content)
 
 
 def _scratch(rng: np.random.Generator, pixels_HWC: Pixels, donor_HWC: Pixels) -> _Patch:
     del donor_HWC  # a scratch is made of the surface's own brightness
-    share, side = _log_uniform(rng, 0.08, LARGEST), _side(pixels_HWC)
+    share, side = _log_uniform(rng, 2 * SMALLEST, LARGEST), _side(pixels_HWC)
     extent = max(3.0, share * side)
     steps = max(4, round(extent / 3))
     bends = np.cumsum(rng.normal(0.0, rng.uniform(0.05, 0.35), steps))
     heading = rng.uniform(0, 2 * np.pi) + bends
     path = np.cumsum(np.stack([np.cos(heading), np.sin(heading)], axis=1), axis=0) * extent / steps
-    breadth = max(1.0, side * _log_uniform(rng, 0.005, 0.02))
+    breadth = max(1.0, side * _log_uniform(rng, 0.003, 0.02))
     path += breadth + 1.0 - path.min(axis=0)
     reach = path.max(axis=0) + breadth + 1.0
     top, left, h, w = _place(rng, pixels_HWC, reach[1], reach[0])
     widths = breadth * np.exp(np.cumsum(rng.normal(0, 0.15, steps)).clip(-0.6, 0.6))
     alpha = stroke(path, widths, h, w)
     old = pixels_HWC[top : top + h, left : left + w].astype(np.float64)
-    return _Patch(top, left, alpha * rng.uniform(0.7, 1.0), _tone(rng, old, 0.3 * share))
+    return _Patch(top, left, alpha * rng.uniform(*_OPACITY), _tone(rng, old, 0.3 * share))
 
 
 def stroke(path_N2: Array, widths_N: Array, height: int, width: int, *, fine: int = 4) -> Array:

@@ -29,8 +29,11 @@ from nfbmr.errors import ConfigError
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Photometric = Literal["none", "brightness", "standardize"]
+Size = int | tuple[int, int]
+"""(H, W) in pixels, or the side of a square."""
 
 _VERSION = 1  # raised when an operation gives other pixels than before: old features are then not found
+_PASTED_VERSION = 3  # the same for defects that are pasted: features of whole images stay
 _TURNS = {
     "flip-h": Transpose.FLIP_LEFT_RIGHT,
     "flip-v": Transpose.FLIP_TOP_BOTTOM,
@@ -94,11 +97,17 @@ class PasteDefect:
 
     def as_json(self) -> dict[str, object]:
         """What goes into the key."""
-        return {"op": "paste", "kind": self.kind, "seed": self.seed, "donor": self.donor_digest}
+        return {
+            "op": "paste",
+            "version": _PASTED_VERSION,
+            "kind": self.kind,
+            "seed": self.seed,
+            "donor": self.donor_digest,
+        }
 
-    def draw(self, image: Image.Image) -> tuple[Image.Image, Mask]:
+    def draw(self, image: Image.Image, depth: int | None = None) -> tuple[Image.Image, Mask]:
         """The defective image and the defect's mask (H, W)."""
-        donor = load_image(self.donor)
+        donor = load_image(self.donor, depth)
         pixels_HWC = np.asarray(image).reshape(image.height, image.width, -1)
         donor_HWC = np.asarray(donor.convert(image.mode)).reshape(donor.height, donor.width, -1)
         defective_HWC, mask = paste_defect(pixels_HWC, donor_HWC, self.kind, self.seed)
@@ -110,7 +119,7 @@ class Rotate:
     """A turn by any angle, anticlockwise about the middle; corners that come into view are black.
 
     It is done on the resized square, as DifferNet does it: an oblong image turned at its full size would lose
-    its ends.
+    its ends, and so would a rectangle. Images are turned in squares alone.
 
     Args:
         degrees: Of the turn.
@@ -124,10 +133,9 @@ class Rotate:
 
     def apply(self, pixels_SSC: Pixels) -> Pixels:
         """The square turned; bilinear."""
-        side = pixels_SSC.shape[0]
         image = Image.fromarray(pixels_SSC.squeeze(2) if pixels_SSC.shape[2] == 1 else pixels_SSC)
         turned = image.rotate(self.degrees, resample=Image.Resampling.BILINEAR)
-        return np.asarray(turned).reshape(side, side, -1)
+        return np.asarray(turned).reshape(pixels_SSC.shape)
 
 
 Op = ViewOp | PasteDefect | Rotate
@@ -193,17 +201,21 @@ class Picture:
             return None
         return self._render()[1]
 
-    def image(self) -> Image.Image:
-        """As :meth:`pixels`, but a Pillow image, of one channel (L) where the file is greyscale."""
-        return self._render()[0]
+    def image(self, depth: int | None = None) -> Image.Image:
+        """As :meth:`pixels`, but a Pillow image, of one channel (L) where the file is greyscale.
 
-    def _render(self) -> tuple[Image.Image, Mask | None]:
-        image, mask = load_image(self.path if self.held is None else self.held), None
+        Args:
+            depth: Bits of the values of deep files, as :func:`~nfbmr.data.images.read_image` has them.
+        """
+        return self._render(depth)[0]
+
+    def _render(self, depth: int | None = None) -> tuple[Image.Image, Mask | None]:
+        image, mask = load_image(self.path if self.held is None else self.held, depth), None
         for op in self.ops:
             if isinstance(op, Rotate):
                 continue
             if isinstance(op, PasteDefect):
-                image, pasted = op.draw(image)
+                image, pasted = op.draw(image, depth)
                 mask = pasted if mask is None else mask | pasted
             else:
                 image = op.apply(image)
@@ -231,88 +243,106 @@ def picture_from(source: Source) -> Picture:
     return Picture(Path(source.name), file_digest(source), held=source)
 
 
+def sides(size: Size) -> tuple[int, int]:
+    """(H, W) of a size that may be a square's side.
+
+    Example:
+        >>> sides(64), sides((48, 96))
+        ((64, 64), (48, 96))
+    """
+    return (size, size) if isinstance(size, int) else size
+
+
 def prepare(
-    picture: Picture, *, size: int, photometric: Photometric, mean: Sequence[float], std: Sequence[float]
+    picture: Picture,
+    *,
+    size: Size,
+    photometric: Photometric,
+    mean: Sequence[float],
+    std: Sequence[float],
+    depth: int | None = None,
 ) -> NDArray[np.float32]:
     r"""What the backbone sees: operations, photometric normalisation, resizing, rotations, normalisation.
 
     .. math:: x_c = (\mathrm{resize}(p)_c / 255 - \mu_c) / \sigma_c
 
-    Resizing is bicubic and antialiased, to a square whatever the aspect. Photometric normalisation works on
+    Resizing is bicubic and antialiased, whatever the image's aspect. Photometric normalisation works on
     the image at its full size: ``brightness`` is a gain that sets the mean grey value to 0.5 (at most 8,
     for images that are nearly black), ``standardize`` an affine map to mean 0.5 and standard deviation 0.2;
     both saturate at 0 and 1, as a camera does.
 
     Args:
         picture: The picture.
-        size: Side S of the square, in pixels.
+        size: (H, W) in pixels, or the side S of a square.
         photometric: ``"none"``, ``"brightness"`` or ``"standardize"``.
         mean: Channel means mu of the backbone, for values in 0..1.
         std: Channel standard deviations sigma.
+        depth: Bits of the values of deep files, as :func:`~nfbmr.data.images.read_image` has them.
 
     Returns:
-        Values (3, S, S), float32; channels-last in memory, so that stacking into a channels-last batch is a
+        Values (3, H, W), float32; channels-last in memory, so that stacking into a channels-last batch is a
         copy.
 
     Raises:
         ImageError: The file, or a defect's donor, cannot be read.
     """
-    return normalised(picture, squared(exposed(picture, photometric), size), mean=mean, std=std)
+    return normalised(picture, resized(exposed(picture, photometric, depth), size), mean=mean, std=std)
 
 
-def exposed(picture: Picture, photometric: Photometric) -> Image.Image:
+def exposed(picture: Picture, photometric: Photometric, depth: int | None = None) -> Image.Image:
     """The first step of :func:`prepare`: the image at its full size, which no rotation has seen yet.
 
     Raises:
         ImageError: The file, or a defect's donor, cannot be read.
     """
-    return _photometric(picture.image(), photometric)
+    return _photometric(picture.image(depth), photometric)
 
 
 def normalised(
     picture: Picture, pixels_SSC: Pixels, *, mean: Sequence[float], std: Sequence[float]
 ) -> NDArray[np.float32]:
-    """The last step of :func:`prepare`: the resized square, turned as `picture` says; (3, S, S)."""
-    size = pixels_SSC.shape[0]
+    """The last step of :func:`prepare`: the resized pixels, turned as `picture` says; (3, H, W)."""
+    height, width = pixels_SSC.shape[:2]
     for op in picture.ops:
         if isinstance(op, Rotate):
             pixels_SSC = op.apply(pixels_SSC)
-    scale, shift = _affine(tuple(mean), tuple(std), size)
+    scale, shift = _affine(tuple(mean), tuple(std), width)
     if pixels_SSC.shape[2] == 1:
-        out_SS3 = np.empty((size, size, 3), np.float32)
+        out_SS3 = np.empty((height, width, 3), np.float32)
         for c in range(3):
             np.multiply(pixels_SSC[..., 0], scale[c], out=out_SS3[..., c])
             out_SS3[..., c] += shift[c]
     else:
-        rows = np.multiply(pixels_SSC.reshape(size, 3 * size), scale, dtype=np.float32)
+        rows = np.multiply(pixels_SSC.reshape(height, 3 * width), scale, dtype=np.float32)
         rows += shift
-        out_SS3 = rows.reshape(size, size, 3)
+        out_SS3 = rows.reshape(height, width, 3)
     return out_SS3.transpose(2, 0, 1)
 
 
 @lru_cache(maxsize=8)
 def _affine(
-    mean: tuple[float, ...], std: tuple[float, ...], size: int
+    mean: tuple[float, ...], std: tuple[float, ...], width: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Scale and shift of a row of S interleaved RGB pixels."""
+    """Scale and shift of a row of `width` interleaved RGB pixels."""
     scale = 1.0 / (255.0 * np.asarray(std, dtype=np.float64))
     shift = -np.asarray(mean, dtype=np.float64) / np.asarray(std, dtype=np.float64)
-    return np.tile(scale, size).astype(np.float32), np.tile(shift, size).astype(np.float32)
+    return np.tile(scale, width).astype(np.float32), np.tile(shift, width).astype(np.float32)
 
 
-def squared(image: Image.Image, size: int) -> Pixels:
-    """The second step of :func:`prepare`: bicubic, antialiased, to (S, S, C).
+def resized(image: Image.Image, size: Size) -> Pixels:
+    """The second step of :func:`prepare`: bicubic, antialiased, to (H, W, C).
 
     Torch's 8-bit kernel is two to five times as fast as Pillow's.
     """
     pixels_HWC = np.array(image).reshape(image.height, image.width, -1)
-    if image.size == (size, size):
+    height, width = sides(size)
+    if image.size == (width, height):
         return pixels_HWC
     import torch
     from torch.nn.functional import interpolate
 
     x_1CHW = torch.from_numpy(pixels_HWC).permute(2, 0, 1)[None]
-    x_1CSS = interpolate(x_1CHW, size=(size, size), mode="bicubic", antialias=True)
+    x_1CSS = interpolate(x_1CHW, size=(height, width), mode="bicubic", antialias=True)
     return x_1CSS[0].permute(1, 2, 0).contiguous().numpy()
 
 

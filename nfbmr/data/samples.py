@@ -19,15 +19,15 @@ class Sample:
         path: Where the file is.
         name: Path below the data set's root, with forward slashes: the sample's identity in every result.
         defect: Kind of defect; ``"good"`` for a normal part.
-        mask: Ground-truth mask, if there is one.
+        masks: Ground-truth masks, none where there are none; what any of them marks is defective.
         group: The part photographed; samples of one group never stand on two sides of a group split.
-        subset: ``"train"`` or ``"test"`` where the layout fixes it, else None.
+        subset: ``"train"``, ``"validation"`` or ``"test"`` where the layout fixes it, else None.
     """
 
     path: Path
     name: str
     defect: str = GOOD
-    mask: Path | None = None
+    masks: tuple[Path, ...] = ()
     group: str | None = None
     subset: str | None = None
 
@@ -37,21 +37,40 @@ class Sample:
         return self.defect == GOOD
 
 
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """An image file that counts in no number, and why.
+
+    Attributes:
+        path: Where the file is.
+        why: In a few words, the same for every file of its sort as far as it can be.
+        is_mask: Whether it looks like a mask.
+    """
+
+    path: Path
+    why: str
+    is_mask: bool = False
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A folder of images, read but not yet split.
 
     Attributes:
         name: For people and trackers, e.g. ``"mtd"`` or ``"mvtec/bottle"``.
-        layout: One of mvtec, dagm, mtd, folder.
+        layout: One of :data:`nfbmr.data.layouts.LAYOUTS`, or ``"patterns"``.
         root: The folder that sample names are relative to.
         samples: In a fixed order (sorted by name).
+        unused: Image files below the root that are neither a sample nor a sample's mask, sorted by path.
+        category: Which of several data sets in one place, where it is one of several.
     """
 
     name: str
     layout: str
     root: Path
     samples: tuple[Sample, ...]
+    unused: tuple[Unused, ...] = ()
+    category: str | None = None
 
     def counts(self) -> dict[str, int]:
         """Samples by kind of defect."""
@@ -62,7 +81,8 @@ class Dataset:
 class Split:
     """Which samples train, validate and test; named and seeded.
 
-    ``train`` and ``validation`` are good parts only. Nothing in ``test`` may influence a choice.
+    ``train`` and ``validation`` are good parts only, ``known`` are defective ones that choices are made with.
+    Nothing in ``test`` may influence a choice.
 
     Attributes:
         name: official, legacy, group or random.
@@ -77,16 +97,23 @@ class Split:
     validation: tuple[Sample, ...]
     test: tuple[Sample, ...]
     dropped: tuple[Sample, ...] = field(default=())
+    known: tuple[Sample, ...] = field(default=())
+
+    @property
+    def held_out(self) -> tuple[Sample, ...]:
+        """What choices are made on: good parts that were not trained on, and known defects."""
+        return (*self.validation, *self.known)
 
     @property
     def digest(self) -> str:
         """A short fingerprint of who is on which side."""
-        parts = ((k, s.name) for k in ("train", "validation", "test") for s in getattr(self, k))
+        parts = ((k, s.name) for k in ("train", "validation", "test", "known") for s in getattr(self, k))
         return digest_of(f"{k}:{n}" for k, n in parts)
 
     def as_json(self) -> dict[str, object]:
         """The split as it is stored with the run."""
-        sides = {k: [s.name for s in getattr(self, k)] for k in ("train", "validation", "test", "dropped")}
+        kept = ("train", "validation", "known", "test", "dropped")
+        sides = {k: [s.name for s in getattr(self, k)] for k in kept}
         return {"name": self.name, "seed": self.seed, "grouped": self.grouped, "digest": self.digest, **sides}
 
 

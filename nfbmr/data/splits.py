@@ -3,7 +3,7 @@
 ========  ====================  ============================================================================
 split     fits                  who is tested
 ========  ====================  ============================================================================
-official  mvtec, dagm           the data set's own test side
+official  layouts with sides    the data set's own test side
 legacy    mtd                   every defective image and a random `test_fraction` of the good ones, as
                                 published. It leaks: other exposures of the same tiles are trained on
 group     mtd; any layout with  every group that holds a defective image, whole, and other groups with
@@ -11,7 +11,9 @@ group     mtd; any layout with  every group that holds a defective image, whole,
 random    folder                every defective image and a random `test_fraction` of the good ones
 ========  ====================  ============================================================================
 
-Validation images are good ones taken from the training side, by whole groups where the split is grouped.
+Validation images are good ones taken from the training side, by whole groups where the split is grouped;
+where the data set has a validation side of its own (MVTec LOCO, MVTec AD 2), that side's.
+`known_defects` then moves defective images from the test side to those that choose (:mod:`nfbmr.data.known`).
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ import random
 from collections.abc import Iterable, Sequence
 
 from nfbmr.config import DataConfig
+from nfbmr.data.known import set_aside
 from nfbmr.data.samples import Dataset, Sample, Split
 from nfbmr.errors import ConfigError, DataError
+from nfbmr.text import count
 
 Parts = list[list[Sample]]
 
@@ -34,7 +38,8 @@ def make_split(dataset: Dataset, config: DataConfig) -> Split:
 
     Args:
         dataset: What :func:`nfbmr.data.layouts.load_dataset` read.
-        config: `split`, `test_fraction`, `validation_fraction`, `limit_train` and `seed` count here.
+        config: `split`, `test_fraction`, `validation_fraction`, `limit_train`, `seed` and, with `group_by`,
+            `known_defects` count here.
 
     Returns:
         The split; each side sorted by name. Without a defective image ``test`` holds only good ones, and
@@ -42,22 +47,20 @@ def make_split(dataset: Dataset, config: DataConfig) -> Split:
 
     Raises:
         ConfigError: The split does not fit the data set.
-        DataError: There are too few images (or groups) to hold any out.
+        DataError: There are too few images (or groups) to hold any out, or too few known defects.
     """
     name = _name_of(dataset, config)
     official = [s for s in dataset.samples if s.subset == "test"] if name == "official" else []
     dropped: list[Sample] = []
+    validation: list[Sample] = []
     grouped = name == "group"
     by_group = grouped or (name == "official" and _has_groups(dataset))
     if name == "official":
         if not official:
-            raise DataError(
-                "no test images beside the training images",
-                where=dataset.root,
-                fix="point at the folder of normals itself: it is then split as a folder of one's own",
-            )
+            raise _no_test(dataset)
         pool = _parts((s for s in dataset.samples if s.is_good and s.subset == "train"), by_group)
-        dropped += [s for s in dataset.samples if not s.is_good and s.subset == "train"]
+        validation = [s for s in dataset.samples if s.is_good and s.subset == "validation"]
+        dropped += [s for s in dataset.samples if not s.is_good and s.subset != "test"]
         test = list(official)
     else:
         parts = _parts(dataset.samples, grouped)
@@ -65,6 +68,7 @@ def make_split(dataset: Dataset, config: DataConfig) -> Split:
         test = [s for part in parts if not all(s.is_good for s in part) for s in part]
     unit = "groups of good images" if by_group else "good images"
     needed = 2 if any(s.is_good for s in test) or name == "official" else 3
+    needed -= bool(validation)
     if len(pool) < needed:
         raise DataError(
             f"{len(pool)} {unit} to learn from, but {needed} are needed to hold some out",
@@ -75,14 +79,15 @@ def make_split(dataset: Dataset, config: DataConfig) -> Split:
     if name != "official":
         held, pool = _hold_out(pool, config.test_fraction, random.Random(f"test {config.seed}"), leave=2)
         test += held
-    rng = random.Random(f"validation {config.seed}")
-    validation, pool = _hold_out(pool, config.validation_fraction, rng, leave=1)
+    if not validation:
+        rng = random.Random(f"validation {config.seed}")
+        validation, pool = _hold_out(pool, config.validation_fraction, rng, leave=1)
     train = [s for part in pool for s in part]
     if config.limit_train is not None and config.limit_train < len(train):
         shuffled = _shuffled([[s] for s in _sorted(train)], random.Random(f"limit {config.seed}"))
         train = [s for part in shuffled[: config.limit_train] for s in part]
         dropped += [s for part in shuffled[config.limit_train :] for s in part]
-    return Split(
+    split = Split(
         name,
         config.seed,
         by_group,
@@ -91,11 +96,23 @@ def make_split(dataset: Dataset, config: DataConfig) -> Split:
         test=_sorted(test),
         dropped=_sorted(dropped),
     )
+    return set_aside(split, dataset, config)
+
+
+def _no_test(dataset: Dataset) -> DataError:
+    """What to do where a data set has a side to learn from and none to test on."""
+    elsewhere = [u.path for u in dataset.unused if not u.is_mask]
+    fix = "put images of good and defective parts into test/, a folder a kind"
+    if elsewhere:
+        fix += f"; {count(len(elsewhere), 'image')} lie in no place that is read, such as {elsewhere[0]}"
+    else:
+        fix += "; or point at the folder of normals itself: it is then split as a folder of one's own"
+    return DataError("no test images beside the training images", where=dataset.root, fix=fix)
 
 
 def fitting_splits(dataset: Dataset) -> tuple[str, ...]:
     """Names of the splits that fit a data set; the first is what ``auto`` takes."""
-    if dataset.layout in ("mvtec", "dagm"):
+    if any(s.subset is not None for s in dataset.samples):
         return ("official", "group") if _has_groups(dataset) else ("official",)
     if dataset.layout == "mtd":
         return ("group", "legacy")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nfbmr.config import EvaluationConfig
 from nfbmr.data.samples import GOOD
 from nfbmr.errors import NfbmrError
-from nfbmr.evaluation import metrics
+from nfbmr.evaluation import localisation, metrics
 from nfbmr.evaluation.intervals import UNDEFINED, Estimate, Floats, Statistic, bootstrap
 
 TITLES = {
@@ -28,6 +28,9 @@ TITLES = {
     "image_false_reject_rate": "False-reject rate",
     "pixel_auroc": "Pixel AUROC",
     "pixel_aupro": "AUPRO",
+    "pixel_aupimo": "AUPIMO",
+    "pixel_f1": "Pixel F1 of the predicted mask",
+    "pixel_false_reject_rate": "Good images with a region",
 }
 """Every metric's flat name, and what people call it."""
 
@@ -41,6 +44,7 @@ class Scores:
         defects: Kind of defect of each; ``"good"`` for normal parts.
         score: Higher is more anomalous, (N,).
         groups: The part each image shows, where the split has groups; intervals then resample parts.
+        weights: What each image counts for in the image AUROC; None for all alike.
 
     Example:
         >>> Scores(("a", "b"), ("good", "crack"), np.array([0.1, 0.9])).kinds
@@ -51,6 +55,7 @@ class Scores:
     defects: tuple[str, ...]
     score: Floats
     groups: tuple[str | None, ...] | None = None
+    weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.names), len(self.defects), len(self.score), len(self.groups or self.names)}
@@ -73,6 +78,11 @@ class Scores:
         return np.asarray([defect != GOOD for defect in self.defects], dtype=np.bool_)
 
     @property
+    def strata(self) -> list[tuple[bool, float]]:
+        """Classes that every resample keeps the numbers of: good, defective, and by what they count for."""
+        return list(zip(self.labels.tolist(), self.weights or [1.0] * len(self), strict=True))
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of defect that occur, in alphabetical order."""
         return tuple(sorted(set(self.defects) - {GOOD}))
@@ -90,6 +100,7 @@ class Scores:
             tuple(self.defects[i] for i in index),
             self.score[index],
             None if self.groups is None else tuple(self.groups[i] for i in index),
+            None if self.weights is None else tuple(self.weights[i] for i in index),
         )
 
     def notes(self) -> tuple[str, ...]:
@@ -120,6 +131,7 @@ def evaluate(
     *,
     maps_NHW: NDArray[np.float32] | None = None,
     masks: metrics.MaskOf | None = None,
+    pixel_threshold: float = math.nan,
 ) -> dict[str, Estimate]:
     """All metrics of a set of images, with bootstrap intervals.
 
@@ -131,16 +143,20 @@ def evaluate(
         seed: Of the resamples; every metric sees the same ones.
         maps_NHW: Anomaly maps in the order of the scores, for the pixel metrics.
         masks: Image number to ground-truth mask or None; see
-            :func:`~nfbmr.evaluation.metrics.pixel_histograms`.
+            :func:`~nfbmr.evaluation.metrics.masked_images`.
+        pixel_threshold: Positions of a map above it belong to the predicted mask; NaN leaves the metrics of
+            predicted masks out.
 
     Returns:
-        The keys of :data:`TITLES`, those of pixels only where there are maps and masks, then for each kind
-        of defect ``image_auroc/<defect>`` (against all good images) and ``image_recall/<defect>``. What the
-        images do not determine is NaN (no defective images: everything but the false-reject rate).
+        The keys of :data:`TITLES`, those of pixels only where there are maps and masks
+        (``pixel_false_reject_rate``: maps), then for each kind of defect ``image_auroc/<defect>`` (against
+        all good images) and ``image_recall/<defect>``. What the images do not determine is NaN (no defective
+        images: everything but the false-reject rates).
     """
     found = {name: _estimate(metric, part, config, seed) for name, metric, part in _image(scores, threshold)}
     if maps_NHW is not None and masks is not None and len(scores):
         found |= _pixel(scores, maps_NHW, masks, config, seed)
+        found |= _masks(scores, maps_NHW, masks, pixel_threshold, config, seed)
     found |= {name: _estimate(metric, part, config, seed) for name, metric, part in _kinds(scores, threshold)}
     return found
 
@@ -154,13 +170,21 @@ def _image(scores: Scores, threshold: float) -> Iterator[tuple[str, Statistic | 
         "image_recall": metrics.recall,
         "image_false_reject_rate": metrics.false_reject_rate,
     }
-    yield "image_auroc", metrics.auroc(scores.score, scores.labels), scores
+    yield "image_auroc", _weighted(metrics.auroc(scores.score, scores.labels), scores.weights), scores
     yield "image_ap", None if trivial else metrics.average_precision(scores.score, scores.labels), scores
     for name, metric in at_threshold.items():
         if metric is None or math.isnan(threshold):
             yield name, None, scores
         else:
             yield name, metric(scores.score > threshold, scores.labels), scores
+
+
+def _weighted(metric: Statistic, weights: tuple[float, ...] | None) -> Statistic:
+    """A statistic in which images count for more or less than one."""
+    if weights is None:
+        return metric
+    weights_N = np.asarray(weights)
+    return lambda weights_RN: metric(weights_RN * weights_N)
 
 
 def _kinds(scores: Scores, threshold: float) -> Iterator[tuple[str, Statistic | None, Scores]]:
@@ -183,10 +207,34 @@ def _pixel(
     if histograms is None:
         return {}
     part = scores.take(histograms.images)
-    return {
+    found = {
         "pixel_auroc": _estimate(histograms.auroc(), part, config, seed),
         "pixel_aupro": _estimate(histograms.aupro(config.aupro_limit), part, config, seed),
     }
+    overlap = localisation.image_overlap(maps_NHW, scores.labels, masks)
+    if overlap is not None:
+        found["pixel_aupimo"] = _estimate(overlap.aupimo(), scores.take(overlap.images), config, seed)
+    return found
+
+
+def _masks(
+    scores: Scores,
+    maps_NHW: NDArray[np.float32],
+    masks: metrics.MaskOf,
+    threshold: float,
+    config: EvaluationConfig,
+    seed: int,
+) -> dict[str, Estimate]:
+    """What the predicted masks are worth, and how many good images have one."""
+    if math.isnan(threshold):
+        return {}
+    found = {}
+    counts = localisation.mask_counts(maps_NHW, scores.labels, masks, threshold)
+    if counts is not None:
+        found["pixel_f1"] = _estimate(counts.f1(), scores.take(counts.images), config, seed)
+    alarmed = maps_NHW.max(axis=(1, 2)) > threshold
+    rate = metrics.false_reject_rate(alarmed, scores.labels)
+    return found | {"pixel_false_reject_rate": _estimate(rate, scores, config, seed)}
 
 
 def _estimate(metric: Statistic | None, scores: Scores, config: EvaluationConfig, seed: int) -> Estimate:
@@ -196,7 +244,7 @@ def _estimate(metric: Statistic | None, scores: Scores, config: EvaluationConfig
         metric,
         len(scores),
         groups=scores.groups,
-        strata=scores.labels.tolist(),
+        strata=scores.strata,
         resamples=config.bootstrap,
         confidence=config.confidence,
         seed=seed,

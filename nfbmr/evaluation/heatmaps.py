@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from nfbmr.data.samples import GOOD
 from nfbmr.evaluation.evaluation import Scores
-from nfbmr.evaluation.metrics import upsampled
 from nfbmr.evaluation.style import FAINT, INK, colours, dress, lettering, new_figure, save
+from nfbmr.scoring.maps import upsampled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 _DRAWN_SIDE = 320
 _PANEL = 1.75  # inches
 _OPACITY = 0.85
-_OUTLINE = "#00e5ff"
+_STRIP = 1_000_000  # pixels that are mixed at once
+_TRUE, _PREDICTED = "#00e5ff", "#ff2fd6"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Shown:
         pixels: The image, uint8 (h, w, 3).
         map_HW: Its anomaly map.
         mask: Ground truth (h, w), if there is one.
+        predicted: The predicted mask (h, w), if there is a threshold for positions.
     """
 
     name: str
@@ -48,9 +50,10 @@ class Shown:
     pixels: NDArray[np.uint8]
     map_HW: NDArray[np.float32]
     mask: NDArray[np.bool_] | None = None
+    predicted: NDArray[np.bool_] | None = None
 
 
-def telling(scores: Scores, threshold: float, count: int) -> dict[str, list[int]]:
+def select_examples(scores: Scores, threshold: float, count: int) -> dict[str, list[int]]:
     """Which images to look at: up to `count` numbers for each of best, worst and borderline.
 
     best:
@@ -62,7 +65,7 @@ def telling(scores: Scores, threshold: float, count: int) -> dict[str, list[int]
 
     Example:
         >>> scores = Scores(tuple("abcd"), ("good", "good", "crack", "crack"), np.array([0.1, 0.6, 0.5, 0.9]))
-        >>> telling(scores, 0.55, 2)
+        >>> select_examples(scores, 0.55, 2)
         {'best': [3, 0], 'worst': [2, 1], 'borderline': []}
     """
     order = np.argsort(scores.score, kind="stable")
@@ -100,11 +103,16 @@ def overlay(
         True
     """
     up_hw = upsampled(map_HW, pixels.shape[:2])
-    level_hw = np.clip((up_hw - vmin) / max(vmax - vmin, 1e-12), 0.0, 1.0)
-    opacity_hw1 = (_OPACITY * np.sqrt(level_hw))[..., None]
-    colour_hw3 = _palette()[(level_hw * 255).round().astype(np.uint8)]
-    mixed = pixels * (1 - opacity_hw1) + colour_hw3 * opacity_hw1
-    return np.asarray(mixed.round().astype(np.uint8))
+    mixed_hw3 = np.empty_like(pixels)
+    rows = max(1, _STRIP // max(pixels.shape[1], 1))
+    # In strips: a large picture as numbers of 8 bytes would take more memory than all else.
+    for top in range(0, len(pixels), rows):
+        strip = slice(top, top + rows)
+        level_hw = np.clip((up_hw[strip] - vmin) / max(vmax - vmin, 1e-12), 0.0, 1.0)
+        opacity_hw1 = (_OPACITY * np.sqrt(level_hw))[..., None]
+        colour_hw3 = _palette()[(level_hw * 255).round().astype(np.uint8)]
+        mixed_hw3[strip] = (pixels[strip] * (1 - opacity_hw1) + colour_hw3 * opacity_hw1).round()
+    return mixed_hw3
 
 
 def heatmap_grid(
@@ -115,11 +123,14 @@ def heatmap_grid(
     vmin: float,
     vmax: float,
     threshold: float = math.nan,
+    pixel_threshold: float = math.nan,
     scale: str = "",
     kinds: Sequence[str] = (),
     caption: str = "",
 ) -> Path:
-    """A grid of images: each as it is, under its map, and with the outline of its ground truth.
+    """A grid of images: each as it is, under its map, and with the outlines of what it shows.
+
+    The ground truth is outlined in cyan, the predicted mask in magenta.
 
     Args:
         shown: The images, in reading order.
@@ -128,6 +139,7 @@ def heatmap_grid(
         vmin: As for :func:`overlay`; shared by the whole grid.
         vmax: Likewise.
         threshold: For the captions.
+        pixel_threshold: Of positions, marked on the scale.
         scale: What the two ends of the scale are: "anomaly map: 0.9 quantile of good parts to ...".
         kinds: All kinds of defect of the data set, so that each has the colour it has in other pictures.
         caption: What the images are of.
@@ -148,35 +160,50 @@ def heatmap_grid(
         cell.supxlabel(lettering(item.name, 70), x=0.02, ha="left", fontsize=6.5, color=FAINT)
         _draw_triple(cell.subplots(1, 3, gridspec_kw={"wspace": 0.02}), item, vmin, vmax)
     limit = "" if math.isnan(threshold) else f"; threshold of the score {threshold:.4g}"
-    _draw_scale(bar.subplots(), vmin, vmax, f"{scale or 'anomaly map'}{limit}")
+    _draw_scale(bar.subplots(), vmin, vmax, pixel_threshold, f"{scale or 'anomaly map'}{limit}")
     return save(figure, path)
 
 
 def _draw_triple(axes_3: Sequence[Axes], item: Shown, vmin: float, vmax: float) -> None:
-    pixels, mask = _small(item.pixels), None if item.mask is None else _small(item.mask)
+    pixels = _small(item.pixels)
     for axes in axes_3:
         axes.set_axis_off()
+        axes.set(xticks=[], yticks=[])  # they are not seen, and to make them takes as long as all else
     axes_3[0].imshow(pixels, interpolation="nearest")
     axes_3[1].imshow(overlay(pixels, item.map_HW, vmin, vmax), interpolation="nearest")
-    if mask is not None and mask.any():
+    outlines = [
+        (_small(one), colour, width)
+        for one, colour, width in ((item.mask, _TRUE, 1.5), (item.predicted, _PREDICTED, 1.1))
+        if one is not None and one.any()
+    ]
+    if outlines:
         axes_3[2].imshow(pixels, interpolation="nearest")
-        # Of a mask up to the border only the part inside would be outlined without a margin.
-        h, w = mask.shape
-        x, y = np.arange(-1, w + 1), np.arange(-1, h + 1)
-        axes_3[2].contour(x, y, np.pad(mask, 1), levels=[0.5], colors=[_OUTLINE], linewidths=1.1)
-        axes_3[2].set(xlim=(-0.5, w - 0.5), ylim=(h - 0.5, -0.5))
+        for one, colour, width in outlines:
+            _outline(axes_3[2], one, colour, width)
     else:
         word = "good part" if item.defect == GOOD else "no mask"
+        if item.predicted is not None:
+            word = f"{word},\nno region"
         axes_3[2].annotate(
             word, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", fontsize=8, color=FAINT
         )
 
 
-def _draw_scale(axes: Axes, vmin: float, vmax: float, label: str) -> None:
+def _outline(axes: Axes, mask: NDArray[np.uint8], colour: str, width: float) -> None:
+    # Of a mask up to the border only the part inside would be outlined without a margin.
+    h, w = mask.shape
+    x, y = np.arange(-1, w + 1), np.arange(-1, h + 1)
+    axes.contour(x, y, np.pad(mask, 1), levels=[0.5], colors=[colour], linewidths=width)
+    axes.set(xlim=(-0.5, w - 0.5), ylim=(h - 0.5, -0.5))
+
+
+def _draw_scale(axes: Axes, vmin: float, vmax: float, mark: float, label: str) -> None:
     dress(axes, xlabel=label, grid="none")
     levels_1K3 = _palette()[None].round().astype(np.uint8)
     axes.imshow(levels_1K3, aspect="auto", extent=(vmin, vmax, 0, 1), interpolation="bilinear")
     axes.set_yticks([])
+    if vmin <= mark <= vmax:
+        axes.axvline(mark, color=_PREDICTED, linewidth=2)
 
 
 def _tallness(item: Shown) -> float:

@@ -8,13 +8,14 @@ Shapes: N images, R resamples, K distinct scores, B bins of the pixel scores, D 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from nfbmr.evaluation.intervals import Floats, Statistic
+from nfbmr.scoring.maps import upsampled
 
 Bools = npt.NDArray[np.bool_]
 MaskOf = Callable[[int], Bools | None]
@@ -200,24 +201,13 @@ def pixel_histograms(
     Returns:
         The histograms, or None where no image has a defect mask.
     """
-    defective = _bools(defective_N)
     quantise = _Quantiser(map_NHW, bins)
     images: list[int] = []
     normal: list[Floats] = []
     rows: list[int] = []
     covered: list[tuple[Floats, Floats, int]] = []
-    sizes: dict[tuple[int, int], int] = {}
-    # Defective images first: they tell at what size good images without masks are to be looked at.
-    for i in np.argsort(~defective, kind="stable").tolist():
-        mask = mask_of(i)
-        if mask is None or not mask.size:
-            if defective[i] or not sizes:
-                continue
-            mask = np.zeros(max(sizes, key=lambda size: sizes[size]), dtype=bool)
-        mask = _reduced(mask)
-        if defective[i] and not mask.any():
-            continue
-        sizes[mask.shape] = sizes.get(mask.shape, 0) + 1
+    for i, full in masked_images(defective_N, mask_of):
+        mask = _reduced(full)
         bin_hw = quantise(map_NHW[i], mask.shape)
         if mask.any():
             rows.append(len(images))
@@ -234,6 +224,26 @@ def pixel_histograms(
         covered_DB=np.stack([shares for _, shares, _ in covered]),
         regions_D=np.asarray([float(count) for _, _, count in covered]),
     )
+
+
+def masked_images(defective_N: npt.ArrayLike, mask_of: MaskOf) -> Iterator[tuple[int, Bools]]:
+    """Images that pixel metrics can use, with their masks at the masks' own resolution.
+
+    Defective images come first, those without a mask (or with an empty one) left out. Good images without
+    one are all normal, at the size of the commonest mask; without any mask there are none.
+    """
+    defective = _bools(defective_N)
+    sizes: dict[tuple[int, ...], int] = {}
+    for i in np.argsort(~defective, kind="stable").tolist():
+        mask = mask_of(i)
+        if mask is None or not mask.size:
+            if defective[i] or not sizes:
+                continue
+            mask = np.zeros(max(sizes, key=lambda size: sizes[size]), dtype=np.bool_)
+        if defective[i] and not mask.any():
+            continue
+        sizes[mask.shape] = sizes.get(mask.shape, 0) + 1
+        yield i, mask
 
 
 def ratio(above: Floats, below: Floats) -> Floats:
@@ -289,16 +299,6 @@ class _Quantiser:
         return np.asarray(self.table[cell_hw])
 
 
-def upsampled(map_HW: npt.NDArray[np.float32], size: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """A map at another size (h, w), bilinearly, borders aligned (not corner centres)."""
-    import torch
-    from torch.nn import functional
-
-    map_11HW = torch.from_numpy(np.ascontiguousarray(map_HW, dtype=np.float32))[None, None]
-    up_11hw = functional.interpolate(map_11HW, size=size, mode="bilinear", align_corners=False)
-    return np.asarray(up_11hw[0, 0].numpy())
-
-
 def _reduced(mask_hw: Bools) -> Bools:
     longest = max(mask_hw.shape)
     if longest <= LONGEST_SIDE:
@@ -307,6 +307,8 @@ def _reduced(mask_hw: Bools) -> Bools:
     from torch.nn import functional
 
     size = [max(1, round(side * LONGEST_SIDE / longest)) for side in mask_hw.shape]
+    if not mask_hw.any():
+        return np.zeros(size, dtype=np.bool_)
     mask_1hw = torch.from_numpy(np.ascontiguousarray(mask_hw)).float()[None]
     return np.asarray(functional.adaptive_max_pool2d(mask_1hw, size)[0].numpy() > 0)
 

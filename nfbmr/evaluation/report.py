@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -12,27 +11,34 @@ from pathlib import Path
 from typing import Any
 
 from nfbmr.evaluation.evaluation import TITLES
-from nfbmr.evaluation.intervals import Estimate
+from nfbmr.evaluation.intervals import UNDEFINED, Estimate
+from nfbmr.evaluation.summary import RunSummary
 from nfbmr.nesting import flatten
 from nfbmr.paths import write_text
-from nfbmr.wording import visible
+from nfbmr.text import chosen_with, visible
 
 _KINDS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".svg": "svg+xml", ".gif": "gif", ".webp": "webp"}
 
+_MOST_REGIONS = 3
 
-def write_report(summary: Mapping[str, Any], pictures: Sequence[tuple[str, Path, str]], path: Path) -> None:
+
+def write_report(
+    summary: RunSummary,
+    pictures: Sequence[tuple[str, Path, str]],
+    path: Path,
+    regions: Sequence[Mapping[str, Any]] = (),
+) -> None:
     """Write the report of a run.
 
     Everything in it is escaped, pictures are embedded, and the page forbids itself any request, so that it
     may be mailed around and opened anywhere.
 
     Args:
-        summary: The run's summary, as ``--json`` prints it. Keys that are missing leave their part out:
-            ``run_id``, ``run_dir``, ``method``, ``split``, ``seed``, ``dataset``, ``test_peeked``,
-            ``leak``, ``metrics``, ``kinds`` (test images by kind of defect), ``selection``, ``threshold``,
-            ``timings``, ``reused``, ``unreadable``, ``notes``, ``config``, ``environment``.
+        summary: The run's.
         pictures: Title, file and caption of each; a file that is missing is said to be.
         path: The file to write.
+        regions: Of images that the pictures show: ``sort``, ``name``, ``defect``, ``relative_score``,
+            ``regions`` and ``peak`` of each.
 
     Raises:
         OutputError: The disk is full or the folder cannot be written.
@@ -45,7 +51,7 @@ def write_report(summary: Mapping[str, Any], pictures: Sequence[tuple[str, Path,
     environment.filters.update(duration=duration, percent=lambda x: f"{x:g}", number=number, part=part_title)
     source = resources.files("nfbmr.evaluation").joinpath("report.html").read_text(encoding="utf-8")
     template = environment.from_string(source)
-    write_text(path, template.render(_view(summary, pictures)))
+    write_text(path, template.render({**_view(summary, pictures), "regions": _regions(regions)}))
 
 
 @dataclass(frozen=True)
@@ -125,57 +131,45 @@ def number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _view(summary: Mapping[str, Any], pictures: Sequence[tuple[str, Path, str]]) -> dict[str, Any]:
+def _view(summary: RunSummary, pictures: Sequence[tuple[str, Path, str]]) -> dict[str, Any]:
     """What the template prints, all of it present."""
-    config = summary.get("config") or {}
-    metrics = {
-        side: {name: Estimate.from_json(value) for name, value in values.items()}
-        for side, values in (summary.get("metrics") or {}).items()
-    }
-    test, validation = metrics.get("test", {}), metrics.get("validation", {})
-    headline = test.get("image_auroc")
-    nothing = dict.fromkeys(("name", "layout", "source", "digest", "counts"))
-    dataset = {**nothing, **(summary.get("dataset") or {})}
+    headline = summary.estimate("test")
     return {
-        "headline": headline if headline is not None and headline.defined else None,
-        "confidence": (config.get("evaluation") or {}).get("confidence", 0.95),
-        "method": summary.get("method", "run"),
-        "dataset": dataset,
-        "run": {key: summary[key] for key in ("run_id", "run_dir") if summary.get(key)},
-        "split": summary.get("split"),
-        "split_digest": summary.get("split_digest"),
-        "seed": summary.get("seed"),
-        "threshold": summary.get("threshold"),
-        "test_peeked": bool(summary.get("test_peeked")),
-        "leak": summary.get("leak"),
-        "notes": list(summary.get("notes") or ()),
-        "unreadable": dict(summary.get("unreadable") or {}),
-        "reused": [stage for stage, reused in (summary.get("reused") or {}).items() if reused],
-        "rows": list(_rows(test, validation)),
-        "has_validation": bool(validation),
-        "kinds": _kinds(test, summary.get("kinds") or {}),
+        "headline": headline if headline.defined else None,
+        "confidence": summary.confidence,
+        "run": summary,
+        "known": chosen_with(summary.known_defects),
+        "reused": [stage for stage, reused in summary.reused.items() if reused],
+        "rows": list(_rows(summary)),
+        "has_validation": bool(summary.metrics.get("validation")),
+        "kinds": _kinds(summary),
         "pictures": [_embedded(*picture) for picture in pictures],
-        "selection": {"epochs": {}, "candidates": [], **chosen}
-        if (chosen := summary.get("selection"))
-        else {},
-        "timings": dict(summary.get("timings") or {}),
-        "config": _words(config),
-        "environment": _words(summary.get("environment") or {}),
+        "config": _words(summary.config),
+        "environment": _words(summary.environment),
         "bar": _bar,
     }
 
 
-def _rows(test: Mapping[str, Estimate], validation: Mapping[str, Estimate]) -> Iterator[Row]:
-    for name, estimate in test.items():
+def _regions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Images with their highest regions, and how many more there are."""
+    return [
+        {**row, "regions": row["regions"][:_MOST_REGIONS], "more": len(row["regions"][_MOST_REGIONS:])}
+        for row in rows
+    ]
+
+
+def _rows(summary: RunSummary) -> Iterator[Row]:
+    validation = summary.metrics.get("validation", {})
+    for name, estimate in summary.metrics.get("test", {}).items():
         if "/" not in name:
             yield Row(TITLES.get(name, name), estimate, validation.get(name))
 
 
-def _kinds(test: Mapping[str, Estimate], counts: Mapping[str, int]) -> list[Kind]:
-    prefix, undefined = "image_auroc/", Estimate(math.nan, math.nan, math.nan)
+def _kinds(summary: RunSummary) -> list[Kind]:
+    test, prefix = summary.metrics.get("test", {}), "image_auroc/"
     names = [name.removeprefix(prefix) for name in test if name.startswith(prefix)]
     return [
-        Kind(name, counts.get(name), test[prefix + name], test.get(f"image_recall/{name}", undefined))
+        Kind(name, summary.kinds.get(name), test[prefix + name], test.get(f"image_recall/{name}", UNDEFINED))
         for name in names
     ]
 

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nfbmr.data.samples import GOOD
 from nfbmr.paths import atomic
 
@@ -38,6 +40,8 @@ DEFECT_COLOURS = (
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
 DPI = 150
+_COMPRESSION = 4
+"""Of 9: from there on a picture takes longer and hardly less room."""
 
 _FALLBACK_FONTS = (
     "Noto Sans CJK JP",
@@ -121,11 +125,29 @@ def save(figure: Figure, path: Path) -> Path:
     """
     from matplotlib.text import Text
 
+    fonts = list(_fonts())
     for text in figure.findobj(Text):
-        text.set_fontfamily(list(_fonts()))
+        text.set_fontfamily(fonts)
+    kind = path.suffix.lstrip(".").lower() or "png"
     with atomic(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.lstrip(".").lower() or "png", dpi=DPI)
+        if kind == "png":
+            _write_png(figure, temporary)
+        else:
+            figure.savefig(temporary, format=kind, dpi=DPI)
     return path
+
+
+def _write_png(figure: Figure, path: Path) -> None:
+    """As ``savefig``, which draws a figure once more for its layout, and packs it as small as can be."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    figure.set_dpi(DPI)  # those of other libraries come with their own
+    canvas: Any = FigureCanvasAgg(figure)  # its methods have no types
+    canvas.draw()
+    # The ground is white: nothing shows through.
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    picture.save(path, format="png", dpi=(DPI, DPI), compress_level=_COMPRESSION)
 
 
 def lettering(text: str, longest: int | None = None) -> str:

@@ -11,6 +11,7 @@ to fill the spaces for all of them.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections import deque
@@ -20,7 +21,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -29,55 +30,22 @@ from tqdm import tqdm
 from nfbmr.config import FeatureConfig
 from nfbmr.data.pictures import Picture, prepare
 from nfbmr.errors import ImageError, Interrupted
-from nfbmr.features.backbone import Backbone, shared_backbone
+from nfbmr.features.backbone import Backbone, BackboneInfo, backbone_info, same_backbone
 from nfbmr.features.engine import Compute, Engine, choose_compute
 from nfbmr.features.passes import passes_of
 from nfbmr.features.store import FeatureStore, Space, SpaceSpec, Writer
 from nfbmr.features.table import FeatureTable, Shape, TensorTable
+from nfbmr.features.tiles import tiling_of
+from nfbmr.workers import SINGLE_PROCESS, ProcessGroup
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-RESIZE = "square, bicubic, antialias"
-
-
-class Sharing(Protocol):
-    """What extraction asks of :class:`nfbmr.training.workers.Workers`."""
-
-    @property
-    def rank(self) -> int:
-        """This worker's number, from 0."""
-        ...
-
-    @property
-    def count(self) -> int:
-        """Workers in all."""
-        ...
-
-    def gather(self, value: T) -> list[T]:
-        """Every worker's value, by rank."""
-        ...
-
-    def from_first(self, make: Callable[[], T]) -> T:
-        """What rank 0 makes."""
-        ...
-
-
-class _Alone:
-    """One process."""
-
-    rank = 0
-    count = 1
-
-    def gather(self, value: T) -> list[T]:
-        return [value]
-
-    def from_first(self, make: Callable[[], T]) -> T:
-        return make()
-
-
-_ALONE: Sharing = _Alone()
+_SQUARE = "square, bicubic, antialias"
+_RECTANGLE = "bicubic, antialias"
+PIXELS_AT_ONCE = 16 * 1024**2
+"""That are held in memory as floats, whatever ``features.batch`` is: sixteen pictures of 1024 px."""
 
 
 @dataclass(frozen=True)
@@ -116,23 +84,31 @@ def joined_digest(digests: Iterable[str]) -> str:
     return "+".join(dict.fromkeys(digests))
 
 
-def space_spec(backbone: Backbone, tap: str, config: FeatureConfig, compute: Compute) -> SpaceSpec:
+def space_spec(
+    backbone: Backbone | BackboneInfo, tap: str, config: FeatureConfig, compute: Compute
+) -> SpaceSpec:
     """All that decides the features of a picture at one tap, but the picture."""
+    height, width = config.shape
+    tiling = tiling_of(config.shape, config.tile)
+    square = height == width  # said as it was before there were rectangles: what is stored is still found
     return SpaceSpec(
         "features",
         {
             "backbone": backbone.name,
             "weights": backbone.weights_digest,
             "tap": tap,
-            "size": config.size,
+            "size": height if square else [height, width],
             "photometric": config.photometric,
             "mean": list(backbone.mean),
             "std": list(backbone.std),
-            "resize": RESIZE,
+            "resize": _SQUARE if square else _RECTANGLE,
             "dtype": config.dtype,
             "compute": compute,
             "pooled": config.pooled,
             "folded": backbone.folded,
+            **({"axes": "corrected"} if tap in backbone.corrected else {}),
+            **({} if config.bits == 16 else {"depth": config.bits}),
+            **({} if tiling is None else {"tile": list(tiling.seen), "margin": tiling.margin}),
         },
     )
 
@@ -145,7 +121,7 @@ def extract(
     device: str = "cpu",
     on_error: str = "raise",
     stop: Callable[[], bool] | None = None,
-    workers: Sharing = _ALONE,
+    workers: ProcessGroup = SINGLE_PROCESS,
 ) -> Extraction:
     """Features of every picture, pass and tap, from the store where it has them.
 
@@ -205,20 +181,20 @@ def _fill_pass(
     store: FeatureStore,
     device: str,
     stop: Callable[[], bool] | None,
-    workers: Sharing,
+    workers: ProcessGroup,
 ) -> tuple[list[tuple[Space, SpaceSpec, Shape]], set[str], dict[str, ImageError]]:
-    """Compute what one network at one size lacks.
+    """Compute what one network at one size lacks; the network is loaded where there is something to compute.
 
     Returns:
         For each tap its space, what that is, and (C, H, W); keys that went through; errors by key.
     """
-    backbone = shared_backbone(config)
-    shapes = stored_shapes(backbone.shapes(config.size), config)
+    info = backbone_info(config)
+    shapes = stored_shapes(dict(zip(info.taps, info.shapes, strict=True)), config)
     pictures = tuple(distinct.values())
-    compute = workers.from_first(lambda: _compute(backbone, config, store, pictures, device))
-    specs = tuple(space_spec(backbone, tap, config, compute) for tap in backbone.taps)
-    spaces = {tap: store.space(spec) for tap, spec in zip(backbone.taps, specs, strict=True)}
-    wanted = workers.from_first(lambda: _missing(spaces, distinct))
+    compute = workers.broadcast(lambda: _compute(info, config, store, pictures, device, stop))
+    specs = tuple(space_spec(info, tap, config, compute) for tap in info.taps)
+    spaces = {tap: store.space(spec) for tap, spec in zip(info.taps, specs, strict=True)}
+    wanted = workers.broadcast(lambda: _missing(spaces, distinct))
     computed: set[str] = set()
     errors: dict[str, ImageError] = {}
     if wanted:
@@ -227,18 +203,23 @@ def _fill_pass(
                 # In one order, so that no two runs wait for each other.
                 for space in sorted(spaces.values(), key=lambda space: space.folder):
                     locks.enter_context(space.lock(stop))
-            wanted = workers.from_first(lambda: _missing(spaces, distinct))
+            wanted = workers.broadcast(lambda: _missing(spaces, distinct))
             # In turn, since neighbours are alike: views of one image, or defects to be drawn.
             todo = {key: distinct[key] for key in islice(wanted, workers.rank, None, workers.count)}
             if todo:
                 engine = Engine(
-                    backbone, compute=compute, size=config.size, device=device, compiled=config.compile
+                    same_backbone(info, config),
+                    compute=compute,
+                    size=config.shape,
+                    device=device,
+                    compiled=config.compile,
+                    tile=config.tile,
                 )
                 errors = _fill(spaces, todo, engine, config, stop)
-            failed = workers.gather(errors)
+            failed = workers.all_gather(errors)
             errors = {key: error for some in failed for key, error in some.items()}
             computed = set(wanted) - set(errors)
-    made = [(spaces[tap], spec, shapes[tap]) for tap, spec in zip(backbone.taps, specs, strict=True)]
+    made = [(spaces[tap], spec, shapes[tap]) for tap, spec in zip(info.taps, specs, strict=True)]
     return made, computed, errors
 
 
@@ -271,11 +252,12 @@ def _missing(spaces: Mapping[str, Space], distinct: Mapping[str, Picture]) -> di
 
 
 def _compute(
-    backbone: Backbone,
+    backbone: BackboneInfo,
     config: FeatureConfig,
     store: FeatureStore,
     pictures: Sequence[Picture],
     device: str,
+    stop: Callable[[], bool] | None,
 ) -> Compute:
     """What was asked for; for auto what the store has most rows of, else what is faster here."""
     if config.compute != "auto":
@@ -288,7 +270,12 @@ def _compute(
             there[compute] = sum(len(keys) - len(store.space(spec).missing(keys)) for spec in specs)
     if any(there.values()):
         return max(there, key=lambda compute: there[compute])
-    return choose_compute(backbone, config, device)
+    return choose_compute(backbone, config, device, stop=stop)
+
+
+def pictures_at_once(config: FeatureConfig) -> int:
+    """Pictures that go through the backbone together: ``features.batch``, or fewer where they are large."""
+    return max(1, min(config.batch, PIXELS_AT_ONCE // math.prod(config.shape)))
 
 
 def _fill(
@@ -328,10 +315,19 @@ def _batches(
     mean, std = engine.backbone.mean, engine.backbone.std
 
     def ready(picture: Picture) -> Tensor:
-        x = prepare(picture, size=config.size, photometric=config.photometric, mean=mean, std=std)
+        x = prepare(
+            picture,
+            size=config.shape,
+            photometric=config.photometric,
+            mean=mean,
+            std=std,
+            depth=config.bits,
+        )
         return torch.as_tensor(x).to(engine.dtype)
 
-    workers = min(8, os.cpu_count() or 1)
+    size = pictures_at_once(config)
+    # A picture that is decoded ahead takes as much memory as one in the batch.
+    workers = min(8, os.cpu_count() or 1, max(2, size))
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         queue: deque[tuple[str, Future[Tensor]]] = deque()
         coming = iter(todo.items())
@@ -339,7 +335,7 @@ def _batches(
         batch = torch.empty(0)
         try:
             while True:
-                for key, picture in islice(coming, config.batch + workers - len(queue)):
+                for key, picture in islice(coming, size + workers - len(queue)):
                     queue.append((key, pool.submit(ready, picture)))
                 if not queue:
                     break
@@ -350,11 +346,11 @@ def _batches(
                     errors[key] = error
                     continue
                 if not keys:
-                    batch = torch.empty((config.batch, *x.shape), dtype=engine.dtype)
+                    batch = torch.empty((size, *x.shape), dtype=engine.dtype)
                     batch = batch.contiguous(memory_format=torch.channels_last)
                 batch[len(keys)].copy_(x)
                 keys.append(key)
-                if len(keys) == config.batch:
+                if len(keys) == size:
                     yield keys, batch
                     keys = []
             if keys:

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, fx, nn
 
+from nfbmr.data.pictures import Size, sides
+
 log = logging.getLogger(__name__)
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
@@ -47,18 +49,19 @@ class FusedConv(nn.Module):
         extent: Height and width of its input.
     """
 
-    def __init__(self, conv: nn.Conv2d, activation: Activation, extent: int) -> None:
+    def __init__(self, conv: nn.Conv2d, activation: Activation, extent: tuple[int, int]) -> None:
         super().__init__()
-        weight, padding = conv.weight, cast(int, conv.padding[0])
+        weight, padding = conv.weight, [cast(int, conv.padding[0])] * 2
         if _pads_like_tensorflow(conv):
             stride, size = conv.stride[0], weight.shape[2]
-            total = max((-(-extent // stride) - 1) * stride + size - extent, 0)
-            padding = -(-total // 2)
-            if total % 2:  # the pixel that is missing on the left meets a weight of zero
-                weight = nn.functional.pad(weight, (1, 0, 1, 0))
+            totals = [max((-(-side // stride) - 1) * stride + size - side, 0) for side in extent]
+            padding = [-(-total // 2) for total in totals]
+            high, wide = (total % 2 for total in totals)
+            if high or wide:  # the pixel that is missing at the beginning meets a weight of zero
+                weight = nn.functional.pad(weight, (wide, 0, high, 0))
         self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
         self.bias = conv.bias
-        self.geometry = ([padding] * 2, list(conv.stride), list(conv.dilation), conv.groups)
+        self.geometry = (padding, list(conv.stride), list(conv.dilation), conv.groups)
         self.activation = activation
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -68,7 +71,7 @@ class FusedConv(nn.Module):
         return cast(Tensor, call(x_BCHW, self.weight, self.bias, *self.geometry, name, list(scalars), ""))
 
 
-def fused(net: nn.Module, size: int, dtype: torch.dtype) -> nn.Module:
+def fused(net: nn.Module, size: Size, dtype: torch.dtype) -> nn.Module:
     """The same network with fused convolutions, or `net` itself where that cannot be had.
 
     Args:
@@ -80,12 +83,13 @@ def fused(net: nn.Module, size: int, dtype: torch.dtype) -> nn.Module:
     if not isinstance(net, fx.GraphModule) or not mkldnn:
         return net
     try:
-        faster = _fuse(net, size, dtype)
+        faster = _fuse(net, sides(size), dtype)
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-            x = torch.randn(1, 3, size, size).to(dtype).contiguous(memory_format=torch.channels_last)
+            x = torch.randn(1, 3, *sides(size)).to(dtype).contiguous(memory_format=torch.channels_last)
             same = all(_close(a, b, dtype) for a, b in zip(faster(x), net(x), strict=True))
     except Exception as error:  # whatever an operator that is not public does in another version
-        log.info("convolutions are not fused (%s)", error)
+        log.info("faster convolutions do not fit this network: it runs with torch's own")
+        log.debug("why they are not: %s", error)
         return net
     if not same:
         log.warning("fused convolutions give other numbers on this machine; they are not used")
@@ -96,10 +100,10 @@ def _close(a: Tensor, b: Tensor, dtype: torch.dtype) -> bool:
     return bool((a - b).abs().max() <= _TOLERANCE[dtype] * b.abs().max())
 
 
-def _fuse(net: fx.GraphModule, size: int, dtype: torch.dtype) -> fx.GraphModule:
+def _fuse(net: fx.GraphModule, size: tuple[int, int], dtype: torch.dtype) -> fx.GraphModule:
     extents = _extents(net, size, dtype)
     # Weights are shared with `net`; its graph and its table of modules are not.
-    net = fx.GraphModule(dict(net.named_modules()), copy.deepcopy(net.graph))
+    net = fx.GraphModule(net, copy.deepcopy(net.graph))
     modules = dict(net.named_modules())
     targets = [node.target for node in net.graph.nodes if node.op == "call_module"]
     for node in list(net.graph.nodes):
@@ -117,20 +121,29 @@ def _fuse(net: fx.GraphModule, size: int, dtype: torch.dtype) -> fx.GraphModule:
     return net
 
 
-def _extents(net: fx.GraphModule, size: int, dtype: torch.dtype) -> dict[str, int]:
-    """Height (and width) of every node's first input, found without computing anything."""
-    from torch.fx.passes.shape_prop import ShapeProp
+class _Extents(fx.Interpreter):
+    """Runs a graph and remembers the height and width of every node's first input.
 
-    ghost = copy.deepcopy(net).to("meta")
-    ShapeProp(ghost).propagate(torch.empty(1, 3, size, size, device="meta", dtype=dtype))
-    extents: dict[str, int] = {}
-    for node in ghost.graph.nodes:
-        before = node.args[0] if node.args else None
-        about = before.meta.get("tensor_meta") if isinstance(before, fx.Node) else None
-        shape: tuple[int, ...] = tuple(getattr(about, "shape", ()))
-        if len(shape) == 4 and shape[2] == shape[3]:
-            extents[node.name] = shape[2]
-    return extents
+    Torch's own ShapeProp prints a traceback where it fails, whoever catches the error.
+    """
+
+    def __init__(self, net: fx.GraphModule) -> None:
+        super().__init__(net)
+        self.extents: dict[str, tuple[int, int]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """The node's output."""
+        before = self.env.get(n.args[0]) if n.args and isinstance(n.args[0], fx.Node) else None
+        if isinstance(before, Tensor) and before.dim() == 4:
+            self.extents[n.name] = before.shape[2], before.shape[3]
+        return super().run_node(n)
+
+
+def _extents(net: fx.GraphModule, size: tuple[int, int], dtype: torch.dtype) -> dict[str, tuple[int, int]]:
+    """Height and width of every node's first input, without computing anything."""
+    ghost = _Extents(copy.deepcopy(net).to("meta"))
+    ghost.run(torch.empty(1, 3, *size, device="meta", dtype=dtype))
+    return ghost.extents
 
 
 def _can_be_fused(conv: nn.Module) -> bool:

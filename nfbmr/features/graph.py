@@ -29,7 +29,8 @@ def cut(model: nn.Module, taps: Sequence[str]) -> tuple[nn.Module, bool, bool]:
         graph = _trace(model, taps)
         folded = fold_batch_norms(graph)
     except Exception as error:  # tracing runs the model's own code: anything may come out
-        log.info("cannot trace %s (%s); using hooks", type(model).__name__, error)
+        log.info("%s cannot be traced: its taps are read by hooks, a little slower", type(model).__name__)
+        log.debug("why it cannot be traced: %s", error)
         return Hooked(model, taps), False, False
     graph.delete_all_unused_submodules()
     return graph, folded > 0, True
@@ -43,12 +44,11 @@ class _Tracer(fx.Tracer):
     """Records the node of every tap's output and stops at the last."""
 
     def __init__(self, taps: Sequence[str]) -> None:
-        from timm.layers import _fx as registry
+        import timm.layers
 
-        functions = registry.get_notrace_functions()  # type: ignore[no-untyped-call]
-        modules = registry.get_notrace_modules()  # type: ignore[no-untyped-call]
-        super().__init__(autowrap_functions=tuple(functions))
-        self.leaves = (nn.Conv2d, nn.BatchNorm2d, *modules)
+        registry: Any = timm.layers  # its types do not know what it exports
+        super().__init__(autowrap_functions=tuple(registry.get_notrace_functions()))
+        self.leaves = (nn.Conv2d, nn.BatchNorm2d, *registry.get_notrace_modules())
         self.waiting = set(taps)
         self.found: dict[str, fx.Node] = {}
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from nfbmr.config import FeatureConfig
-from nfbmr.data.pictures import Picture, exposed, normalised, squared
+from nfbmr.data.pictures import Picture, exposed, normalised, resized
 from nfbmr.features.backbone import Backbone, shared_backbone
 from nfbmr.features.engine import Compute, Engine
 from nfbmr.features.extraction import as_stored, joined_digest
@@ -41,7 +41,9 @@ class FeatureReader:
         self._passes = passes_of(config)
         arithmetic = compute if config.compute == "auto" else config.compute
         self._engines = tuple(
-            Engine(shared_backbone(one), compute=arithmetic, size=one.size, device=str(device))
+            Engine(
+                shared_backbone(one), compute=arithmetic, size=one.shape, device=str(device), tile=one.tile
+            )
             for one in self._passes
         )
         self.weights_digest = joined_digest(engine.backbone.weights_digest for engine in self._engines)
@@ -54,10 +56,10 @@ class FeatureReader:
             ImageError: The file cannot be read.
         """
         views = picture.turned(self.config.test_rotations)
-        image = exposed(picture, self.config.photometric)  # decoded once for all sizes and turns
+        image = exposed(picture, self.config.photometric, self.config.bits)  # decoded once for all
         return tuple(
             torch.stack(
-                [torch.as_tensor(x_3SS) for x_3SS in _turned(views, image, engine.backbone, one.size)]
+                [torch.as_tensor(x_3SS) for x_3SS in _turned(views, image, engine.backbone, one.shape)]
             )
             for engine, one in zip(self._engines, self._passes, strict=True)
         )
@@ -65,9 +67,7 @@ class FeatureReader:
     def noise(self, count: int) -> list[tuple[Tensor, ...]]:
         """Pictures that are nothing but noise, as :meth:`prepared` gives them: for a stopwatch."""
         views = self.config.test_rotations
-        return [
-            tuple(torch.randn(views, 3, one.size, one.size) for one in self._passes) for _ in range(count)
-        ]
+        return [tuple(torch.randn(views, 3, *one.shape) for one in self._passes) for _ in range(count)]
 
     def __call__(self, pictures: Sequence[tuple[Tensor, ...]]) -> Features:
         """Features of prepared pictures, the views of each next to each other."""
@@ -81,9 +81,9 @@ class FeatureReader:
 
 
 def _turned(
-    views: Sequence[Picture], image: Image.Image, backbone: Backbone, size: int
+    views: Sequence[Picture], image: Image.Image, backbone: Backbone, size: tuple[int, int]
 ) -> Iterator[NDArray[np.float32]]:
     """Each view of an image that is in memory, as the backbone sees it."""
-    pixels_SSC = squared(image, size)
+    pixels_SSC = resized(image, size)
     for view in views:
         yield normalised(view, pixels_SSC, mean=backbone.mean, std=backbone.std)

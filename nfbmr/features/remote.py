@@ -35,7 +35,7 @@ from nfbmr.errors import StoreError
 from nfbmr.features.shards import ShardName, shard_paths, verify_shard
 from nfbmr.features.trees import File
 from nfbmr.paths import atomic
-from nfbmr.wording import count, size_of
+from nfbmr.text import count, size_of
 
 log = logging.getLogger(__name__)
 

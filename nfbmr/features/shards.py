@@ -85,12 +85,18 @@ def to_stored(rows_NCHW: Tensor, dtype: torch.dtype) -> Tensor:
     limit = torch.finfo(dtype).max
     rows = rows_NCHW.detach().cpu()
     if rows.dtype != dtype:
-        rows = rows.clamp(-limit, limit).to(dtype)
+        # Clamped after the cast: the limit of one type is not a number of every other.
+        rows = rows.to(dtype).clamp(-limit, limit)
     return rows.permute(0, 2, 3, 1).contiguous()
 
 
 def write_shard(folder: Path, keys: Sequence[str], rows_NHWC: Tensor) -> Path:
     """Write rows to a new shard.
+
+    Args:
+        folder: Of the space.
+        keys: One a row.
+        rows_NHWC: In the stored type, laid out in memory in any way.
 
     Raises:
         OutputError: The disk is full or the folder cannot be written; nothing half-written remains.
@@ -98,8 +104,14 @@ def write_shard(folder: Path, keys: Sequence[str], rows_NHWC: Tensor) -> Path:
     import pyarrow as pa
 
     integers = _AS_INTEGERS.get(rows_NHWC.dtype)
-    array = (rows_NHWC.view(integers) if integers else rows_NHWC).numpy()
-    maps = pa.FixedShapeTensorArray.from_numpy_ndarray(array)
+    # The axes' order is stated. Arrow's own conversion takes it from the strides: an axis of one element may
+    # have any stride and still count as contiguous, and rows would come back with their axes exchanged.
+    flat = rows_NHWC.contiguous().flatten()
+    values = pa.array((flat.view(integers) if integers else flat).numpy())
+    row_HWC = pa.fixed_shape_tensor(values.type, rows_NHWC.shape[1:])
+    maps = pa.ExtensionArray.from_storage(
+        row_HWC, pa.FixedSizeListArray.from_arrays(values, type=row_HWC.storage_type)
+    )
     batch = pa.record_batch([pa.array(list(keys), pa.string()), maps], names=["key", "map_HWC"])
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema) as writer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -19,7 +18,6 @@ import torch
 from torch import Tensor
 
 from nfbmr.errors import Interrupted, OutputError, StoreError
-from nfbmr.features.locks import open_lock, try_lock
 from nfbmr.features.shards import (
     MEND,
     Shard,
@@ -32,8 +30,9 @@ from nfbmr.features.shards import (
     write_shard,
 )
 from nfbmr.features.table import FeatureTable, ShardTable
+from nfbmr.locks import file_lock, lock_open_file, never, open_lock_file
 from nfbmr.paths import write_json
-from nfbmr.wording import count
+from nfbmr.text import count
 
 if TYPE_CHECKING:
     from nfbmr.features.remote import Mirror
@@ -43,7 +42,6 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _STALE_SECONDS = 3600
-_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -216,20 +214,14 @@ class Space:
         Raises:
             Interrupted: `stop` said so.
         """
-        handle = open_lock(self.folder / "builder.lock")
-        try:
-            if not try_lock(handle):
-                log.info("another process is filling this space; waiting for it")
-                while not try_lock(handle):
-                    if stop is not None and stop():
-                        raise Interrupted(
-                            "stopped while another process fills the same space", where=self.folder
-                        )
-                    time.sleep(_POLL_SECONDS)
+        with file_lock(
+            self.folder / "builder.lock",
+            held=lambda: Interrupted("stopped while another process fills the same space", where=self.folder),
+            give_up=stop or never,
+            on_wait=lambda: log.info("another process is filling this space; waiting for it"),
+        ):
             _remove_leftovers(self.folder)
             yield
-        finally:
-            os.close(handle)
 
     def verify(self, *, repair: bool = False) -> Verification:
         """Read every byte and compare it with what was written.
@@ -299,8 +291,8 @@ def _open_shared(folder: Path, spec: SpaceSpec) -> int:
         if not (folder / "space.json").exists():
             about = {"format": FORMAT, "key": spec.key, "kind": spec.kind, "fields": dict(spec.fields)}
             write_json(folder / "space.json", {**about, "created": time.time()})
-        handle = open_lock(lock)
-        fcntl.flock(handle, fcntl.LOCK_SH)
+        handle = open_lock_file(lock)
+        lock_open_file(handle, shared=True)
         try:
             current = lock.stat().st_ino == os.fstat(handle).st_ino
         except FileNotFoundError:

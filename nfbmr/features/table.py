@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, interpolate
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate
 
 from nfbmr.data.samples import digest_of
 from nfbmr.errors import StoreError
@@ -24,6 +24,8 @@ Rows = Sequence[int] | np.ndarray | Tensor
 Shape = tuple[int, int, int]
 Tensors = tuple[Tensor, ...]
 JoinedAt = Literal["coarsest", "middle", "finest"]
+VALUES_AT_ONCE = 1 << 24
+"""Of features: 64 MiB as float32; what networks make of them is several times as much."""
 
 
 class FeatureTable(ABC):
@@ -146,16 +148,22 @@ class JoinedTable(FeatureTable):
         tables: With the same keys in the same order.
         at: Whose height and width: those of the ``coarsest`` map, the ``finest``, or the ``middle`` one of
             the sizes that occur; of an even number, the finer of the two in the middle.
+        neighbourhood: Side of the square of positions that each position of a tap averages first; 1 for
+            itself alone. Beyond the border are zeros, as in PatchCore's code.
     """
 
-    def __init__(self, tables: Sequence[FeatureTable], at: JoinedAt = "coarsest") -> None:
+    def __init__(
+        self, tables: Sequence[FeatureTable], at: JoinedAt = "coarsest", neighbourhood: int = 1
+    ) -> None:
         self.tables = tuple(tables)
+        self.neighbourhood = neighbourhood
         self.keys = self.tables[0].keys
         self.dtype = self.tables[0].dtype
         sizes = sorted({table.shape[1:] for table in tables}, key=math.prod)
         self.size = {"coarsest": sizes[0], "middle": sizes[len(sizes) // 2], "finest": sizes[-1]}[at]
         self.shape = (sum(table.shape[0] for table in tables), *self.size)
-        self.space_key = digest_of([*(table.space_key for table in tables), *map(str, self.size)])
+        averaged = () if neighbourhood == 1 else (f"neighbourhood {neighbourhood}",)
+        self.space_key = digest_of([*(table.space_key for table in tables), *map(str, self.size), *averaged])
 
     def gather(self, rows: Rows) -> Tensor:
         """Rows by number, brought to one size and concatenated."""
@@ -164,8 +172,11 @@ class JoinedTable(FeatureTable):
         return torch.cat(maps, dim=1).contiguous(memory_format=torch.channels_last)
 
     def _resized(self, y: Tensor) -> Tensor:
-        if not len(y):
+        if y.shape[0] == 0:  # not len(y): the batch may be open, in a graph
             return y.new_empty(0, y.shape[1], *self.size)
+        if self.neighbourhood > 1:
+            side = self.neighbourhood
+            y = avg_pool2d(y.float(), side, stride=1, padding=side // 2).to(self.dtype)
         if y.shape[2:] == self.size:
             return y
         if y.shape[2] >= self.size[0] and y.shape[3] >= self.size[1]:
@@ -236,6 +247,11 @@ class Features:
         """Some of the rows; nothing is copied."""
         return Features([table.part(rows) for table in self.tables])
 
+    def at_once(self, most: int) -> int:
+        """Rows to be worked off together: `most`, or fewer of large maps, so that memory is bounded."""
+        values = sum(math.prod(table.shape) for table in self.tables)
+        return max(1, min(most, VALUES_AT_ONCE // values))
+
     def joined(self, at: JoinedAt = "coarsest") -> Features:
         """All tables as one, see :class:`JoinedTable`."""
         return Features([join(self.tables, at)])
@@ -279,6 +295,12 @@ class ViewedFeatures:
     def gather(self, images: Rows) -> Tensors:
         """All views of some images: (B * V, C, H, W) a table, the views of an image next to each other."""
         return self.features.gather(self.rows_of(images))
+
+    def select(self, tables: Sequence[int] | None) -> ViewedFeatures:
+        """The same rows of some of the tables; None for all of them."""
+        if tables is None:
+            return self
+        return ViewedFeatures(Features([self.features.tables[number] for number in tables]), self.rows_NV)
 
     def rows_of(self, images: Rows) -> Tensor:
         """Row numbers of all views of some images, (B * V,)."""

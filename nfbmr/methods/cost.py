@@ -1,4 +1,4 @@
-"""What a trained method costs to use: milliseconds an image, and trained numbers."""
+"""What a trained method costs to use: milliseconds an image."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from nfbmr.devices import device_of
 from nfbmr.features.reader import FeatureReader
 from nfbmr.features.table import ViewedFeatures
 from nfbmr.methods.detector import Detector
 from nfbmr.methods.fitting import maps_of
-from nfbmr.training.compute import device_of
 
 
 def latency_ms(model: Path, *, device: str = "auto", repeats: int = 9) -> float:
@@ -45,16 +44,6 @@ def latency_ms(model: Path, *, device: str = "auto", repeats: int = 9) -> float:
         maps_of(detector, seen)
 
     return 1000 * _median_seconds(once, repeats)
-
-
-def parameters_of(summary: dict[str, Any]) -> int:
-    """Trained numbers of all stages together, as a run's summary has them by stage.
-
-    Example:
-        >>> parameters_of({"parameters": {"flow": 1200, "mapping": 300}})
-        1500
-    """
-    return int(sum(summary["parameters"].values()))
 
 
 def _median_seconds(once: Callable[[], None], repeats: int) -> float:

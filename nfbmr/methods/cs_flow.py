@@ -30,8 +30,8 @@ from nfbmr.flows.coupling import soft_clamp
 from nfbmr.flows.standardise import Standardise
 from nfbmr.methods.networks import Networks
 from nfbmr.seeding import seeded
+from nfbmr.stopping import StopRequest
 from nfbmr.training.stages import Stage
-from nfbmr.training.stopping import StopRequest
 
 SLOPE = 0.1
 """Of the leaky ReLU in the subnets, as published."""
@@ -123,7 +123,7 @@ class CrossScaleFlow(nn.Module):
 
     def forward(self, *y: Tensor) -> tuple[Tensors, Tensor]:
         r"""Z, a (B, C, H, W) a size, and :math:`\log|\det|` of the whole, (B,)."""
-        logdet_B = torch.zeros(len(y[0]), device=y[0].device, dtype=y[0].dtype)
+        logdet_B = torch.zeros(y[0].shape[0], device=y[0].device, dtype=y[0].dtype)
         for standardise, y_BCHW in zip(self.standardise, y, strict=True):
             logdet_B = logdet_B + standardise.logdet(y_BCHW.shape[2] * y_BCHW.shape[3])  # type: ignore[operator]
         x = tuple(standardise(y_BCHW) for standardise, y_BCHW in zip(self.standardise, y, strict=True))

@@ -5,6 +5,8 @@ Shapes: B batch, C channels, H W the feature map, P score parts.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ import torch
 from torch import Tensor
 
 from nfbmr.config import Config
+from nfbmr.devices import autocast, device_of
 from nfbmr.errors import CheckpointError, NfbmrError
 from nfbmr.features.backbone import shapes_without_weights
+from nfbmr.features.bundled_weights import with_kept_weights
 from nfbmr.features.extraction import stored_shapes
-from nfbmr.features.kept import with_kept_weights
 from nfbmr.features.passes import passes_of
 from nfbmr.features.table import Features, Shape, Tensors, TensorTable
 from nfbmr.methods.networks import Networks
@@ -24,10 +27,11 @@ from nfbmr.methods.table import networks_of
 from nfbmr.paths import read_json, write_json
 from nfbmr.scoring.fusion import Scorer
 from nfbmr.tensors import read_tensors, write_tensors
-from nfbmr.training.compute import autocast, device_of
 from nfbmr.training.stages import Stage
 
-FORMAT = 2
+FORMAT = 3
+READABLE = (2, FORMAT)
+"""Models of format 2 have no threshold for positions: they load, and give no predicted mask."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,18 @@ class Detector:
         """Score parts of a batch of features, (B, P, H, W) float32 on the CPU.
 
         Args:
-            y: Stored features, a (B, C, H, W) a table.
+            y: Stored features, a (B, C, H, W) a table that is read.
             z_BCHW: Their latents, where they are stored as well; else the method computes what it needs.
-            stage: Whose parts; by default those of the whole method.
+            stage: Whose parts, of the tables that it reads; by default those of the whole method.
         """
-        stage = stage or self.networks.stages[-1]
+        judge = self.networks if stage is None else stage
+        exact = (stage or self.networks.stages[-1]).exact
         inputs = self._inputs(*y)
-        with autocast("fp32" if stage.exact else self.config.train.precision, inputs[0].device):
-            if self.networks.keeps_latents:
+        with autocast("fp32" if exact else self.config.train.precision, inputs[0].device):
+            if self.networks.keeps_latents and (stage is None or stage.reads_latents):
                 z = self.networks.latents(*inputs) if z_BCHW is None else self._inputs(z_BCHW)[0]
                 inputs = (*inputs, z)
-            return stage.maps(*inputs).float().cpu()
+            return judge.maps(*inputs).float().cpu()
 
     @torch.inference_mode()
     def latents(self, y: Tensors) -> Tensor:
@@ -79,7 +84,9 @@ class Detector:
 
     @torch.inference_mode()
     def embeddings(self, y: Tensors, z_BCHW: Tensor | None) -> dict[str, Tensor]:
-        """Means over positions, (B, C) by the name of their space."""
+        """Means over positions, (B, C) by the name of their space; latents are computed if not given."""
+        if z_BCHW is None and self.networks.keeps_latents:
+            z_BCHW = self.latents(y)
         inputs = self._inputs(*y, *(() if z_BCHW is None else (z_BCHW,)))
         with autocast(self.config.train.precision, inputs[0].device):
             found = self.networks.embeddings(*inputs)
@@ -96,6 +103,31 @@ class Detector:
         """Of everything that is stored of it, measured numbers included."""
         tensors = (t for module in self.networks.modules().values() for t in module.state_dict().values())
         return sum(t.nbytes for t in tensors)
+
+    def digest(self) -> str:
+        """Of all that decides a score: the backbones' weights, the networks' numbers, the scorer."""
+        sha = hashlib.sha256(f"{self.config.method} {self.weights_digest}".encode())
+        for name, module in sorted(self.networks.modules().items()):
+            for key, tensor in sorted(module.state_dict().items()):
+                sha.update(f"{name}.{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                sha.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        scorer = None if self.scorer is None else self.scorer.as_json()
+        sha.update(json.dumps(scorer, sort_keys=True).encode())
+        return sha.hexdigest()[:32]
+
+    def check_weights(self, digest: str) -> None:
+        """Refuse features of other weights than those that the model was trained on.
+
+        Raises:
+            CheckpointError: `digest` is not that of the model's backbones.
+        """
+        if digest != self.weights_digest:
+            features = self.config.features
+            raise CheckpointError(
+                f"the model was trained on other weights of {features.backbone}",
+                where=f"features.weights = {features.weights}",
+                fix="use the weights file that it was trained with",
+            )
 
     def to(self, device: torch.device) -> Detector:
         """Move the networks."""
@@ -133,7 +165,7 @@ class Detector:
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> Detector:
         """Read a model's folder.
 
-        Backbones' weights that lie in it (:mod:`nfbmr.features.kept`) are those that will be used.
+        Backbones' weights that lie in it (:mod:`nfbmr.features.bundled_weights`) are those that will be used.
 
         Raises:
             CheckpointError: It is damaged, or its tensors do not fit its configuration.
@@ -144,7 +176,7 @@ class Detector:
             )
         meta: dict[str, Any] = read_json(folder / "model.json")
         try:
-            if meta["format"] != FORMAT:
+            if meta["format"] not in READABLE:
                 raise CheckpointError(f"made by another version of nfbmr (format {meta['format']})")
             config = Config.model_validate(meta["config"])
             config = config.model_copy(update={"features": with_kept_weights(config.features, folder)})
@@ -194,7 +226,7 @@ def shapes_read(config: Config) -> tuple[Shape, ...]:
     """
     shapes: list[Shape] = []
     for one in passes_of(config.features):
-        found = shapes_without_weights(one.backbone, one.taps, one.size)
+        found = shapes_without_weights(one.backbone, one.taps, one.shape)
         shapes += stored_shapes(found, one).values()
     tables = [TensorTable(torch.empty(0, *shape)) for shape in shapes]
     return networks_of(config.method).arranged(Features(tables), config.features).shapes

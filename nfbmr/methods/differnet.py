@@ -10,7 +10,7 @@ coupling blocks with fully connected subnets. An image's score is the mean over 
 It says nothing of positions; the gradient of the score with respect to the image does.
 ``docs/methods/differnet.md``.
 
-Shapes: B batch, C channels (features have 1 x 1 positions), S the image's side.
+Shapes: B batch, C channels (features have 1 x 1 positions), S S the image's height and width.
 """
 
 from __future__ import annotations
@@ -72,26 +72,28 @@ class DifferNet(Networks):
             ImageError: The file cannot be read.
         """
         passes = passes_of(self.config.features)
-        backbone, largest = shared_backbone(passes[0]), passes[0].size
-        total_SS = torch.zeros(largest, largest)
-        for k in range(TURNS):
-            angle = 360.0 * k / TURNS
-            view = picture.turned(TURNS)[k]
+        backbone, largest = shared_backbone(passes[0]), passes[0].shape
+        total_SS = torch.zeros(*largest)
+        turns = TURNS if largest[0] == largest[1] else 2  # any other turn of a rectangle loses its ends
+        for k in range(turns):
+            angle = 360.0 * k / turns
+            view = picture.turned(turns)[k]
             x_3SS = prepare(
                 view,
                 size=largest,
                 photometric=passes[0].photometric,
                 mean=backbone.mean,
                 std=backbone.std,
+                depth=passes[0].bits,
             )
             x_13SS = torch.as_tensor(x_3SS)[None].clone().requires_grad_()
             pooled = [
-                y.mean((2, 3), keepdim=True) for one in passes for y in backbone(_resized(x_13SS, one.size))
+                y.mean((2, 3), keepdim=True) for one in passes for y in backbone(_resized(x_13SS, one.shape))
             ]
             score = self.stages[0].maps(torch.cat(pooled, dim=1)).sum()
             (gradient_13SS,) = torch.autograd.grad(score, x_13SS)
             back_13SS = gaussian_blur(rotate(gradient_13SS, -angle), [19, 19], [BLUR, BLUR])
-            total_SS += back_13SS[0].abs().mean(0) / TURNS
+            total_SS += back_13SS[0].abs().mean(0) / turns
         map_SS = total_SS.square()
         return map_SS / map_SS.max().clamp(min=1e-30)
 
@@ -159,7 +161,7 @@ class DenseSubnet(nn.Sequential):
         )
 
 
-def _resized(x_13SS: Tensor, size: int) -> Tensor:
-    if x_13SS.shape[-1] == size:
+def _resized(x_13SS: Tensor, size: tuple[int, int]) -> Tensor:
+    if x_13SS.shape[2:] == size:
         return x_13SS
-    return interpolate(x_13SS, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+    return interpolate(x_13SS, size=size, mode="bilinear", antialias=True, align_corners=False)

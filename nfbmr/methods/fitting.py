@@ -15,26 +15,28 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from nfbmr.config import Config, ScoringConfig
+from nfbmr.config import Config, DetailStageConfig, ScoringConfig, StageConfig
 from nfbmr.data.samples import Sample, digest_of, units_of
+from nfbmr.devices import autocast
 from nfbmr.features.store import FeatureStore, SpaceSpec
 from nfbmr.features.table import FeatureTable, ViewedFeatures
 from nfbmr.methods.detector import Detector
+from nfbmr.methods.networks import Networks
 from nfbmr.methods.shared_stages import load_stage, only_one, save_stage
+from nfbmr.results import defective_maps
 from nfbmr.scoring.fusion import Selection, UnitMaps, check_scoring, select_scorer
 from nfbmr.scoring.ranking import auroc_influence
+from nfbmr.stopping import StopRequest, until_stopped
 from nfbmr.training.batches import Batches
-from nfbmr.training.choice import Verdict
-from nfbmr.training.compute import autocast
+from nfbmr.training.epoch_selection import ValidationResult
 from nfbmr.training.loop import train_stage
 from nfbmr.training.stages import Stage
-from nfbmr.training.stopping import StopRequest
-from nfbmr.training.workers import ALONE, Workers, in_order, same_weights, share_of
+from nfbmr.workers import SINGLE_PROCESS, ProcessGroup, broadcast_weights, in_order, shard_range
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ class TrainingData:
     Attributes:
         train: The training images and their views.
         good: The good validation images.
-        defective: Their synthetic defects.
+        defective: Their synthetic defects, then known ones.
         good_samples: The images of `good`.
         defective_samples: The images of `defective`.
     """
@@ -118,7 +120,7 @@ class Fitting:
         *,
         stop: StopRequest | None = None,
         on_epoch: OnEpoch | None = None,
-        workers: Workers = ALONE,
+        workers: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         check_scoring(detector.config.scoring, detector.networks.parts)
         self.detector, self.data, self.store = detector.to(detector.device), data, store
@@ -146,14 +148,14 @@ class Fitting:
         identity: dict[str, Any] = {
             "stage": stage.name,
             **stage.settings,
-            "features": data.train.features.space_key,
+            "features": data.train.select(stage.tables).features.space_key,
             "images": digest_of(data.train.keys),
             "train": _how(config, stage),
             "seed": config.seed,
         }
-        if self.key:
+        if self.key and stage.reads_latents:
             identity["after"] = self.key
-        if stage.trained and config.selection.epoch == "best":
+        if stage.trained and stage.validated and config.selection.epoch == "best":
             # Validation images pick the epoch, by the scores that the scoring section allows.
             units = (*units_of(data.good_samples), *units_of(data.defective_samples))
             identity["validation"] = digest_of([*data.good.keys, "|", *data.defective.keys, "|", *units])
@@ -164,10 +166,10 @@ class Fitting:
 
     def _scoring(self, stage: Stage) -> ScoringConfig:
         """How a stage is judged: weights are those of the last one's parts, and say nothing of another's."""
-        config, last = self.detector.config, self.detector.networks.stages[-1]
+        config, networks = self.detector.config, self.detector.networks
         return (
             config.scoring.model_copy(update={"weights": "auto"})
-            if stage is not last or len(stage.parts) == 1
+            if stage.parts != networks.parts or len(stage.parts) == 1
             else config.scoring
         )
 
@@ -181,9 +183,9 @@ class Fitting:
         with only_one(folder, self._stop) if self.workers.rank == 0 else nullcontext():
             if self.workers.rank == 0:
                 self.store.fetch_flow(folder)
-            meta = self.workers.from_first(lambda: load_stage(stage, folder))
+            meta = self.workers.broadcast(lambda: load_stage(stage, folder))
             if meta is not None:
-                same_weights(stage.module, self.workers)
+                broadcast_weights(stage.module, self.workers)
                 log.info("stage one: flow %s is in the store; nothing to train", key)
                 if self._on_epoch is not None:
                     for metrics in meta["history"]:
@@ -201,31 +203,36 @@ class Fitting:
 
     def _train(self, stage: Stage, identity: Mapping[str, Any], folder: Path) -> Fitted:
         """Measure what is measured, and train what is trained."""
-        config, train = self.detector.config, self.data.train
+        config, train = self.detector.config, self.data.train.select(stage.tables)
         if self.workers.rank == 0:
             stage.prepare(train, self._stop)
-        same_weights(stage.module, self.workers)
+        broadcast_weights(stage.module, self.workers)
         if not stage.trained:
             return Fitted((), 0)
-        section = getattr(config.train, stage.name)
-        tables = (*train.features.tables, *(() if self.latents is None else (self.latents.train,)))
+        section: StageConfig = getattr(config.train, stage.name)
+        given = self.latents is not None and stage.reads_latents
+        tables = (*train.features.tables, *((cast(Latents, self.latents).train,) if given else ()))
+        positions = section.positions if isinstance(section, DetailStageConfig) else None
+        batches = Batches(
+            tables, train.rows_NV, section.batch, config.seed, positions=positions, workers=self.workers
+        )
         result = train_stage(
             stage,
-            Batches(tables, train.rows_NV, section.batch, config.seed, workers=self.workers),
-            section,
+            batches,
+            _with_enough_steps(section, len(batches)),
             config.train,
             seed=config.seed,
             folder=folder,
             identity=identity,
             on_epoch=_named(self._on_epoch, stage.name),
-            validate=lambda: self._validation(stage),
+            validate=(lambda: self._validation(stage)) if stage.validated else None,
             stop=self._stop,
             select=config.selection.epoch,
             workers=self.workers,
         )
         return Fitted(tuple(result.history), result.epoch)
 
-    def _validation(self, stage: Stage) -> Verdict:
+    def _validation(self, stage: Stage) -> ValidationResult:
         """How well the stage tells held-out good images from synthetic defects; and its loss on good ones.
 
         The loss on held-out images decides between epochs that the AUROC cannot tell apart: on few distinct
@@ -243,47 +250,59 @@ class Fitting:
 
     def _validation_loss(self, stage: Stage, z: FeatureTable | None) -> float:
         total, device = 0.0, self.detector.device
-        for chunk in _chunks(self.data.good, self.workers):
-            rows = self.data.good.rows_of(chunk)
-            batch = (*self.data.good.features.gather(rows), *(() if z is None else (z.gather(rows),)))
+        good = self.data.good.select(stage.tables)
+        for chunk in _chunks(good, self.workers):
+            rows = good.rows_of(chunk)
+            batch = (*good.features.gather(rows), *(() if z is None else (z.gather(rows),)))
             with torch.inference_mode(), autocast(self.detector.config.train.precision, device):
                 loss = stage.loss(*(tensor.to(device, torch.float32) for tensor in batch))
             total += float(loss) * len(chunk)
-        return sum(self.workers.gather(total)) / len(self.data.good)
+        return sum(self.workers.all_gather(total)) / len(self.data.good)
 
-    def _judged(self, stage: Stage, good_NPHW: Tensor, defective_NPHW: Tensor) -> Verdict:
+    def _judged(self, stage: Stage, good_NPHW: Tensor, defective_NPHW: Tensor) -> ValidationResult:
         """The AUROC as the epoch's objective, and what each part photographed adds to it."""
         good = UnitMaps(good_NPHW, units_of(self.data.good_samples))
-        defective = UnitMaps(defective_NPHW, units_of(self.data.defective_samples))
+        defective = defective_maps(defective_NPHW, self.data.defective_samples)
         scoring = self._scoring(stage)
 
-        def judge() -> Verdict:
+        def judge() -> ValidationResult:
             chosen = choose_scorer(self.detector.config, stage, good, defective, scoring)
-            influence_U = auroc_influence(chosen.good_N, chosen.defective_M, good.units, defective.units)
-            return Verdict({"objective": chosen.auroc, "validation_auroc": chosen.auroc}, influence_U)
+            influence_U = auroc_influence(
+                chosen.good_N, chosen.defective_M, good.units, defective.units, defective.weights
+            )
+            return ValidationResult(
+                {"objective": chosen.auroc, "validation_auroc": chosen.auroc}, influence_U
+            )
 
-        return self.workers.from_first(judge)
+        return self.workers.broadcast(judge)
 
 
 def choose_scorer(
-    config: Config, stage: Stage, good: UnitMaps, defective: UnitMaps, scoring: ScoringConfig | None = None
+    config: Config,
+    judge: Stage | Networks,
+    good: UnitMaps,
+    defective: UnitMaps,
+    scoring: ScoringConfig | None = None,
 ) -> Selection:
-    """Weights, reduction and threshold of a stage's score parts, on validation data.
+    """Weights, reduction and threshold of the score parts of a method or of a stage, on validation data.
 
     Args:
         config: The run's.
-        stage: Whose parts.
+        judge: Whose parts.
         good: Held-out good images.
-        defective: Their synthetic defects.
+        defective: Their synthetic defects, and known ones.
         scoring: What is fixed; by default as in `config`.
     """
     return select_scorer(
         good,
         defective,
         scoring or config.scoring,
-        parts=stage.parts,
-        published=stage.published,
+        parts=judge.parts,
+        published=judge.published,
         false_reject_rate=config.selection.false_reject_rate,
+        levels=judge.levels if isinstance(judge, Networks) else (),
+        map_weights=judge.map_weights if isinstance(judge, Networks) else (),
+        pixel_false_reject_rate=config.selection.pixel_false_reject_rate,
     )
 
 
@@ -292,17 +311,18 @@ def latents(
     seen: ViewedFeatures,
     key: str,
     store: FeatureStore,
-    workers: Workers = ALONE,
+    workers: ProcessGroup = SINGLE_PROCESS,
 ) -> FeatureTable:
     """What the first stage makes of every row, stored under its key and computed only where it is missing."""
+    seen = seen.select(detector.networks.stages[0].tables)
     table = seen.features.tables[0]
     space = store.space(SpaceSpec("latents", {"flow": key, "shape": list(table.shape), "dtype": "float16"}))
     with space.lock() if workers.rank == 0 else nullcontext():
-        missing = workers.from_first(lambda: set(space.missing(table.keys)))
+        missing = workers.broadcast(lambda: set(space.missing(table.keys)))
         rows = [row for row, key in enumerate(table.keys) if key in missing]
-        own = share_of(len(rows), workers)
-        for start in own[::64]:
-            chunk = rows[start : min(start + 64, own.stop)]
+        own, size = shard_range(len(rows), workers), seen.features.at_once(64)
+        for start in own[::size]:
+            chunk = rows[start : min(start + size, own.stop)]
             space.append([table.keys[row] for row in chunk], detector.latents(seen.features.gather(chunk)))
         workers.barrier()
     return space.table(table.keys)
@@ -312,9 +332,10 @@ def maps_of(
     detector: Detector,
     seen: ViewedFeatures,
     z: FeatureTable | None = None,
-    workers: Workers = ALONE,
+    workers: ProcessGroup = SINGLE_PROCESS,
     *,
     stage: Stage | None = None,
+    stop: StopRequest | None = None,
 ) -> Tensor:
     """Score parts of every image, (N, P, H, W); the mean over its views where it has several.
 
@@ -324,10 +345,13 @@ def maps_of(
         z: Their latents, row by row of the features, where they are stored.
         workers: Who takes part.
         stage: Whose parts; by default those of the whole method.
+        stop: Looked at every few images; :class:`Interrupted` is raised where it asks for a stop.
     """
     detector.eval()
+    if stage is not None:
+        seen, z = seen.select(stage.tables), z if stage.reads_latents else None
     parts = []
-    for chunk in _chunks(seen, workers):
+    for chunk in until_stopped(_chunks(seen, workers), stop, "images were scored"):
         z_BCHW = None if z is None else z.gather(seen.rows_of(chunk))
         maps = detector.parts(seen.gather(chunk), z_BCHW, stage=stage)
         parts.append(maps.view(len(chunk), seen.views, *maps.shape[1:]).mean(1))
@@ -336,7 +360,7 @@ def maps_of(
 
 
 def embeddings_of(
-    detector: Detector, seen: ViewedFeatures, z: FeatureTable | None, workers: Workers = ALONE
+    detector: Detector, seen: ViewedFeatures, z: FeatureTable | None, workers: ProcessGroup = SINGLE_PROCESS
 ) -> dict[str, Tensor]:
     """:meth:`Detector.embeddings` of every image as it is, (N, C) by the name of the space."""
     parts = []
@@ -347,11 +371,18 @@ def embeddings_of(
     return {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 
-def _chunks(seen: ViewedFeatures, workers: Workers, size: int = 32) -> list[range]:
+def _chunks(seen: ViewedFeatures, workers: ProcessGroup, size: int = 32) -> list[range]:
     """This worker's share of the images, a few at a time."""
-    own = share_of(len(seen), workers)
-    size = max(1, size // seen.views)
+    own = shard_range(len(seen), workers)
+    size = max(1, seen.features.at_once(size) // seen.views)
     return [own[start : start + size] for start in range(0, len(own), size)]
+
+
+def _with_enough_steps(section: StageConfig, steps: int) -> StageConfig:
+    """A stage's settings with as many epochs as its least number of steps takes."""
+    if not isinstance(section, DetailStageConfig):
+        return section
+    return section.model_copy(update={"epochs": max(section.epochs, -(-section.steps // steps))})
 
 
 def _how(config: Config, stage: Stage) -> dict[str, Any]:

@@ -51,6 +51,7 @@ NAMED: dict[str, Mapping[str, Any]] = {
             "size": 768,
             "scales": [1.0],
             "joined": "coarsest",
+            "detail": {"taps": []},
             "batch": 8,
         },
         "flow": {"blocks": 4, "hidden": 1024, "kernels": [3, 3, 3, 5]},
@@ -63,7 +64,13 @@ NAMED: dict[str, Mapping[str, Any]] = {
     },
     # The main job in minutes: `make demo`.
     "demo": {
-        "features": {"scales": [1.0], "joined": "coarsest", "taps": ["blocks.4"]},
+        "features": {
+            "scales": [1.0],
+            "joined": "coarsest",
+            "taps": ["blocks.4"],
+            "detail": {"taps": []},
+        },
+        "selection": {"epoch": "best"},
         "flow": {"blocks": 4, "hidden": 64, "kernels": [3]},
         "mapping": {"residual_blocks": 1, "latent": 64},
         "train": {
@@ -184,5 +191,35 @@ NAMED: dict[str, Mapping[str, Any]] = {
         },
         "patchcore": {"coreset": 0.1, "patch": 3, "projection": 128, "neighbours": 9},
         "scoring": {"weights": "paper", "reduction": "image", "smooth": 0.5},
+    },
+    # Damm et al., AnomalyDINO, WACV 2025: every patch of a few good images, turned by eighths, and the cosine
+    # distance to the nearest; the score is the mean of the highest hundredth. Nothing is trained or chosen.
+    "anomalydino": {
+        "method": "patchcore",
+        "data": {"limit_train": 16},
+        "features": {
+            "backbone": "vit_small_patch14_dinov2.lvd142m",
+            "weights": "hub",
+            "taps": ["norm"],
+            "size": 448,
+            "rotations": 8,
+            "batch": 8,
+        },
+        "patchcore": {"coreset": 1.0, "patch": 1, "distance": "cosine", "neighbours": 1},
+        "scoring": {"weights": "paper", "reduction": "topk", "topk": [0.01], "smooth": 0.0},
+    },
+    # NF-BMR on the same features, which its paper does not have: not measured, a place to begin from.
+    "nf-bmr-dinov2": {
+        "method": "nf-bmr",
+        "features": {
+            "backbone": "vit_small_patch14_dinov2.lvd142m",
+            "weights": "hub",
+            "taps": ["blocks.8"],
+            "size": 448,
+            "scales": [1.0],
+            "joined": "coarsest",
+            "detail": {"taps": []},
+            "batch": 8,
+        },
     },
 }

@@ -19,6 +19,7 @@ from nfbmr.config import Config, FeatureConfig
 from nfbmr.data.pictures import Picture
 from nfbmr.errors import BackboneError
 from nfbmr.features.table import Features, Shape
+from nfbmr.scoring.levels import Level
 from nfbmr.training.stages import Stage
 
 
@@ -55,6 +56,24 @@ class Networks(ABC):
     def parts(self) -> tuple[str, ...]:
         """Names of the score parts."""
         return self.stages[-1].parts
+
+    @property
+    def published(self) -> tuple[float, ...]:
+        """The source's own weights of these parts."""
+        return self.stages[-1].published
+
+    @property
+    def levels(self) -> tuple[tuple[Level, ...], ...]:
+        """Groups of score parts that each make a score of their own; none where one map makes the score.
+
+        Of each level the ways to make its score, of which validation takes the best.
+        """
+        return ()
+
+    @property
+    def map_weights(self) -> tuple[float, ...]:
+        """Of the score parts in the heat map, where levels make the score."""
+        return self.published
 
     def modules(self) -> dict[str, nn.Module]:
         """What is stored, by stage."""

@@ -18,18 +18,26 @@ from nfbmr.mapping.bidirectional import BidirectionalMapping
 from nfbmr.mapping.bmr import BMR
 from nfbmr.mapping.pfm import BPFM
 from nfbmr.methods.nf import NF
-from nfbmr.training.stages import MappingStage
+from nfbmr.training.stages import MappingStage, Stage
 
 
 class NFBMR(NF):
-    """Two stages: the TNF, then both mapping networks on stored features and latents."""
+    """The TNF, the detail level where there is one, then both mapping networks on features and latents."""
+
+    has_memory = True
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
         super().__init__(shapes, config)
         self.mapping = self._mapping(self.flow.shape_CHW[0], config)
         second = MappingStage(self.mapping, self.flow.standardise, config.scoring.pool)
+        second.tables = (0,)
         self._second = second
         self.stages = (*self.stages, second)
+
+    @property
+    def context(self) -> Stage:
+        """The mapping: its errors, and the latents' norm."""
+        return self._second
 
     def _mapping(self, channels: int, config: Config) -> BidirectionalMapping:
         return BMR(channels, config.mapping, seed=config.seed + 1)

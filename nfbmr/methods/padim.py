@@ -21,7 +21,7 @@ from nfbmr.config import Config
 from nfbmr.features.table import Shape, ViewedFeatures
 from nfbmr.methods.networks import Networks
 from nfbmr.methods.statistics import Bank, MeasuredStage, at_finest, batches_of
-from nfbmr.training.stopping import StopRequest
+from nfbmr.stopping import StopRequest
 
 
 class PaDiM(Networks):

@@ -20,14 +20,26 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, normalize
 
 from nfbmr.config import Config
 from nfbmr.features.table import Shape, Tensors, ViewedFeatures
 from nfbmr.methods.coreset import greedy_coreset
 from nfbmr.methods.networks import Networks
-from nfbmr.methods.statistics import Bank, MeasuredStage, at_finest, batches_of, raise_if_stopped
-from nfbmr.training.stopping import StopRequest
+from nfbmr.methods.statistics import (
+    Bank,
+    MeasuredStage,
+    at_finest,
+    batches_of,
+    distances,
+    raise_if_stopped,
+)
+from nfbmr.stopping import StopRequest
+
+DISTANCES_AT_ONCE = 1 << 27
+"""Held in memory: 512 MiB."""
+ROWS_AT_ONCE = 1024
+"""Of a bank, in an exported graph."""
 
 
 class PatchCore(Networks):
@@ -59,8 +71,10 @@ class PatchCoreStage(MeasuredStage):
 
     def prepare(self, seen: ViewedFeatures, stop: StopRequest | None = None) -> None:
         """Gather all patches, and choose the bank in a random projection of them."""
-        side = self._config.patch
-        patches_NC = torch.cat([patches_of(y, side).half() for y in batches_of(seen, stop, what="patches")])
+        patches_NC = torch.cat([self._asked(y).half() for y in batches_of(seen, stop, what="patches")])
+        if self._config.coreset == 1.0:  # nothing to choose
+            self.bank.put(patches_KC=patches_NC.float())
+            return
         generator = torch.Generator().manual_seed(self._seed)
         x_ND = projected(patches_NC, self._config.projection, generator)
         count = max(1, int(len(x_ND) * self._config.coreset))
@@ -71,34 +85,66 @@ class PatchCoreStage(MeasuredStage):
     def maps(self, *batch: Tensor) -> Tensor:
         """The map and, constant over it, the score: (B, 2, H, W)."""
         height, width = max((y.shape[2:] for y in batch), key=lambda size: size[0] * size[1])
-        patches_QC = patches_of(batch, self._config.patch)
-        distance_Q, nearest_Q = self._nearest(patches_QC)
-        distance_BP = distance_Q.view(len(batch[0]), -1)
+        patches_QC = self._asked(batch)
+        distance_Q, nearest_Q = nearest(patches_QC, self._patches)
+        distance_BP = distance_Q.view(-1, height * width)
         patch_B1HW = distance_BP.view(-1, 1, height, width)
-        farthest_B = distance_BP.argmax(1) + torch.arange(len(distance_BP), device=distance_BP.device) * (
-            height * width
-        )
+        first_B = torch.arange(distance_BP.shape[0], device=distance_BP.device) * (height * width)
+        farthest_B = distance_BP.argmax(1) + first_B
         image_B = self._weighed(patches_QC[farthest_B], distance_Q[farthest_B], nearest_Q[farthest_B])
         image_B1HW = image_B.view(-1, 1, 1, 1).expand_as(patch_B1HW)
+        if self._config.distance == "cosine":  # of unit vectors 1 - cos is half the squared distance
+            return torch.cat((patch_B1HW, image_B1HW), dim=1).square() / 2.0
         return torch.cat((patch_B1HW, image_B1HW), dim=1)
 
-    def _nearest(self, patches_QC: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance to the nearest patch of the bank, and its row."""
-        found = [torch.cdist(part, self._patches).min(1) for part in torch.split(patches_QC, 2048)]
-        return torch.cat([one.values for one in found]), torch.cat([one.indices for one in found])
+    def _asked(self, y: Tensors) -> Tensor:
+        """Patches as they are compared: (B H W, C)."""
+        patches_QC = patches_of(y, self._config.patch)
+        return normalize(patches_QC) if self._config.distance == "cosine" else patches_QC
 
     def _weighed(self, patch_BC: Tensor, distance_B: Tensor, nearest_B: Tensor) -> Tensor:
         count = min(self._config.neighbours, len(self._patches))
         if count == 1:
             return distance_B
-        around_BK = torch.cdist(self._patches[nearest_B], self._patches).topk(count, largest=False).indices
-        distances_BK = torch.cdist(patch_BC[:, None], self._patches[around_BK])[:, 0]
+        around_BK = distances(self._patches[nearest_B], self._patches).topk(count, largest=False).indices
+        distances_BK = distances(patch_BC[:, None], self._patches[around_BK])[:, 0]
         share_B = torch.exp(distance_B - distances_BK.logsumexp(1))
         return (1.0 - share_B) * distance_B
 
     @property
     def _patches(self) -> Tensor:
         return self.bank.tensor("patches_KC")
+
+
+def nearest(x_QC: Tensor, bank_KC: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Distance of each vector to the nearest of a bank, (Q,), and that one's row, (Q,).
+
+    Squared distances :math:`\|m\|^2 - 2 x m` of blocks that stay in the cache; one root a vector, after the
+    minimum. The distance to the nearest is then computed once more by differences, where nothing cancels.
+    """
+    if torch.compiler.is_exporting():
+        rows_Q = _nearest_rows(x_QC, bank_KC)
+    else:
+        square_K = bank_KC.square().sum(1)
+        at_once = max(1, min(512, DISTANCES_AT_ONCE // len(bank_KC)))
+        blocks = torch.split(x_QC, at_once)
+        rows_Q = torch.cat([torch.addmm(square_K, x, bank_KC.T, alpha=-2.0).argmin(1) for x in blocks])
+    return (x_QC - bank_KC[rows_Q]).square().sum(1).sqrt(), rows_Q
+
+
+def _nearest_rows(x_QC: Tensor, bank_KC: Tensor) -> Tensor:
+    """Rows of the nearest, (Q,): in a graph, where Q is open, the bank is what is worked off in blocks."""
+    least_Q: Tensor | None = None
+    rows_Q = torch.zeros(0)
+    for start in range(0, len(bank_KC), ROWS_AT_ONCE):
+        part_KC = bank_KC[start : start + ROWS_AT_ONCE]
+        value_Q, row_Q = torch.addmm(part_KC.square().sum(1), x_QC, part_KC.T, alpha=-2.0).min(1)
+        if least_Q is None:
+            least_Q, rows_Q = value_Q, row_Q
+        else:
+            rows_Q = torch.where(value_Q < least_Q, row_Q + start, rows_Q)
+            least_Q = torch.minimum(value_Q, least_Q)
+    return rows_Q
 
 
 def patches_of(y: Tensors, side: int) -> Tensor:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nfbmr.errors import Interrupted, NfbmrError
+from nfbmr.locks import file_lock
 from nfbmr.paths import read_json, write_json
+from nfbmr.stopping import StopRequest
 from nfbmr.tensors import read_tensors, write_tensors
 from nfbmr.training.stages import Stage
-from nfbmr.training.stopping import StopRequest
 
 log = logging.getLogger(__name__)
 
@@ -41,24 +41,15 @@ def load_stage(stage: Stage, folder: Path) -> Mapping[str, Any] | None:
 @contextmanager
 def only_one(folder: Path, stop: StopRequest | None) -> Iterator[None]:
     """Hold the folder's lock; the kernel lets go of it when the process dies."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as handle:
-        told = False
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    log.info("stage one: another process trains this flow; waiting for it")
-                    told = True
-            if stop is not None and stop.requested:
-                raise Interrupted(
-                    "stopped while waiting for a flow that another process trains",
-                    where=folder,
-                    fix="run the same command again",
-                )
-            time.sleep(0.5)
+    lock = file_lock(
+        folder / "lock",
+        held=lambda: Interrupted(
+            "stopped while waiting for a flow that another process trains",
+            where=folder,
+            fix="run the same command again",
+        ),
+        give_up=lambda: stop is not None and stop.requested,
+        on_wait=lambda: log.info("stage one: another process trains this flow; waiting for it"),
+    )
+    with lock:
         yield

@@ -22,8 +22,11 @@ from nfbmr.config import Config
 from nfbmr.errors import BackboneError
 from nfbmr.features.table import Shape, ViewedFeatures
 from nfbmr.methods.networks import Networks
-from nfbmr.methods.statistics import Bank, MeasuredStage, batches_of
-from nfbmr.training.stopping import StopRequest
+from nfbmr.methods.statistics import Bank, MeasuredStage, batches_of, distances
+from nfbmr.stopping import StopRequest
+
+DISTANCES_AT_ONCE = 1 << 26
+"""Held in memory: 256 MiB."""
 
 
 class SPADE(Networks):
@@ -76,13 +79,16 @@ class SPADEStage(MeasuredStage):
         """The map and, constant over it, the score: (B, 2, H, W) at the finest tap's H W."""
         means_BC = batch[-1].mean((2, 3))
         count = min(self._neighbours, len(self.bank.tensor("means_NC")))
-        nearest = torch.cdist(means_BC, self.bank.tensor("means_NC")).topk(count, dim=1, largest=False)
+        nearest = distances(means_BC, self.bank.tensor("means_NC")).topk(count, dim=1, largest=False)
         finest = max((y.shape[2:] for y in batch[:-1]), key=lambda size: size[0] * size[1])
         levels = []
         for i, y_BCHW in enumerate(batch[:-1]):
             gallery_NCHW = self.bank.tensor(f"gallery{i}")
-            rows = zip(y_BCHW, nearest.indices, strict=True)
-            map_BHW = torch.stack([_nearest_position(y, gallery_NCHW[near]) for y, near in rows])
+            if torch.compiler.is_exporting():
+                map_BHW = _nearest_positions(y_BCHW, gallery_NCHW, nearest.indices)
+            else:
+                rows = zip(y_BCHW, nearest.indices, strict=True)
+                map_BHW = torch.stack([_nearest_position(y, gallery_NCHW[near]) for y, near in rows])
             levels.append(
                 interpolate(map_BHW.unsqueeze(1), size=finest, mode="bilinear", align_corners=False)
             )
@@ -95,9 +101,23 @@ def _nearest_position(y_CHW: Tensor, gallery_KCHW: Tensor) -> Tensor:
     """Distance of each position to the nearest one of the gallery, (H, W)."""
     _, height, width = y_CHW.shape
     own_PC = y_CHW.flatten(1).T.contiguous()
+    at_once = max(1, DISTANCES_AT_ONCE // (height * width))
     # Image by image: distances to all K at once would take K times the memory.
     best_P = torch.full((len(own_PC),), torch.inf, device=own_PC.device)
     for image_CHW in gallery_KCHW:
         other_QC = image_CHW.float().flatten(1).T.contiguous()
-        best_P = torch.minimum(best_P, torch.cdist(own_PC, other_QC).amin(1))
+        near = [torch.cdist(part, other_QC).amin(1) for part in torch.split(own_PC, at_once)]
+        best_P = torch.minimum(best_P, torch.cat(near))
     return best_P.view(height, width)
+
+
+def _nearest_positions(y_BCHW: Tensor, gallery_NCHW: Tensor, near_BK: Tensor) -> Tensor:
+    """:func:`_nearest_position` of a batch, (B, H, W): for a graph, in which the batch is open."""
+    own_BPC = y_BCHW.flatten(2).transpose(1, 2)
+    best_BP: Tensor | None = None
+    for k in range(near_BK.shape[1]):
+        other_BQC = gallery_NCHW[near_BK[:, k]].float().flatten(2).transpose(1, 2)
+        distance_BP = distances(own_BPC, other_BQC).amin(2)
+        best_BP = distance_BP if best_BP is None else torch.minimum(best_BP, distance_BP)
+    assert best_BP is not None  # there is one neighbour at least
+    return torch.unflatten(best_BP, 1, y_BCHW.shape[2:])

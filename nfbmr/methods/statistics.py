@@ -16,8 +16,8 @@ from tqdm import tqdm
 from nfbmr.config import Section
 from nfbmr.errors import Interrupted
 from nfbmr.features.table import Tensors, ViewedFeatures
+from nfbmr.stopping import StopRequest
 from nfbmr.training.stages import Stage
-from nfbmr.training.stopping import StopRequest
 
 
 class MeasuredStage(Stage):
@@ -86,7 +86,7 @@ def batches_of(
     Raises:
         Interrupted: A stop was asked for.
     """
-    rows = seen.rows_NV.flatten()
+    rows, size = seen.rows_NV.flatten(), seen.features.at_once(size)
     for start in tqdm(range(0, len(rows), size), desc=what, disable=None, leave=False):
         raise_if_stopped(stop)
         yield tuple(y.float() for y in seen.features.gather(rows[start : start + size]))
@@ -112,3 +112,19 @@ def at_finest(y: Tensors, mode: str = "nearest") -> Tensor:
         ],
         dim=1,
     )
+
+
+def distances(a_QC: Tensor, b_KC: Tensor) -> Tensor:
+    r"""Euclidean distances of each vector to each other one, (..., Q, K).
+
+    :func:`torch.cdist`; in an exported graph, which has no such operator, the root of
+    :math:`\|a\|^2 - 2ab + \|b\|^2`.
+
+    Example:
+        >>> distances(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
+        tensor([[5.]])
+    """
+    if not torch.compiler.is_exporting():
+        return torch.cdist(a_QC, b_KC)
+    squares_QK = a_QC.square().sum(-1, keepdim=True) + b_KC.square().sum(-1).unsqueeze(-2)
+    return (squares_QK - 2.0 * a_QC @ b_KC.transpose(-1, -2)).clamp(min=0.0).sqrt()

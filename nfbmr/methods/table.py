@@ -5,7 +5,7 @@ sizes suit a few cores. Settings as published are named configurations, in :mod:
 
 Example:
     >>> METHODS["nf"].stages
-    ('flow',)
+    ('flow', 'detail')
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nfbmr.config import Config, StageConfig
+from nfbmr.config import Config, DetailStageConfig, StageConfig
 from nfbmr.errors import ConfigError
 from nfbmr.fields import suggestion
 from nfbmr.resolve import digest
@@ -93,9 +93,16 @@ def _pfm(levels: int) -> Mapping[str, Any]:
 # Three small sizes joined and subnets that see one position each: what does best on Magnetic Tile Defects, on
 # the split with leaks and on the one without (LOG.md, 2026-11-28). The paper has one size of 768 pixels.
 JOINED_SIZES: Mapping[str, Any] = {
-    "features": {"scales": [1.0, 0.5, 0.25], "joined": "middle"},
+    "features": {
+        "scales": [1.0, 0.5, 0.25],
+        "joined": "middle",
+        "detail": {"taps": ["blocks.2", "blocks.4"]},
+    },
     "flow": {"blocks": 6, "kernels": [1]},
-    "train": {"flow": {"batch": 16, "lr": 2e-3}, "mapping": {"batch": 16, "lr": 1e-3}},
+    "train": {"flow": {"epochs": 10, "batch": 16, "lr": 2e-3}, "mapping": {"batch": 16, "lr": 1e-3}},
+    # With rates that go down to nothing the last epoch is as good as any, and validation cannot tell them
+    # apart: the least held-out loss takes the second of twenty, two points worse (LOG.md, 2026-11-29).
+    "selection": {"epoch": "last"},
 }
 
 
@@ -104,7 +111,7 @@ METHODS: dict[str, Method] = {
         title="flow-based bidirectional mapping residual network",
         source="Zhang et al., Computers, Materials & Continua 78(2), 2024",
         networks="nfbmr.methods.nf_bmr:NFBMR",
-        stages=("flow", "mapping"),
+        stages=("flow", "detail", "memory", "mapping"),
         shares="flow",
         defaults=JOINED_SIZES,
         published=("paper",),
@@ -113,7 +120,7 @@ METHODS: dict[str, Method] = {
         title="flow and bidirectional 1x1 mapping, NF + B-PFM",
         source="Zhang et al. 2024, Table 5, fourth row; the mapping is B-PFM's, Wan et al. 2022",
         networks="nfbmr.methods.nf_bmr:NFBPFM",
-        stages=("flow", "mapping"),
+        stages=("flow", "detail", "memory", "mapping"),
         shares="flow",
         defaults={**JOINED_SIZES, "mapping": {"pfm_latent": [400]}},
     ),
@@ -121,7 +128,7 @@ METHODS: dict[str, Method] = {
         title="normalizing flow alone",
         source="Zhang et al. 2024, Table 5, last row",
         networks="nfbmr.methods.nf:NF",
-        stages=("flow",),
+        stages=("flow", "detail"),
         shares="flow",
         defaults=JOINED_SIZES,
     ),
@@ -346,6 +353,12 @@ def sharing_key(config: Config) -> str:
 
 
 def trained_sections(config: Config) -> dict[str, StageConfig]:
-    """The sections of ``train`` that a configuration's method is trained by, in order."""
+    """The sections of ``train`` whose epochs are validated, by the stages of a method, in order.
+
+    The flow of positions is trained for so many steps, and its epochs are no steps of a search.
+    """
     stages = method_named(config.method).stages
-    return {stage: getattr(config.train, stage) for stage in stages if hasattr(config.train, stage)}
+    sections = {stage: getattr(config.train, stage) for stage in stages if hasattr(config.train, stage)}
+    return {
+        stage: section for stage, section in sections.items() if not isinstance(section, DetailStageConfig)
+    }

@@ -11,14 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from nfbmr.config import ScoringConfig
 from nfbmr.errors import ConfigError
+from nfbmr.scoring.levels import Level, fitted
 from nfbmr.scoring.maps import smoothed
-from nfbmr.scoring.ranking import auroc, auroc_error
+from nfbmr.scoring.ranking import auroc, auroc_error, effective
+from nfbmr.scoring.regions import Limit
+from nfbmr.scoring.thresholds import colours_of, limit_of
 
 REDUCTIONS = ("max", "mean", "topk")
 """How a map becomes one number: its maximum, its mean, or the mean of its highest share of positions."""
@@ -50,7 +52,13 @@ class Scorer:
         topk: Share of the positions that ``topk`` averages.
         smooth: Sigma of the Gaussian smoothing, in feature positions.
         threshold: Scores above it are rejected; NaN until it is chosen.
-        colours: Map values where a heat map's colours begin and end, see :func:`colours_of`.
+        colours: Map values where a heat map's colours begin and end
+            (:func:`~nfbmr.scoring.thresholds.colours_of`).
+        levels: Where there are any, they make the score (:mod:`nfbmr.scoring.levels`); the map is made by
+            `weights` all the same.
+        typical: Median score of good images that pass; NaN where it is not known (models before format 3).
+        pixel_typical: Median of the map's maximum on good images without a region; NaN likewise.
+        pixel_threshold: Positions of the map above it belong to the predicted mask; NaN likewise.
     """
 
     parts: tuple[str, ...]
@@ -62,6 +70,10 @@ class Scorer:
     smooth: float = 0.0
     threshold: float = math.nan
     colours: tuple[float, float] = (0.0, 1.0)
+    levels: tuple[Level, ...] = ()
+    typical: float = math.nan
+    pixel_typical: float = math.nan
+    pixel_threshold: float = math.nan
 
     def fuse(self, maps_NPHW: Tensor) -> Tensor:
         """The fused anomaly map, (N, H, W) float32.
@@ -83,10 +95,34 @@ class Scorer:
             maps_NPHW: Score parts.
             map_NHW: What :meth:`fuse` makes of them, where that is known already.
         """
+        if self.levels:
+            scored = [
+                level.share * (self.level_score(level, maps_NPHW, map_NHW) - level.center) / level.scale
+                for level in self.levels
+            ]
+            return torch.stack(scored).sum(0)
         if self.reduction == IMAGE:
             own_N1HW = self._normalised(maps_NPHW, [self.parts.index(IMAGE)])
             return own_N1HW[:, 0, 0, 0].double()
         return reduced(self.fuse(maps_NPHW) if map_NHW is None else map_NHW, self.reduction, self.topk)
+
+    def level_score(self, level: Level, maps_NPHW: Tensor, map_NHW: Tensor | None = None) -> Tensor:
+        """A level's own score, (N,) float64, before it is brought to the levels' common scale."""
+        if map_NHW is None or level.weights != self.weights:
+            map_NHW = replace(self, weights=level.weights).fuse(maps_NPHW)
+        return reduced(map_NHW, level.reduction, self.topk)
+
+    @property
+    def limit(self) -> Limit:
+        """What image scores are compared with."""
+        return Limit(self.typical, self.threshold)
+
+    @property
+    def pixel_limit(self) -> Limit | None:
+        """What positions of the map are compared with; None where there is no threshold for them."""
+        if math.isnan(self.pixel_threshold):
+            return None
+        return Limit(self.pixel_typical, self.pixel_threshold)
 
     def _normalised(self, maps_NPHW: Tensor, used: list[int]) -> Tensor:
         center_PHW, scale_PHW = (
@@ -97,6 +133,7 @@ class Scorer:
     def as_json(self) -> dict[str, Any]:
         """For the model's folder; tensors as nested lists."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["levels"] = [level.as_json() for level in self.levels]
         return {name: v.tolist() if isinstance(v, Tensor) else v for name, v in values.items()}
 
     @classmethod
@@ -104,7 +141,8 @@ class Scorer:
         """The inverse of :meth:`as_json`."""
         tensors = {name: torch.tensor(value[name]) for name in ("center_PHW", "scale_PHW")}
         pairs = {name: tuple(value[name]) for name in ("parts", "weights", "colours")}
-        return cls(**{**value, **tensors, **pairs})
+        levels = tuple(map(Level.from_json, value.get("levels", ())))
+        return cls(**{**value, **tensors, **pairs, "levels": levels})
 
 
 def reduced(map_NHW: Tensor, reduction: str, topk: float) -> Tensor:
@@ -143,10 +181,14 @@ class Selection:
 
 
 class UnitMaps(NamedTuple):
-    """Score parts of images, and the unit (the part photographed) that each shows."""
+    """Score parts of images, the unit (the part photographed) that each shows, and what it counts for.
+
+    Weights are those of an AUROC; None for all alike.
+    """
 
     maps_NPHW: Tensor
     units: tuple[str, ...]
+    weights: tuple[float, ...] | None = None
 
 
 def select_scorer(
@@ -157,6 +199,9 @@ def select_scorer(
     parts: tuple[str, ...],
     published: tuple[float, ...],
     false_reject_rate: float,
+    levels: tuple[tuple[Level, ...], ...] = (),
+    map_weights: tuple[float, ...] = (),
+    pixel_false_reject_rate: float = 0.05,
 ) -> Selection:
     """Choose weights, reduction and threshold on validation data, by the rule of one standard error.
 
@@ -169,14 +214,28 @@ def select_scorer(
 
     Args:
         good: Held-out good images.
-        defective: Their synthetic defects.
+        defective: Their synthetic defects, and known ones.
         config: Fixes what is not ``auto``.
         parts: The parts that the method yields.
         published: The source's own weights of them.
         false_reject_rate: Share of good images that the threshold may reject.
+        levels: What the method's parts are grouped to, each level in the ways there are to make its score;
+            where weights and reduction are both ``auto``, levels make the score.
+        map_weights: Of the parts in the map, where levels make the score.
+        pixel_false_reject_rate: Share of good images that may have any position above the threshold for
+            positions.
     """
     normalise = "none" if config.weights == "paper" else config.normalise
+    rates = (false_reject_rate, pixel_false_reject_rate)
     good_NPHW, defective_MPHW = (cross_normalised(images, good, normalise) for images in (good, defective))
+    if levels and config.weights == "auto" and config.reduction == "auto":
+        base = Scorer(parts, map_weights, smooth=config.smooth)
+        scored = [
+            [(way, base.level_score(way, good_NPHW), base.level_score(way, defective_MPHW)) for way in ways]
+            for ways in levels
+        ]
+        scorer = replace(base, levels=fitted(scored, defective.weights))
+        return _finished(scorer, good, defective, (good_NPHW, defective_MPHW), normalise, rates)
     options = []
     for weights in _weight_options(config, parts, published):
         base = Scorer(parts, weights, smooth=config.smooth)
@@ -184,26 +243,46 @@ def select_scorer(
         for reduction, share in _reduction_options(config, parts):
             scorer = replace(base, reduction=reduction, topk=share)
             scores = scorer.score(good_NPHW, good_NHW), scorer.score(defective_MPHW, defective_MHW)
-            options.append((auroc(*scores), scorer))
+            options.append((auroc(*scores, defective.weights), scorer))
     # Python's sort is stable: among equals the earlier option stays first.
     options.sort(key=lambda option: -option[0])
     highest = options[0][0]
-    near = highest - auroc_error(highest, len(good_NPHW), len(defective_MPHW))
-    best_auroc, best = max((o for o in options if o[0] >= near), key=lambda option: _evidence(option[1]))
-    good_NHW, defective_MHW = best.fuse(good_NPHW), best.fuse(defective_MPHW)
-    good_N, defective_M = best.score(good_NPHW, good_NHW), best.score(defective_MPHW, defective_MHW)
-    center_PHW, scale_PHW = normal_statistics(good.maps_NPHW, normalise)
-    chosen = replace(
-        best,
-        center_PHW=center_PHW,
-        scale_PHW=scale_PHW,
-        threshold=threshold_at(good_N, false_reject_rate),
-        colours=colours_of(good_NHW),
-    )
+    counted = effective(len(defective_MPHW), defective.weights)
+    near = highest - auroc_error(highest, len(good_NPHW), counted)
+    _, best = max((o for o in options if o[0] >= near), key=lambda option: _evidence(option[1]))
     rows = tuple(
         {"weights": list(s.weights), "reduction": reduction_name(s), "auroc": value} for value, s in options
     )
-    return Selection(chosen, best_auroc, good_N, defective_M, rows)
+    return _finished(best, good, defective, (good_NPHW, defective_MPHW), normalise, rates, rows)
+
+
+def _finished(
+    scorer: Scorer,
+    good: UnitMaps,
+    defective: UnitMaps,
+    normalised: tuple[Tensor, Tensor],
+    normalise: str,
+    rates: tuple[float, float],
+    candidates: tuple[Mapping[str, Any], ...] = (),
+) -> Selection:
+    """A chosen fusion with the statistics of all good images, its thresholds and its colours."""
+    good_NPHW, defective_MPHW = normalised
+    good_NHW = scorer.fuse(good_NPHW)
+    good_N, defective_M = scorer.score(good_NPHW, good_NHW), scorer.score(defective_MPHW)
+    center_PHW, scale_PHW = normal_statistics(good.maps_NPHW, normalise)
+    images = limit_of(good_N, rates[0])
+    positions = limit_of(good_NHW.flatten(1).amax(1).double(), rates[1])
+    chosen = replace(
+        scorer,
+        center_PHW=center_PHW,
+        scale_PHW=scale_PHW,
+        threshold=images.threshold,
+        colours=colours_of(good_NHW),
+        typical=images.typical,
+        pixel_typical=positions.typical,
+        pixel_threshold=positions.threshold,
+    )
+    return Selection(chosen, auroc(good_N, defective_M, defective.weights), good_N, defective_M, candidates)
 
 
 def check_scoring(config: ScoringConfig, parts: tuple[str, ...]) -> None:
@@ -268,7 +347,9 @@ def _positive(scale: Tensor) -> Tensor:
 
 
 def reduction_name(scorer: Scorer) -> str:
-    """For people: ``max``, ``mean``, ``topk 7 %``."""
+    """For people: ``max``, ``mean``, ``topk 7 %``; of levels each one's, ``context: mean, detail: max``."""
+    if scorer.levels:
+        return ", ".join(f"{level.name}: {level.reduction}" for level in scorer.levels)
     return f"topk {scorer.topk:.0%}" if scorer.reduction == "topk" else scorer.reduction
 
 
@@ -283,22 +364,6 @@ def _reduction_options(config: ScoringConfig, parts: Sequence[str]) -> list[tupl
     names = (*REDUCTIONS, *own) if config.reduction == "auto" else (config.reduction,)
     plain = [(name, config.topk[0]) for name in names if name != "topk"]
     return plain + ([("topk", share) for share in config.topk] if "topk" in names else [])
-
-
-def threshold_at(good_N: Tensor, false_reject_rate: float) -> float:
-    """The score that a new good image exceeds with at most this probability.
-
-    The split-conformal quantile: the k-th smallest of n good scores, k = ceil((n + 1)(1 - rate)). It holds
-    for exchangeable images whatever their distribution. With too few images for the rate, the highest.
-
-    Example:
-        >>> threshold_at(torch.arange(1.0, 100.0), 0.05)
-        95.0
-    """
-    ordered_N = good_N.sort().values
-    n = len(ordered_N)
-    k = min(n, math.ceil((n + 1) * (1 - false_reject_rate) - 1e-9))
-    return float(ordered_N[k - 1])
 
 
 def _evidence(scorer: Scorer) -> tuple[float, int]:
@@ -339,19 +404,3 @@ def _check_weights(weights: tuple[float, ...], parts: Sequence[str]) -> None:
             where=where,
             fix="weigh it 0; scoring.reduction=image takes it for the score",
         )
-
-
-def colours_of(good_NHW: Tensor) -> tuple[float, float]:
-    """Where a heat map's colours begin and end, from the maps of good images alone.
-
-    They begin at what nine positions of ten stay below, and end three times as far away as the highest in a
-    thousand: a flow can put a defect ten thousand times as far, and one such image would leave all others
-    without a colour.
-
-    Example:
-        >>> colours_of(torch.linspace(0, 1, 1001).view(1, 7, 143))
-        (0.9, 1.197)
-    """
-    common, highest = np.quantile(good_NHW.numpy(), (0.9, 0.999)).tolist() if good_NHW.numel() else (0.0, 1.0)
-    reach = max(3.0 * (highest - common), 1e-3 * abs(common), 1e-6)
-    return round(common, 6), round(common + reach, 6)

@@ -6,13 +6,14 @@ Shapes: N images, V views of each, B batch, C H W of a table's rows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nfbmr.features.table import FeatureTable
-from nfbmr.training.workers import ALONE, Workers
+from nfbmr.workers import SINGLE_PROCESS, ProcessGroup
 
 MEMORY_BUDGET = 4 * 2**30
 """Bytes of tables that are copied into memory once; larger ones are read from disk batch by batch."""
@@ -32,7 +33,9 @@ class Batches:
         tables: Tables of aligned rows, e.g. features and their latents.
         rows_NV: Table rows, an image a line, a view a column.
         batch: Images in a batch, at most.
-        seed: Of order and views.
+        seed: Of order, views and positions.
+        positions: Draw so many positions of each map instead of all, anew in each step: (B, C, positions, 1)
+            for networks that see one position at a time. Tables need maps of one size then.
         memory: Bytes that may be held in memory, by all workers together.
         workers: Who takes part.
 
@@ -51,14 +54,16 @@ class Batches:
         batch: int,
         seed: int,
         *,
+        positions: int | None = None,
         memory: int = MEMORY_BUDGET,
-        workers: Workers = ALONE,
+        workers: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         if not len(rows_NV):
             raise ValueError("no images to make batches of")
         self.tables = tuple(tables)
         self.rows_NV = rows_NV.cpu()
         self.seed = seed
+        self.positions = positions
         self.steps = -(-len(rows_NV) // batch)
         self.workers = workers
         self._memory = memory // workers.count
@@ -92,15 +97,40 @@ class Batches:
         held = self.hold()
         # The whole plan goes to the device at once, so that no step waits for a copy.
         plan = self.plan(epoch) if held is None else self.plan(epoch).to(held[0].device)
-        for batch in plan.tensor_split(self.steps)[start:]:
+        for step, batch in enumerate(plan.tensor_split(self.steps)[start:], start):
             indices = self._own(batch)
             if not len(indices):
                 indices = batch[:1]
-            if held is None:
+            if self.positions is not None:
+                drawn_BP = self._drawn(epoch, step, len(batch))
+                own_BP = self._own(drawn_BP) if len(self._own(batch)) else drawn_BP[:1]
+                yield self._at(own_BP, indices, held)
+            elif held is None:
                 rows = self.rows_NV.flatten()[indices]
                 yield tuple(table.gather(rows) for table in self.tables)
             else:
                 yield tuple(rows_NHWC.index_select(0, indices).permute(0, 3, 1, 2) for rows_NHWC in held)
+
+    def _drawn(self, epoch: int, step: int, images: int) -> Tensor:
+        """Positions of each image of a batch, drawn with replacement; whoever takes part, the same."""
+        mixed = np.random.SeedSequence([self.seed, epoch, step]).generate_state(1)
+        generator = torch.Generator().manual_seed(int(mixed[0]))
+        _, height, width = self.tables[0].shape
+        return torch.randint(height * width, (images, cast(int, self.positions)), generator=generator)
+
+    def _at(
+        self, positions_BP: Tensor, indices: Tensor, held: tuple[Tensor, ...] | None
+    ) -> tuple[Tensor, ...]:
+        """Some positions of some rows: (B, C, P, 1) a table."""
+        if held is None:
+            rows = self.rows_NV.flatten()[indices]
+            maps = [table.gather(rows).permute(0, 2, 3, 1).flatten(1, 2) for table in self.tables]
+            indices = torch.arange(len(rows))
+        else:
+            maps = [rows_NHWC.flatten(1, 2) for rows_NHWC in held]
+            positions_BP = positions_BP.to(indices.device)
+        picked = [rows_NLC[indices[:, None], positions_BP] for rows_NLC in maps]
+        return tuple(rows_BPC.unsqueeze(2).permute(0, 3, 1, 2) for rows_BPC in picked)
 
     def _own(self, batch: Tensor) -> Tensor:
         """This worker's part of a batch."""

@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from nfbmr.config import StageConfig, TrainConfig
+from nfbmr.devices import autocast, autocast_dtype, device_of
 from nfbmr.errors import CheckpointError, Interrupted
+from nfbmr.stopping import StopRequest
 from nfbmr.training import checkpoints
-from nfbmr.training.choice import BestEpoch, Verdict
-from nfbmr.training.compute import autocast, autocast_dtype, device_of
+from nfbmr.training.epoch_selection import BestEpoch, ValidationResult
 from nfbmr.training.optimiser import Optimiser, learning_rate
 from nfbmr.training.stages import Stage
-from nfbmr.training.stopping import StopRequest
-from nfbmr.training.watch import LossWatch, Tally, diverged
-from nfbmr.training.workers import ALONE, Workers
+from nfbmr.training.watch import LossMonitor, Tally, diverged
+from nfbmr.workers import SINGLE_PROCESS, ProcessGroup
 
 log = logging.getLogger(__name__)
 
@@ -96,10 +96,10 @@ def train_stage(
     folder: Path,
     identity: Mapping[str, Any] | None = None,
     on_epoch: Callable[[int, Mapping[str, float]], None] | None = None,
-    validate: Callable[[], Verdict] | None = None,
+    validate: Callable[[], ValidationResult] | None = None,
     stop: StopRequest | None = None,
     select: Literal["best", "last"] = "best",
-    workers: Workers = ALONE,
+    workers: ProcessGroup = SINGLE_PROCESS,
 ) -> StageResult:
     """Train a stage, or go on with it where its checkpoint stands; a finished one is only loaded.
 
@@ -116,7 +116,7 @@ def train_stage(
             last, in evaluation mode and without gradients.
         stop: Looked at after each step.
         select: Keep the weights of the epoch that validates best (the last, without ``validate``), or the
-            last; see :class:`~nfbmr.training.choice.BestEpoch`.
+            last; see :class:`~nfbmr.training.epoch_selection.BestEpoch`.
         workers: Who takes part, each with its share of `batches`. All call this with the same arguments, all
             call ``on_epoch`` and ``validate``, and all end with the same weights; rank 0 alone reads and
             writes checkpoints, in which nothing depends on how many they were.
@@ -158,7 +158,7 @@ class _Training:
         folder: Path,
         identity: Mapping[str, Any],
         select: str,
-        workers: Workers,
+        workers: ProcessGroup,
     ) -> None:
         self.stage, self.batches, self.config, self.train = stage, batches, config, train
         self.device, self.folder, self.identity, self.select = device, folder, identity, select
@@ -185,7 +185,7 @@ class _Training:
     def run(
         self,
         on_epoch: Callable[[int, Mapping[str, float]], None] | None,
-        validate: Callable[[], Verdict] | None,
+        validate: Callable[[], ValidationResult] | None,
         stop: StopRequest | None,
     ) -> None:
         """Epoch by epoch to the end."""
@@ -193,7 +193,7 @@ class _Training:
         if self.train.compile:
             self.loss = _compiled(self.stage, self.batches, self.device, self.state.precision)
         if self.workers.count > 1:
-            self.loss = self.workers.parallel(_Loss(self.module, self.loss))
+            self.loss = self.workers.wrap_ddp(_Loss(self.module, self.loss))
         state = self.state
         with tqdm(
             total=self.config.epochs, initial=state.epoch, desc=self.stage.name, disable=None
@@ -213,7 +213,7 @@ class _Training:
     def _epoch(self, stop: StopRequest | None) -> None:
         """The rest of the epoch's steps."""
         state, began = self.state, time.monotonic()
-        watch = LossWatch(self.stage.name, state.tally, self.device, self.workers)
+        watch = LossMonitor(self.stage.name, state.tally, self.device, self.workers)
         # One who met an error since the last step says so here, before the others average gradients with it.
         self.workers.barrier()
         self.module.train()
@@ -229,7 +229,7 @@ class _Training:
             self.optimiser.step(state.epoch * len(self.batches) + state.step)
             watch.add(loss, epoch=state.epoch, step=state.step, images=images)
             state.step += 1
-            if self.workers.any(stop is not None and stop.requested):
+            if self.workers.any_rank(stop is not None and stop.requested):
                 watch.read(state.epoch)
                 state.seconds += time.monotonic() - began
                 self.checkpoint()
@@ -237,7 +237,7 @@ class _Training:
         watch.read(state.epoch)
         state.seconds += time.monotonic() - began
 
-    def _end_of_epoch(self, validate: Callable[[], Verdict] | None) -> Metrics:
+    def _end_of_epoch(self, validate: Callable[[], ValidationResult] | None) -> Metrics:
         state = self.state
         done = state.epoch + 1
         metrics: Metrics = {
@@ -251,10 +251,10 @@ class _Training:
             with torch.no_grad():
                 verdict = validate()
             if "objective" in verdict.metrics:
-                self.best.offer(state.epoch, verdict, self.module)
-                state.best = self.best.standing()
+                self.best.update(state.epoch, verdict, self.module)
+                state.best = self.best.state_dict()
             metrics |= verdict.metrics
-        metrics = self.workers.from_first(lambda: metrics)
+        metrics = self.workers.broadcast(lambda: metrics)
         state.history.append(metrics)
         state.epoch, state.step, state.seconds = done, 0, 0.0
         state.tally = Tally(first=state.tally.first)
@@ -283,11 +283,11 @@ class _Training:
     def resume(self) -> int | None:
         """Take up the folder's checkpoint, if it has one."""
         precision = self.train.precision
-        found = self.workers.from_first(
+        found = self.workers.broadcast(
             lambda: checkpoints.load(self.folder, LAST) if checkpoints.exists(self.folder, LAST) else None
         )
         if found is None:
-            low = self.workers.from_first(lambda: autocast_dtype(precision, self.device) is not None)
+            low = self.workers.broadcast(lambda: autocast_dtype(precision, self.device) is not None)
             self.state.precision = "bf16" if low else "fp32"
             return None
         tensors, meta = found
@@ -353,8 +353,8 @@ class _Training:
 
     def _refuse_broken_weights(self) -> None:
         """A loss can still be finite where the step after it broke the weights."""
-        norms = torch.stack(torch._foreach_norm(list(self.module.parameters())))
-        if not bool(norms.isfinite().all()):
+        norm = nn.utils.get_total_norm(list(self.module.parameters()))
+        if not bool(norm.isfinite()):
             raise diverged(self.stage.name, "weights are not finite", self.state.epoch, self.state.step)
 
 

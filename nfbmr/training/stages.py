@@ -10,18 +10,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from nfbmr.config import Section
 from nfbmr.features.table import ViewedFeatures
-from nfbmr.flows.flow import Flow
 from nfbmr.flows.standardise import Standardise
 from nfbmr.mapping.bidirectional import BidirectionalMapping
 from nfbmr.scoring.maps import squared_norm
-from nfbmr.training.stopping import StopRequest
+from nfbmr.stopping import StopRequest
+
+if TYPE_CHECKING:
+    from nfbmr.flows.flow import Flow
 
 
 class Stage(ABC):
@@ -36,6 +38,9 @@ class Stage(ABC):
         trained: Whether it has a loss to descend; else :meth:`prepare` is all there is to it.
         exact: Whether its maps need float32 throughout: distances, not networks.
         shared: Whether a fitted one is kept in the store, for every run that wants the same.
+        tables: Numbers of the tables of features that it reads; None for all of them.
+        reads_latents: Whether it is given what the first stage made of the features.
+        validated: Whether its epochs are judged on validation images; else the last one is kept.
     """
 
     name: str
@@ -45,6 +50,9 @@ class Stage(ABC):
     trained: bool = True
     exact: bool = False
     shared: bool = False
+    tables: tuple[int, ...] | None = None
+    reads_latents: bool = True
+    validated: bool = True
 
     @property
     def settings(self) -> Mapping[str, Any]:

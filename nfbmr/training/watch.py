@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nfbmr.errors import DivergenceError
-from nfbmr.training.workers import ALONE, Workers
+from nfbmr.workers import SINGLE_PROCESS, ProcessGroup
 
 WINDOW = 16
 RUNAWAY = 100.0
@@ -35,7 +35,7 @@ class Tally:
         return self.total / self.images if self.images else math.nan
 
 
-class LossWatch:
+class LossMonitor:
     """Collects the loss of each step on the device, and reads it back a window at a time.
 
     Reading a number back makes the host wait for the device, so it is done every ``WINDOW`` steps, at the
@@ -51,7 +51,9 @@ class LossWatch:
         workers: Whose losses these are together: the mean of theirs is the loss.
     """
 
-    def __init__(self, stage: str, tally: Tally, device: torch.device, workers: Workers = ALONE) -> None:
+    def __init__(
+        self, stage: str, tally: Tally, device: torch.device, workers: ProcessGroup = SINGLE_PROCESS
+    ) -> None:
         self.stage, self.tally, self.workers = stage, tally, workers
         self._losses = torch.zeros(WINDOW, device=device)
         self._steps: list[tuple[int, int]] = []  # (step, images) of each loss not yet read back
@@ -92,7 +94,7 @@ class LossWatch:
     def _mean_over_workers(self, losses: list[float]) -> list[float]:
         if self.workers.count == 1:
             return losses
-        return [sum(step) / self.workers.count for step in zip(*self.workers.gather(losses), strict=True)]
+        return [sum(step) / self.workers.count for step in zip(*self.workers.all_gather(losses), strict=True)]
 
 
 def diverged(stage: str, what: str, epoch: int, step: int) -> DivergenceError:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local import LocalCluster, down, up
+from cluster.local.local_cluster import LocalCluster, down, up
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +15,7 @@ def private_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalC
     """Started as ``nfbmr cluster up --nodes 2 --cpus 1`` does, and ended by process id."""
     folder: Path = tmp_path_factory.mktemp("private") / "cluster"
     try:
-        yield up(2, 1, folder=folder)
+        yield up(2, 1, folder=folder, seconds=280)
     finally:
         down(folder)
 

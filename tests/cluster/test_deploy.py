@@ -91,11 +91,11 @@ def test_clusters_on_kubernetes_ask_for_a_token_and_are_not_exposed(path: Path) 
 
 
 def test_the_command_of_the_job_is_one_that_exists() -> None:
-    from cluster.request import localise
+    from cluster.jobs.request import rewrite_command
 
     entrypoint = load(DEPLOY / "kuberay" / "job.yaml")["spec"]["entrypoint"].split()
     assert entrypoint[0] == "nfbmr"
-    assert localise(entrypoint[1:]).needs.bundle["CPU"] == 4
+    assert rewrite_command(entrypoint[1:]).needs.bundle["CPU"] == 4
 
 
 def test_compose_file_is_what_compose_publishes() -> None:

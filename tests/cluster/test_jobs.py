@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.jobs import Jobs, JobServer
-from cluster.local import ClusterError, LocalCluster
+from cluster.auth_token import TokenError, may_show, read_token
+from cluster.jobs.client import Jobs
+from cluster.jobs.job_server import JobServer
+from cluster.local.local_cluster import ClusterError, LocalCluster
 from nfbmr.cli.main import main
 from nfbmr.resolve import dump_yaml
 
@@ -167,8 +172,95 @@ def test_errors_say_what_to_do(
     with pytest.raises(ClusterError, match="RAY_AUTH_TOKEN_PATH"):
         Jobs()
     wrong.unlink()
-    with pytest.raises(ClusterError, match="cannot be read"):
+    with pytest.raises(TokenError, match="cannot be read"):
         Jobs()
+
+
+@pytest.fixture
+def no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder where Ray has written no token yet, and no word of one in the environment; the file."""
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path / ".ray" / "auth_token"
+
+
+def test_the_token_that_ray_wrote_is_used_for_jobs_as_for_drivers(
+    private_cluster: LocalCluster, no_token: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    with pytest.raises(ClusterError, match=r"wants a(.|\n)*RAY_AUTH_TOKEN_PATH"):
+        Jobs(private_cluster.dashboard)
+    no_token.parent.mkdir()
+    no_token.write_text(private_cluster.token.read_text(encoding="utf-8"), encoding="utf-8")
+    assert main(["jobs", "list", "--address", private_cluster.dashboard]) == 0
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    program = (
+        "from cluster.connection import connect\n"
+        "with connect({!r}) as cluster:\n"
+        "    cpus = cluster.resources()['CPU']\n"
+        "print(cpus)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program.format(private_cluster.address)],
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-1]) == 2
+
+
+def test_a_token_that_is_named_and_not_there_is_refused(
+    no_token: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read_token() is None
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with pytest.raises(TokenError, match=r"auth_token(.|\n)*RAY_AUTH_TOKEN_PATH"):
+        read_token()
+    no_token.parent.mkdir()
+    no_token.write_text("\n", encoding="utf-8")
+    with pytest.raises(TokenError, match="empty"):
+        read_token()
+    no_token.write_text("abc\n", encoding="utf-8")
+    assert read_token() == "abc"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert read_token() is None
+
+
+def test_a_token_stays_on_this_machine_unless_it_is_encrypted() -> None:
+    here = socket.gethostbyname(socket.gethostname())
+    for host in ("localhost", "127.0.0.1", "127.3.2.1", "::1", "[::1]", here):
+        assert may_show(host, encrypted=False)
+    for host in ("192.0.2.1", "example.invalid", "2001:db8::1"):
+        assert not may_show(host, encrypted=False)
+        assert may_show(host, encrypted=True)
+
+
+def test_ray_sends_no_token_by_itself_where_none_may_go(no_token: Path) -> None:
+    shown: list[str | None] = []
+
+    class Listening(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            shown.append(self.headers["Authorization"])
+            self.send_error(404)
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Listening) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        program = "from cluster.jobs.job_server import JobServer; JobServer({!r}).client()"
+        subprocess.run(
+            [sys.executable, "-c", program.format(f"http://127.0.0.1:{server.server_port}")],
+            env=os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "s3cret", "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            check=False,
+        )
+        server.shutdown()
+    assert shown
+    assert not any("s3cret" in (header or "") for header in shown)
 
 
 def test_which_job_server_is_meant(
@@ -182,6 +274,7 @@ def test_which_job_server_is_meant(
         "RAY_AUTH_MODE",
     ):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(ClusterError, match="nfbmr cluster up"):
         JobServer.choose(folder=tmp_path)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")  # for drivers, not for jobs
@@ -195,8 +288,11 @@ def test_which_job_server_is_meant(
     assert JobServer.choose("localhost:3", folder=tmp_path) == JobServer("http://localhost:3", "abc")
     assert "abc" not in repr(JobServer.choose(folder=tmp_path))
     assert not caplog.records
-    JobServer.choose("http://example.com:8265", folder=tmp_path)
-    assert "can be read on the way" in caplog.text
+    assert JobServer.choose("https://example.com", folder=tmp_path).token == "abc"
+    assert not caplog.records
+    assert JobServer.choose("http://example.invalid:8265", folder=tmp_path).token is None
+    assert "all that is sent can be read on the way" in caplog.text
+    assert "the token is not sent there" in caplog.text
     with pytest.raises(ClusterError, match="not the address"):
         JobServer.choose("ray://localhost:10001", folder=tmp_path)
 
@@ -204,7 +300,7 @@ def test_which_job_server_is_meant(
 def test_the_private_cluster_of_this_folder_is_found(
     private_cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cluster.local import _remember
+    from cluster.local.local_cluster import _remember
 
     for name in private_cluster.environment:
         monkeypatch.delenv(name, raising=False)

@@ -17,11 +17,10 @@ import psutil
 import pytest
 import requests
 
-from cluster import local
-from cluster.jobs import Jobs
-from cluster.local import ClusterError, LocalCluster
-from cluster.processes import has_mark, marked
-from cluster.upload import Upload
+from cluster.jobs.client import Jobs
+from cluster.jobs.upload import Upload
+from cluster.local import local_cluster as local
+from cluster.local.local_cluster import ClusterError, LocalCluster, has_mark, marked
 from nfbmr.cli.main import main
 
 
@@ -113,22 +112,16 @@ def test_two_commands_at_once_do_not_meet(tmp_path: Path) -> None:
 
 
 def test_the_environment_of_others_does_not_leak_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from cluster.node import NodeSpec
-
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "other")
-    spec = NodeSpec(str(tmp_path), 0, 1, 0, 10**9, 10**8)
-    environment = local._node_environment(tmp_path / "token", "mark", spec)
+    environment = local._environment(LocalCluster(tmp_path, "mark"), 0, 0)
     assert not {"RAY_ADDRESS", "RAY_AUTH_TOKEN"} & environment.keys()
     assert environment["PATH"].startswith(str(Path(sys.executable).parent))
 
 
 def test_each_node_has_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from cluster.node import NodeSpec
-
     def gpus(number: int) -> Any:
-        spec = NodeSpec(str(tmp_path), number, 1, 2, 10**9, 10**8)
-        return local._node_environment(tmp_path / "token", "mark", spec)["CUDA_VISIBLE_DEVICES"]
+        return local._environment(LocalCluster(tmp_path, "mark"), number, 2)["CUDA_VISIBLE_DEVICES"]
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7,8")
     assert [gpus(0), gpus(1)] == ["3,5", "7,8"]
@@ -156,9 +149,10 @@ def test_a_start_that_is_killed_half_way_leaves_no_process(tmp_path: Path) -> No
         stderr=subprocess.DEVNULL,
     )
     here = psutil.Process(starting.pid)
-    assert eventually(lambda: any(child.children() for child in here.children()))
+    assert eventually(lambda: any(child.name() == "gcs_server" for child in here.children(recursive=True)))
     family = here.children(recursive=True)
-    home = Path(json.loads(here.children()[0].cmdline()[-1])["home"])
+    words = here.children()[0].cmdline()
+    home = Path(words[words.index("--temp-dir") + 1]).parent
     starting.send_signal(signal.SIGKILL)
     starting.wait()
     assert eventually(lambda: not any(process.is_running() for process in family))
@@ -168,23 +162,24 @@ def test_a_start_that_is_killed_half_way_leaves_no_process(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_a_life(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = ["--folder", str(tmp_path / "cluster")]
-    assert main(["cluster", "up", "--nodes", "1", "--cpus", "1", *folder, "--json"]) == 0
+    patient = ["--start-timeout", "280", *folder, "--json"]
+    assert main(["cluster", "up", "--nodes", "1", "--cpus", "1", *patient]) == 0
     first = json.loads(capsys.readouterr().out)
     assert main(["cluster", "up", *folder]) == 2
     assert first["dashboard"] in capsys.readouterr().err
 
-    assert main(["cluster", "add", "--cpus", "3", *folder, "--json"]) == 0
+    assert main(["cluster", "add", "--cpus", "3", *patient]) == 0
     cluster = local.require(tmp_path / "cluster")
     assert [node.cpus for node in cluster.nodes] == [1, 3]
     assert eventually(lambda: local.usage(cluster).get("CPU", (0, 0))[1] == 4)
 
-    # the second node's raylet is killed: its holder ends what is left of it, and the head stays
+    # the second node's raylet is killed: `ray start` ends what is left of it, and the head stays
     os.kill(cluster.nodes[1].processes["raylet"], signal.SIGKILL)
     assert eventually(lambda: not has_mark(cluster.nodes[1].processes["node"], cluster.mark))
     assert cluster.alive
     assert not cluster.running(cluster.nodes[1])
 
-    # the head's holder is killed outright: nothing of it lives on, and `down` clears away what it left
+    # the head's `ray start` is killed outright: nothing of it lives on, and `down` clears away what it left
     os.kill(cluster.nodes[0].processes["node"], signal.SIGKILL)
     assert eventually(lambda: not cluster.alive)
     assert main(["cluster", "status", *folder]) == 1
@@ -214,7 +209,7 @@ def test_a_node_that_comes_later_leaves_a_running_job_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "cluster"
-    cluster = local.up(1, 1, folder=folder)
+    cluster = local.up(1, 1, folder=folder, seconds=280)
     try:
         for name, value in cluster.environment.items():
             monkeypatch.setenv(name, value)
@@ -223,7 +218,7 @@ def test_a_node_that_comes_later_leaves_a_running_job_its_files(
         command = f"{sys.executable} work.py"
         job = jobs.submit(command, Upload({"work.py": tmp_path / "work.py"}), name="work", environment={})
         assert eventually(lambda: "waiting" in jobs.logs(job), 120)
-        local.add(1, 3, folder=folder)
+        local.add(1, 3, folder=folder, seconds=280)
         assert eventually(lambda: "there" in jobs.logs(job), 120)
         assert "there True here True" in jobs.logs(job)
     finally:

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.preflight import PreflightError, Report, judge
-from cluster.probe import Question, as_argument, earlier_trials, look
-from cluster.request import Needs, Request
-from cluster.upload import Upload
+from cluster.jobs.preflight import PreflightError, Report, judge
+from cluster.jobs.probe import Question, as_argument, earlier_trials, look
+from cluster.jobs.request import Needs, Request
+from cluster.jobs.upload import Upload
 from nfbmr.config import Config
 
 DATA, STORE, OUTPUT = Path("/shared/parts"), Path("/shared/store"), Path("/shared/runs")

@@ -20,10 +20,11 @@ import torch
 
 from nfbmr.config import Config
 from nfbmr.errors import ImageError, Interrupted, Pruned
+from nfbmr.evaluation.summary import RunSummary
 from nfbmr.records import read_record
-from nfbmr.run import Run, carry_out, journal_only, new_run, open_run
+from nfbmr.run import Run, execute_run, journal_only, new_run, open_run
+from nfbmr.stopping import StopRequest
 from nfbmr.tensors import read_tensors
-from nfbmr.training.stopping import StopRequest
 
 WEIGHTS, SCORES = 1e-5, 1e-3
 """How far weights and scores may differ: sums of fp32 in another order, over some ten steps of Adam; and
@@ -47,26 +48,26 @@ class Backend:
     """A way to carry out a run; ``on_epoch`` is also given the stop request."""
 
     name: str
-    do: Callable[..., dict[str, Any]]
+    do: Callable[..., RunSummary]
 
-    def __call__(self, run: Run, *, on_epoch: OnEpoch | None = None, test: bool = True) -> dict[str, Any]:
+    def __call__(self, run: Run, *, on_epoch: OnEpoch | None = None, test: bool = True) -> RunSummary:
         return self.do(run, on_epoch, test)
 
 
-def here(run: Run, on_epoch: OnEpoch | None, test: bool) -> dict[str, Any]:
+def here(run: Run, on_epoch: OnEpoch | None, test: bool) -> RunSummary:
     stop = StopRequest()
     told = on_epoch and partial(on_epoch, stop=stop)
-    return carry_out(run, journal_only, stop, test=test, on_epoch=told)
+    return execute_run(run, journal_only, stop, test=test, on_epoch=told)
 
 
-def in_a_group(workers: Any, folder: Path, on_epoch: OnEpoch | None, test: bool) -> dict[str, Any]:
+def in_a_group(workers: Any, folder: Path, on_epoch: OnEpoch | None, test: bool) -> RunSummary:
     stop = StopRequest()
     told = partial(on_epoch, stop=stop) if on_epoch and workers.rank == 0 else None
-    return carry_out(open_run(folder), journal_only, stop, test=test, on_epoch=told, workers=workers)
+    return execute_run(open_run(folder), journal_only, stop, test=test, on_epoch=told, workers=workers)
 
 
-def on_ray(run: Run, on_epoch: OnEpoch | None, test: bool) -> dict[str, Any]:
-    from cluster.training import carry_out as carry_out_on_ray
+def on_ray(run: Run, on_epoch: OnEpoch | None, test: bool) -> RunSummary:
+    from cluster.training.trainer import execute_run as carry_out_on_ray
 
     stop = StopRequest()
     told = on_epoch and partial(on_epoch, stop=stop)
@@ -153,15 +154,15 @@ def test_workers_give_the_model_and_the_scores_of_one(backend, run, expected):
     assert backend.name == "group" or told == [
         ("flow", 1), ("flow", 2), ("flow", 3), ("mapping", 1), ("mapping", 2)
     ]  # fmt: skip
-    assert summary["run_id"] == made.run_id
-    assert summary["reused"] == {"flow": False}
+    assert summary.run_id == made.run_id
+    assert summary.reused == {"flow": False}
     record = read_record(made.paths.journal)
     assert record.status == "finished"
     assert [point.step for point in record.metrics["flow/loss"]] == [1, 2, 3]
     assert sorted(path.name for path in made.paths.root.iterdir()) == sorted(
         path.name for path in expected.paths.root.iterdir()
     )
-    assert backend(made) == summary, "a finished run is only read"
+    assert backend(made).as_json() == summary.as_json(), "a finished run is only read"
 
 
 def stop_in(stage: str, epoch: int) -> OnEpoch:
@@ -184,7 +185,7 @@ def test_a_run_changes_hands_in_the_middle_of_each_stage(backend, run, expected)
         assert read_record(made.paths.journal).status == "killed"
     summary = backend(open_run(made.paths.root), test=False)
     assert_same_weights(made, expected)
-    assert summary["selection"]["epochs"] == {"flow": 3, "mapping": 2}
+    assert summary.selection.epochs == {"flow": 3, "mapping": 2}
     assert read_record(made.paths.journal).status == "finished"
     assert not made.paths.summary.exists(), "the test set is not read"
 
@@ -257,7 +258,7 @@ def test_a_worker_killed_in_each_stage_costs_nothing_but_time(run):
     made = run(train__mapping__epochs=3)
     summary = on_ray(made, on_epoch, True)
     assert killed == ["flow", "mapping"]
-    assert summary["metrics"]["test"]
+    assert summary.tested
     record = read_record(made.paths.journal)
     assert record.status == "finished"
     assert {point.step for point in record.metrics["mapping/loss"]} == {1, 2, 3}
@@ -270,7 +271,7 @@ def test_a_worker_killed_in_each_stage_costs_nothing_but_time(run):
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_bug_in_a_worker_is_not_tried_again(run):
-    from cluster.training import carry_out as carry_out_on_ray
+    from cluster.training.trainer import execute_run as carry_out_on_ray
 
     tried = run().paths.root.parent / "tried"
 
@@ -328,16 +329,16 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(run, tmp_path):
 
 @pytest.mark.slow
 def test_workers_extract_side_by_side_and_leave_nothing_to_do(ray_cluster, config, tmp_path):
-    from cluster.training import extract, spare_workers
+    from cluster.training.trainer import extract, spare_workers
     from nfbmr.data.pictures import picture_of
     from nfbmr.features import extraction
     from nfbmr.features.store import open_store
-    from nfbmr.preparation import read_data
+    from nfbmr.prepare import read_data
 
     made = config(store=tmp_path / "store")
     wanted = [made.features, made.features.model_copy(update={"size": 96})]
     folder = tmp_path / "extraction"
-    seconds = extract(made, wanted, StopRequest(), workers=2, folder=folder, again="the same")
+    seconds = extract(made, wanted, StopRequest(), workers=2, folder=folder, resume_command="the same")
     assert len(seconds) == 2
     assert not folder.exists()
     _, split = read_data(made)

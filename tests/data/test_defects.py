@@ -21,7 +21,7 @@ def surface(shape, seed=0, level=120, spread=12):
     return np.clip(np.random.default_rng(seed).normal(level, spread, shape), 0, 255).astype(np.uint8)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     height=st.integers(10, 90),
     width=st.integers(10, 90),

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nfbmr.data.images import MAX_PIXELS, file_digest, load_image, read_image, read_mask
+from nfbmr.data.images import (
+    MAX_PIXELS,
+    decoded,
+    file_digest,
+    highest_value,
+    load_image,
+    read_image,
+    read_mask,
+)
 from nfbmr.errors import ImageError
 
 RAMP = np.tile(np.arange(0, 240, 10, dtype=np.uint8), (16, 1))  # (16, 24): not square, so that turns show
@@ -86,6 +94,68 @@ def test_16_bit_values_are_scaled_by_their_type_not_by_their_contents(tmp_path, 
     assert np.array_equal(pixels[..., 0], np.rint(values / 257).astype(np.uint8))
 
 
+def packed_12_bit_tiff(path, values, orientation=1):
+    """A TIFF of two values in three bytes, which Pillow reads and does not write."""
+    even, odd = values.ravel()[0::2].astype(int), values.ravel()[1::2].astype(int)
+    packed = np.stack([even >> 4, (even & 15) << 4 | odd >> 8, odd & 255], axis=1).astype(np.uint8).tobytes()
+    height, width = values.shape
+    tags = {256: width, 257: height, 258: 12, 259: 1, 262: 1, 273: 8, 274: orientation, 277: 1, 278: height}
+    tags[279] = len(packed)
+    entries = b"".join(
+        struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in tags.items()
+    )
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(packed))
+    path.write_bytes(head + packed + struct.pack("<H", len(tags)) + entries + bytes(4))
+    return path
+
+
+@pytest.mark.parametrize("depth", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_values_of_a_known_depth_fill_the_range_from_black_to_white(tmp_path, depth, suffix):
+    values = np.linspace(0, 2**depth - 1, 384).reshape(16, 24).astype(np.uint16)
+    pixels = read_image(saved(tmp_path / f"a.{suffix}", values), depth)
+    assert np.abs(pixels[..., 0] - np.linspace(0, 255, 384).reshape(16, 24)).max() <= 1
+    assert (pixels.min(), pixels.max()) == (0, 255)
+
+
+def test_values_above_the_depth_are_white_and_the_file_is_named_once(tmp_path, caplog):
+    values = np.full((16, 24), 1000, np.uint16)
+    values[3, 4] = 5000
+    for name in ("a.png", "b.png"):
+        pixels = read_image(saved(tmp_path / name, values), 12)
+        assert pixels[3, 4].tolist() == [255] * 3
+        assert pixels[0, 0].tolist() == [62] * 3
+    (warning,) = caplog.messages
+    assert "a.png has values up to 5000, more than 12 bits hold" in warning
+    assert "features.depth" in warning
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_packed_12_bit_tiff_says_its_depth(tmp_path, orientation):
+    values = np.linspace(0, 4095, 384).reshape(16, 24).astype(np.uint16)
+    path = packed_12_bit_tiff(tmp_path / "a.tif", values, orientation)
+    pixels = read_image(path)
+    assert (pixels.min(), pixels.max()) == (0, 255)
+    assert highest_value(path) == 4095
+
+
+@pytest.mark.parametrize("highest", [1023, 4095, 65535])
+def test_a_pgm_file_says_what_its_values_may_be_whatever_the_depth(tmp_path, highest):
+    path = tmp_path / "a.pgm"
+    values = np.linspace(0, highest, 384).astype(">u2")
+    path.write_bytes(b"P5 24 16 %d\n" % highest + values.tobytes())
+    for depth in (None, 10, 16):
+        pixels = read_image(path, depth)
+        assert (pixels.min(), pixels.max()) == (0, 255)
+    assert highest_value(path) is None
+
+
+def test_the_highest_value_is_of_deep_integers_alone(tmp_path):
+    assert highest_value(saved(tmp_path / "deep.png", RAMP.astype(np.uint16) * 16)) == 230 * 16
+    assert highest_value(saved(tmp_path / "flat.png", RAMP)) is None
+    assert highest_value(saved(tmp_path / "float.tif", RAMP.astype(np.float32) / 255)) is None
+
+
 def test_float_images_are_read_from_0_to_1_and_refused_elsewhere(tmp_path):
     assert read_image(saved(tmp_path / "a.tif", np.full((4, 5), 0.5, np.float32))).max() == 128
     for bad in (2.0, -0.1, np.nan):
@@ -106,6 +176,8 @@ def test_exif_rotation_is_applied_once(tmp_path, suffix, orientation):
     assert pixels.shape == seen.shape
     assert np.abs(pixels - seen).max() < 4
     assert read_mask(path).shape == seen.shape
+    assert decoded(path).pixels.shape == seen.shape
+    assert decoded(decoded(path)).pixels is not None
 
 
 def test_a_damaged_exif_block_does_not_lose_the_image(tmp_path):

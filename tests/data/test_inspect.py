@@ -153,7 +153,7 @@ def test_one_image_is_one_image(tmp_path: Path) -> None:
     picture(tmp_path / "elsewhere.png", 50)
     text = inspect_dataset(load_dataset(tmp_path)).render()
     assert "1 problem\n" in text
-    assert "1 image is in no place" in text
+    assert "1 image is not used: straight in the folder" in text
 
 
 def test_the_json_is_json_and_whole(broken: Path) -> None:

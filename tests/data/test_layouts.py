@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nfbmr.data.layouts import categories, detect_layout, load_dataset, unused_files
+from nfbmr.data.layouts import categories, detect_layout, load_dataset
 from nfbmr.errors import DataError
 
 
@@ -48,10 +48,10 @@ class TestMvtec:
         assert dataset.counts() == {"broken large": 2, "good": 4}
         by_name = {s.name: s for s in dataset.samples}
         assert list(by_name) == sorted(by_name)
-        assert by_name["test/broken large/000.png"].mask == (
-            tmp_path / "bottle/ground_truth/broken large/000_mask.png"
+        assert by_name["test/broken large/000.png"].masks == (
+            tmp_path / "bottle/ground_truth/broken large/000_mask.png",
         )
-        assert by_name["test/broken large/001.png"].mask is None
+        assert by_name["test/broken large/001.png"].masks == ()
         assert {s.subset for s in dataset.samples if s.name.startswith("train")} == {"train"}
 
     def test_the_folder_of_the_category_itself_gives_the_same(self, tmp_path: Path) -> None:
@@ -92,7 +92,10 @@ class TestDagm:
         assert (dataset.name, dataset.layout) == ("dagm/Class1", "dagm")
         defective = [s for s in dataset.samples if not s.is_good]
         assert [s.path.stem for s in defective if s.subset == "train"] == ["0002", "0004"]
-        assert [s.mask and s.mask.name for s in defective if s.subset == "test"] == ["0002_label.PNG", None]
+        assert [[m.name for m in s.masks] for s in defective if s.subset == "test"] == [
+            ["0002_label.PNG"],
+            [],
+        ]
 
     def test_without_labels_the_mask_files_say_it(self, tmp_path: Path) -> None:
         dataset = load_dataset(dagm(tmp_path, None))
@@ -116,9 +119,9 @@ class TestMtd:
         dataset = load_dataset(tmp_path)
         assert (dataset.layout, dataset.counts()) == ("mtd", {"crack": 1, "good": 2})
         assert {s.group for s in dataset.samples} == {"tile-20"}
-        assert [s.mask and s.mask.name for s in dataset.samples] == ["exp3_num_60.png", None, None]
+        assert [[m.name for m in s.masks] for s in dataset.samples] == [["exp3_num_60.png"], [], []]
         orphan = tmp_path / "MT_Crack/Imgs/exp1_num_90000.png"
-        assert unused_files(dataset) == ((orphan, True),)
+        assert [(u.path, u.is_mask) for u in dataset.unused] == [(orphan, True)]
 
 
 class TestOwnFolder:
@@ -140,14 +143,14 @@ class TestOwnFolder:
         dataset = load_dataset(tmp_path)
         assert dataset.layout == "folder"
         assert dataset.counts() == {"good": 2, "scratch": 4}
-        masks = {s.path.stem: s.mask and s.mask.relative_to(tmp_path).as_posix() for s in dataset.samples}
+        masks = {s.path.stem: [m.relative_to(tmp_path).as_posix() for m in s.masks] for s in dataset.samples}
         assert masks == {
-            "a": None,
-            "b": None,
-            "1": "ground_truth/scratch/1_mask.png",
-            "2": "masks/2.png",
-            "3": "scratch/3_mask.png",
-            "4": None,
+            "a": [],
+            "b": [],
+            "1": ["ground_truth/scratch/1_mask.png"],
+            "2": ["masks/2.png"],
+            "3": ["scratch/3_mask.png"],
+            "4": [],
         }
 
     def test_images_straight_in_the_folder_are_normals(self, tmp_path: Path) -> None:
@@ -194,7 +197,7 @@ class TestNames:
         dataset = load_dataset(tmp_path)
         assert os.fsencode(dataset.samples[0].path) == raw
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(
         st.sets(
             st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=20),

@@ -62,4 +62,4 @@ def test_the_real_set_has_217_tiles_nearly_all_photographed_six_times() -> None:
     assert len(tiles) == 217
     assert sum(len(tile) == 6 for tile in tiles.values()) == 202
     assert sum(len({s.is_good for s in tile}) == 2 for tile in tiles.values()) == 5
-    assert all(s.mask is not None for s in dataset.samples if not s.is_good)
+    assert all(s.masks for s in dataset.samples if not s.is_good)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -145,10 +145,10 @@ def test_a_grey_file_and_its_colour_copy_prepare_alike(folder, tmp_path):
         assert np.abs(a - b).max() < 0.03
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(level=st.integers(40, 200), spread=st.integers(3, 30), seed=st.integers(0, 99))
-def test_photometric_normalisation_removes_exposure(tmp_path, level, spread, seed):
-    path = tmp_path / "a.png"
+def test_photometric_normalisation_removes_exposure(tmp_path_factory, level, spread, seed):
+    path = tmp_path_factory.getbasetemp() / f"{seed}-{level}-{spread}.png"
     noise = np.random.default_rng(seed).normal(level, spread, (40, 40))
     Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8)).save(path)
     grey = {

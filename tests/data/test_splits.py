@@ -43,7 +43,7 @@ def check(split: Split, whole: Dataset) -> None:
     assert split.test
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     good=st.integers(3, 60),
     bad=st.integers(0, 8),
@@ -64,7 +64,7 @@ def test_a_random_split_places_every_image_once(
     assert make_split(shuffled, config).digest == split.digest
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     parts=st.lists(st.tuples(st.integers(1, 7), st.booleans()), min_size=4, max_size=25),
     seed=st.integers(0, 10**6),

@@ -9,7 +9,9 @@ import pytest
 
 from nfbmr.data.flaws import FLAWS
 from nfbmr.data.images import read_image, read_mask
+from nfbmr.data.objects import OBJECTS
 from nfbmr.data.synthesize import CLASSES, MARK, synthesize
+from nfbmr.data.textures import TEXTURES
 from nfbmr.errors import ConfigError, DataError, OutputError
 
 SMALL = {"train": 2, "test_good": 1, "test_defective": len(FLAWS), "size": 64}
@@ -29,8 +31,8 @@ def made(tmp_path_factory):
 
 
 def test_layout_is_that_of_mvtec(made):
-    assert {p.name for p in made.iterdir() if p.is_dir()} == set(CLASSES)
-    for name in CLASSES:
+    assert {p.name for p in made.iterdir() if p.is_dir()} == set(TEXTURES)
+    for name in TEXTURES:
         assert len(list((made / name / "train" / "good").iterdir())) == 2
         assert len(list((made / name / "test" / "good").iterdir())) == 1
         assert {p.name for p in (made / name / "test").iterdir()} == {"good", *FLAWS}
@@ -39,7 +41,7 @@ def test_layout_is_that_of_mvtec(made):
 
 @pytest.mark.parametrize("kind", FLAWS)
 def test_every_flaw_has_a_mask_of_its_image_and_size(made, kind):
-    for name in CLASSES:
+    for name in TEXTURES:
         image = read_image(made / name / "test" / kind / "000.png")
         mask = read_mask(made / name / "ground_truth" / kind / "000_mask.png")
         assert image.shape == (64, 64, 3)
@@ -129,8 +131,29 @@ def test_impossible_settings_are_refused(tmp_path, wrong, says):
 
 
 def test_images_are_as_varied_as_photographs(made):
-    for name in CLASSES:
+    for name in TEXTURES:
         pixels = read_image(made / name / "train" / "good" / "000.png")
         assert 60 < pixels.mean() < 200
         assert pixels.std() > 8
         assert np.mean((pixels == 0) | (pixels == 255)) < 0.02
+
+
+def test_objects_are_classes_beside_the_textures(tmp_path):
+    assert (*TEXTURES, *OBJECTS) == CLASSES
+    made = synthesize(tmp_path / "o", classes=("washer", "wood"), **SMALL | {"test_defective": 6})
+    assert {p.name for p in (made / "washer" / "test").iterdir()} == {"good", *OBJECTS["washer"].flaws}
+    for kind in OBJECTS["washer"].flaws:
+        assert read_mask(made / "washer" / "ground_truth" / kind / "000_mask.png").any()
+    again = synthesize(tmp_path / "p", classes=("washer",), **SMALL | {"test_defective": 6})
+    first = digests(made)
+    assert all(first[k] == v for k, v in digests(again).items() if k != MARK)
+
+
+def test_a_class_has_a_size_of_its_own(tmp_path):
+    few = {"train": 1, "test_good": 0, "test_defective": 0}
+    made = synthesize(tmp_path / "o", classes=("capsule", "woven"), **few)
+    assert read_image(made / "capsule" / "train" / "good" / "000.png").shape == (512, 512, 3)
+    assert read_image(made / "woven" / "train" / "good" / "000.png").shape == (256, 256, 3)
+    times = {p: p.stat().st_mtime_ns for p in made.rglob("*.png")}
+    synthesize(made, classes=("capsule", "woven"), **few)
+    assert {p: p.stat().st_mtime_ns for p in made.rglob("*.png")} == times

@@ -43,7 +43,7 @@ def test_the_telling_images_are_few_distinct_and_real(images, count):
     scores = Scores(
         tuple(map(str, range(len(images)))), defects, np.array([s for _, s in images], dtype=float)
     )
-    chosen = heatmaps.telling(scores, 0.5, count)
+    chosen = heatmaps.select_examples(scores, 0.5, count)
     everything = [i for numbers in chosen.values() for i in numbers]
     assert list(chosen) == ["best", "worst", "borderline"]
     assert len(set(everything)) == len(everything)
@@ -56,9 +56,9 @@ def test_the_telling_images_are_few_distinct_and_real(images, count):
 def test_best_and_worst_are_the_ends_of_each_class():
     score = np.array([0.1, 0.2, 0.3, 0.9, 0.05, 0.6, 0.7, 0.8])
     scores = Scores(tuple("abcdefgh"), (GOOD,) * 4 + ("crack",) * 4, score)
-    chosen = heatmaps.telling(scores, 0.58, 2)
+    chosen = heatmaps.select_examples(scores, 0.58, 2)
     assert chosen == {"best": [7, 0], "worst": [4, 3], "borderline": [5, 6]}
-    assert heatmaps.telling(scores, float("nan"), 2)["borderline"] == []
+    assert heatmaps.select_examples(scores, float("nan"), 2)["borderline"] == []
 
 
 def grid(shown, path, **options):

@@ -9,6 +9,7 @@ from PIL import Image
 from nfbmr.config import Config
 from nfbmr.errors import OutputError
 from nfbmr.evaluation.report import write_report
+from nfbmr.evaluation.summary import RunSummary
 
 EVIL = "<script>alert('x')</script> & \"quoted\"\n傷 \u202egnp.exe"
 VOID = {"meta", "img", "rect", "br", "link"}
@@ -95,7 +96,7 @@ def summary(**changes):
 
 def report(tmp_path, pictures=(), **changes):
     path = tmp_path / "report.html"
-    write_report(summary(**changes), pictures, path)
+    write_report(RunSummary.from_json(summary(**changes)), pictures, path)
     return Page(path.read_text(encoding="utf-8"))
 
 
@@ -141,10 +142,10 @@ def test_names_cannot_become_markup_or_disguise_themselves(tmp_path, picture):
         unreadable={EVIL: EVIL},
         dataset={"name": EVIL, "source": EVIL, "counts": {EVIL: {EVIL: 3}}},
         metrics={"test": {f"image_auroc/{EVIL}": estimate(0.5)}},
-        config={EVIL: {EVIL: [EVIL]}},
+        config={**Config().model_dump(mode="json"), "own": {EVIL: EVIL}},
         environment={EVIL: EVIL},
         timings={EVIL: 1.0},
-        selection={"on": EVIL, "reduction": EVIL, "epochs": {EVIL: 1}},
+        selection={**summary()["selection"], "on": EVIL, "reduction": EVIL, "epochs": {EVIL: 1}},
         reused={EVIL: True},
     )
     assert "script" not in {tag for tag, _ in page.tags}
@@ -189,11 +190,11 @@ def test_an_undefined_headline_says_what_it_takes(tmp_path):
 
 
 def test_a_summary_with_almost_nothing_in_it_is_still_a_page(tmp_path):
-    write_report({}, (), tmp_path / "report.html")
-    assert "Image AUROC" in Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    text = report(tmp_path, metrics={}, timings={}, kinds={}, environment={}, dataset={"name": "parts"}).text
+    assert "Image AUROC" in text
 
 
 def test_a_report_that_cannot_be_written_is_the_users_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
-        write_report(summary(), (), tmp_path / "file" / "report.html")
+        write_report(RunSummary.from_json(summary()), (), tmp_path / "file" / "report.html")

@@ -21,12 +21,12 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster import local
-from cluster.local import LocalCluster
+from cluster.local import local_cluster as local
+from cluster.local.local_cluster import LocalCluster
 from nfbmr.paths import RunPaths
 from nfbmr.resolve import dump_yaml
-from tune.paths import SweepPaths
-from tune.reconcile import reconcile
+from tune.records.paths import SweepPaths
+from tune.verify import verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +37,7 @@ TRIALS = 6
 def cluster_of(nodes: int, folder: Path) -> Iterator[LocalCluster]:
     """A private cluster, one processor a node."""
     try:
-        yield local.up(nodes, 1, folder=folder)
+        yield local.up(nodes, 1, folder=folder, seconds=280)
     finally:
         local.down(folder)
 
@@ -121,7 +121,7 @@ def assert_whole(sweep: Sweep, summary: dict, trials: int = TRIALS) -> None:
     assert sweep.trials_fitted() == trials
     tested = list((sweep.paths.root / "trials").glob("*/summary.json"))
     assert len(tested) == 1
-    assert reconcile(sweep.paths, mend=False).agreed
+    assert verify(sweep.paths).agreed
 
 
 def raylet(cluster: LocalCluster, number: int) -> psutil.Process:
@@ -141,7 +141,7 @@ def test_a_node_that_comes_is_used(tmp_path, begin):
     with cluster_of(1, tmp_path / "cluster") as cluster:
         sweep = begin(cluster, "grows", "--trials", "14")
         sweep.until(lambda: sweep.trials_fitted() >= 1)
-        grown = local.add(1, 1, folder=tmp_path / "cluster")
+        grown = local.add(1, 1, folder=tmp_path / "cluster", seconds=280)
 
         def works_there() -> bool:
             return any("Trial" in child.name() for child in raylet(grown, 1).children())
@@ -179,6 +179,6 @@ def test_trials_that_diverge_are_told_and_do_not_end_the_others(tmp_path, begin)
         sweep = begin(cluster, "diverges", "--space", str(space), "--trials", "2", *starts)
         summary = sweep.result()
         assert (summary["trials"]["finished"], summary["trials"]["failed"]) == (1, 1)
-        assert reconcile(sweep.paths, mend=False).agreed
+        assert verify(sweep.paths).agreed
         failed = RunPaths(sweep.paths.trial(1))
         assert not failed.fitted.exists()

@@ -10,13 +10,13 @@ from nfbmr.config import FeatureConfig
 from nfbmr.errors import BackboneError
 from nfbmr.features.backbone import (
     Backbone,
-    flat_blocks,
     load_backbone,
-    resolve_taps,
     shapes_without_weights,
 )
 from nfbmr.features.graph import Hooked, cut
-from nfbmr.features.weights import Weights, new_model
+from nfbmr.features.models import new_model
+from nfbmr.features.taps import flat_blocks, resolve_taps
+from nfbmr.features.weights import Weights
 
 
 def load(backbone: str, *taps: int | str) -> Backbone:
@@ -143,11 +143,6 @@ def test_a_name_that_does_not_exist_is_answered_with_the_nearest(
 def test_one_module_under_two_names_is_refused() -> None:
     with pytest.raises(BackboneError, match=r"same module, blocks\.0\.0"):
         load("test_efficientnet", 0, "blocks.0.0")
-
-
-def test_a_tap_that_is_no_map_is_refused() -> None:
-    with pytest.raises(BackboneError, match="no feature map"):
-        load("test_vit", "blocks.0").shapes(160)
 
 
 def test_normalisation_is_the_models_own() -> None:

@@ -205,7 +205,7 @@ def test_build_stores_what_training_needs(
 ) -> None:
     from nfbmr.data.pictures import ViewOp, picture_of
     from nfbmr.features.extraction import extract
-    from nfbmr.preparation import read_data
+    from nfbmr.prepare import read_data
 
     config = tiny(features__views=["flip-h"])
     words = ["features.size=64", "features.taps=blocks.2", "features.views=flip-h", "features.compute=fp32"]

@@ -18,11 +18,12 @@ from nfbmr.config import FeatureConfig
 from nfbmr.data.pictures import Picture, ViewOp, picture_of, prepare
 from nfbmr.data.samples import Sample
 from nfbmr.errors import ImageError, Interrupted, OutputError
+from nfbmr.features import engine
 from nfbmr.features.backbone import load_backbone
 from nfbmr.features.extraction import extract
+from nfbmr.features.maintenance import list_spaces
 from nfbmr.features.shards import shard_paths
 from nfbmr.features.store import FeatureStore
-from nfbmr.features.upkeep import list_spaces
 
 CONFIG = FeatureConfig(
     backbone="test_efficientnet", weights="random", taps=(1, "blocks.2"), size=64, compute="fp32", batch=4
@@ -132,6 +133,7 @@ def test_auto_measures_once_and_then_takes_what_there_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NFBMR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(engine, "has_bf16", lambda device: True)
     pictures = images(2)
     auto = CONFIG.model_copy(update={"compute": "auto"})
     first = extract(pictures, auto, store)
@@ -143,6 +145,34 @@ def test_auto_measures_once_and_then_takes_what_there_is(
     other = "fp32" if first.compute == "bf16" else "bf16"
     extract(images(5), CONFIG.model_copy(update={"compute": other}), store)
     assert extract(images(5), auto, store).compute == other
+
+
+def test_auto_measures_nothing_where_the_processor_has_no_bf16(
+    store: FeatureStore,
+    images: Callable[..., list[Picture]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NFBMR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(engine, "has_bf16", lambda device: False)
+    assert extract(images(2), CONFIG.model_copy(update={"compute": "auto"}), store).compute == "fp32"
+    assert not list(tmp_path.glob("cache/machine-*"))
+
+
+def test_a_stop_ends_the_measuring_and_nothing_is_remembered(
+    store: FeatureStore,
+    images: Callable[..., list[Picture]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("NFBMR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(engine, "has_bf16", lambda device: True)
+    caplog.set_level("INFO")
+    with pytest.raises(Interrupted, match="fp32 and bf16"):
+        extract(images(2), CONFIG.model_copy(update={"compute": "auto"}), store, stop=lambda: True)
+    assert "whether fp32 or bf16 is faster" in caplog.text
+    assert not list(tmp_path.glob("cache/machine-*"))
 
 
 # --- when something goes wrong ---

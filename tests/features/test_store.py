@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfbmr.errors import CorruptShardError, Interrupted, OutputError, StoreError
+from nfbmr.features.maintenance import list_spaces, prune
 from nfbmr.features.shards import open_shard, rows_per_shard, shard_paths, verify_shard, write_shard
 from nfbmr.features.store import FeatureStore, SpaceSpec
-from nfbmr.features.upkeep import list_spaces, prune
 
 SHAPE = (8, 3, 5)
 
@@ -51,6 +53,48 @@ def test_rows_come_back_in_the_stored_type_and_in_the_order_asked_for(
     assert batch.dtype == getattr(torch, dtype)
     assert batch.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(batch, x[order].to(batch.dtype))
+
+
+def layouts(x_NCHW: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The same rows in every order of the axes in memory, and as views that skip, repeat or share memory."""
+    for order in itertools.permutations(range(4)):
+        back = [order.index(axis) for axis in range(4)]
+        yield x_NCHW.permute(order).contiguous().permute(back)
+    yield torch.cat([x_NCHW, x_NCHW], dim=2)[:, :, : x_NCHW.shape[2]]
+    yield x_NCHW.repeat_interleave(2, dim=3)[..., ::2]
+    yield x_NCHW[:1].expand(len(x_NCHW), -1, -1, -1)
+    for stride in (0, 1, 10_000):  # an axis of one element may claim any stride, and counts as contiguous
+        pairs = zip(x_NCHW.shape, x_NCHW.stride(), strict=True)
+        strides = [stride if size == 1 else step for size, step in pairs]
+        yield torch.as_strided(x_NCHW, x_NCHW.shape, strides)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("given_as", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("stored_as", ["float16", "bfloat16", "float32"])
+def test_rows_come_back_whatever_their_layout_in_memory_and_their_type(
+    store: FeatureStore, channels: int, given_as: torch.dtype, stored_as: str
+) -> None:
+    spec = SpaceSpec("features", {"dtype": stored_as})
+    for number, height, width in ((1, 3, 4), (3, 4, 3), (2, 3, 1), (2, 1, 1)):
+        generator = torch.Generator().manual_seed(0)
+        x_NCHW = torch.randn(number, channels, height, width, generator=generator).to(given_as)
+        space = store.space(SpaceSpec("features", {**spec.fields, "size": [number, height, width]}))
+        shape = (channels, height, width)
+        for i, rows_NCHW in enumerate(layouts(x_NCHW)):
+            space.append(keys(number, number * i), rows_NCHW)
+            table = space.table(keys(number, number * i))
+            assert table.shape == shape
+            assert torch.equal(table.gather(range(number)), rows_NCHW.to(space.dtype))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_a_shard_has_its_rows_whatever_their_layout_in_memory(tmp_path: Path, channels: int) -> None:
+    x_NCHW = torch.randn(3, channels, 4, 5, generator=torch.Generator().manual_seed(0)).half()
+    for rows_NCHW in layouts(x_NCHW):
+        rows_NHWC = rows_NCHW.permute(0, 2, 3, 1)
+        shard = open_shard(write_shard(tmp_path, keys(3), rows_NHWC), torch.float16)
+        assert torch.equal(shard.rows_NHWC, rows_NHWC)
 
 
 def test_what_is_too_large_for_float16_becomes_its_largest_value(store: FeatureStore) -> None:
@@ -133,7 +177,7 @@ def test_rows_of_another_shape_are_refused(store: FeatureStore) -> None:
 # --- damage ---
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_flipped_byte_is_found_and_never_followed(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from nfbmr.errors import WeightsError
-from nfbmr.features.weights import has_packaged, new_model, resolve_weights, tensor_digest
+from nfbmr.features.models import new_model
+from nfbmr.features.weights import has_packaged, resolve_weights, tensor_digest
 
 NAME = "test_efficientnet"
 

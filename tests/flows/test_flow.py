@@ -40,7 +40,7 @@ def stirred(shape_CHW: tuple[int, int, int], config: FlowConfig, seed: int = 0) 
     return flow
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shapes, configs, st.integers(0, 2**16))
 def test_the_inverse_undoes_the_flow(shape: tuple[int, int, int], config: FlowConfig, seed: int) -> None:
     flow = stirred(shape, config, seed)
@@ -52,7 +52,7 @@ def test_the_inverse_undoes_the_flow(shape: tuple[int, int, int], config: FlowCo
     torch.testing.assert_close(flow(flow.inverse(y))[0], y)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.tuples(st.integers(2, 5), st.integers(1, 3), st.integers(1, 3)), configs, st.integers(0, 2**16))
 def test_the_log_determinant_is_that_of_the_jacobian(
     shape: tuple[int, int, int], config: FlowConfig, seed: int

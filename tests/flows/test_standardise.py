@@ -8,7 +8,7 @@ from nfbmr.features.table import TensorTable
 from nfbmr.flows.standardise import Standardise
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 20), st.integers(1, 5), st.integers(1, 7), st.integers(0, 999))
 def test_mean_and_deviation_are_those_of_all_values_whatever_the_batch(
     images: int, channels: int, batch: int, seed: int

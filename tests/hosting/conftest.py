@@ -27,7 +27,7 @@ import requests
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 ROOT = Path(__file__).resolve().parents[2]
 ADMIN_PASSWORD = "the-admin-password"
-START_SECONDS = 180.0
+START_SECONDS = 600.0
 
 
 @dataclass
@@ -78,7 +78,10 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
             ("MLFLOW_TRACKING", "NFBMR_SERVER", "NFBMR_ADMIN", "NFBMR_USER", "_MLFLOW", "PG")
         )
     }
-    return {**kept, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true", **(extra or {})}
+    # However busy the machine is that the tests run on.
+    patient = {"NFBMR_SERVER_START_TIMEOUT": str(START_SECONDS)}
+    settings = {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true", **patient}
+    return {**kept, **settings, **(extra or {})}
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +110,18 @@ def call() -> Callable[..., subprocess.CompletedProcess[str]]:
         if check and done.returncode != 0:
             raise AssertionError(f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def call_watched(call: Callable[..., Any]) -> Callable[..., tuple[Any, set[str]]]:
+    """Runs ``nfbmr`` in a process of its own: what it said, and the top-level modules that it imported."""
+
+    def run(*words: str, cwd: Path, **options: Any) -> tuple[Any, set[str]]:
+        done = call(*words, cwd=cwd, env={"PYTHONPROFILEIMPORTTIME": "1"}, **options)
+        lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+        return done, {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
 
     return run
 

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from mlflow_server.hosting.guard import NOTHING
+
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 SEARCH = {"experiment_ids": ["0"], "max_results": 5}
 
@@ -317,10 +319,9 @@ def test_a_model_comes_from_a_run_of_the_server(team, run):
 @pytest.mark.parametrize(
     "path",
     [
-        "/ajax-api/3.0/mlflow/assistant/config",
         "/ajax-api/3.0/mlflow/assistant/message",
+        "/ajax-api/3.0/mlflow/assistant/providers/claude_code/health",
         "/gateway/mlflow/v1/models",
-        "/api/2.0/mlflow/gateway-proxy",
         "/api/3.0/mlflow/gateway/secrets/create",
         "/api/2.0/mlflow/webhooks",
         "/ajax-api/3.0/mlflow/jobs/search",
@@ -331,6 +332,20 @@ def test_a_model_comes_from_a_run_of_the_server(team, run):
 def test_parts_that_run_commands_or_ask_other_servers_are_closed(team, path):
     for method in ("GET", "POST"):
         assert team.ask(method, path, user="admin", json={} if method == "POST" else None).status_code == 404
+
+
+@pytest.mark.parametrize("path", NOTHING)
+@pytest.mark.parametrize("version", ["/ajax-api/2.0", "/ajax-api/3.0"])
+def test_what_pages_ask_of_closed_parts_is_answered_with_nothing(team, path, version):
+    answer = team.ask("GET", f"{version}{path}", user="rita")
+    assert (answer.status_code, answer.json()) == (200, NOTHING[path])
+    assert team.ask("POST", f"{version}{path}", user="admin", json={}).status_code == 404
+    assert team.ask("PUT", f"{version}{path}", user="admin", json={}).status_code == 404
+
+
+def test_the_pages_are_told_who_is_there(team):
+    answer = team.ask("GET", "/ajax-api/2.0/mlflow/users/current", user="rita").json()
+    assert (answer["user"]["username"], answer["user"]["is_admin"]) == ("rita", False)
 
 
 # Sizes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -24,7 +25,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-dev-shm-usage",
     "--no-first-run",
-    "--window-size=1300,900",
+    "--window-size=1700,900",
 )
 
 
@@ -38,6 +39,27 @@ class Pages:
         """In a tab of its own, as whoever follows a link does."""
         self.driver.switch_to.new_window("tab")
         self.driver.get(f"{self.address}/{place}")
+
+    def requests(self) -> dict[str, Any]:
+        """What was asked since the last call, and the status of each answer; what failed has none."""
+        asked: dict[str, str] = {}
+        answers: dict[str, Any] = {}
+        for entry in self.driver.get_log("performance"):
+            event = json.loads(entry["message"])["message"]
+            about = event["params"]
+            if event["method"] == "Network.requestWillBeSent":
+                asked[about["requestId"]] = f"{about['request']['method']} {about['request']['url']}"
+            elif event["method"] == "Network.responseReceived":
+                answers[about["requestId"]] = about["response"]["status"]
+            elif event["method"] == "Network.loadingFailed" and not about.get("canceled"):
+                answers[about["requestId"]] = about["errorText"]
+        return {asked[key]: answer for key, answer in answers.items() if key in asked}
+
+    def errors(self) -> list[str]:
+        """Boxes that say that something went wrong."""
+        boxes = "[class*=alert-error], [class*=notification-notice]"
+        said = self.run(f"return [...document.querySelectorAll('{boxes}')].map(e => e.innerText.trim())")
+        return [text for text in said if text]
 
     def wait(self, true: Callable[[], Any], what: str) -> Any:
         from selenium.common.exceptions import WebDriverException
@@ -107,6 +129,7 @@ def pages(swept, tmp_path_factory) -> Iterator[Pages]:
     options.binary_location = chromium
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
         options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(chromedriver))
     driver.set_page_load_timeout(PATIENCE)
     try:
@@ -131,30 +154,83 @@ def ids(swept) -> dict[str, str]:
     return {run["info"]["run_name"]: run["info"]["run_id"] for run in found}
 
 
-def test_they_open_on_model_training_without_advertising(pages):
-    pages.open()
-    pages.shows("Recent Experiments")
-    pages.shows("nfbmr")
-    text = pages.text()
-    assert "Start Demo" not in text
-    assert "usage data" not in text
-    assert "Assistant" not in text
-    side = pages.run("return localStorage.getItem('mlflow.workflowType_v1')")
-    assert side == '"machine_learning"'
+@pytest.fixture(scope="module")
+def registered(swept) -> dict[str, str]:
+    """A model of the sweep's, registered as ``woven``: the ids of its run and its own."""
+    model = swept.post("logged-models/search", {"experiment_ids": ["1"]}).json()["models"][0]["info"]
+    assert swept.post("registered-models/create", {"name": "woven"}).ok
+    body = {"name": "woven", "source": f"models:/{model['model_id']}", "run_id": model["source_run_id"]}
+    made = swept.post("model-versions/create", {**body, "model_id": model["model_id"]})
+    assert made.ok, made.text
+    return {"RUN": model["source_run_id"], "MODEL": model["model_id"]}
 
 
-def test_a_choice_of_the_users_stays(pages):
-    pages.open()
-    pages.shows("Recent Experiments")
-    pages.run("localStorage.setItem('mlflow.workflowType_v1', '\"genai\"')")
-    pages.open()
-    pages.shows("GenAI")
-    assert pages.run("return localStorage.getItem('mlflow.workflowType_v1')") == '"genai"'
-    pages.run("localStorage.setItem('mlflow.workflowType_v1', '\"machine_learning\"')")
+TRAINING = "workflowType=machine_learning"
+PLACES = {
+    "the first page": ("", "Welcome to MLflow"),
+    "experiments": (f"#/experiments?{TRAINING}", "nfbmr"),
+    "an experiment": ("#/experiments/1", "nfbmr"),
+    "runs": (f"#/experiments/1/runs?{TRAINING}", "matching runs"),
+    "runs, as MLflow shows them at first": ("#/experiments/1/runs", "matching runs"),
+    "runs with their metrics": (
+        f"#/experiments/1/runs?{TRAINING}&viewStateShareKey=nfbmr-runs",
+        "best/image_auroc",
+    ),
+    "a run": (f"#/experiments/1/runs/RUN?{TRAINING}", "Parameters"),
+    "curves of a run": (f"#/experiments/1/runs/RUN/model-metrics?{TRAINING}", "flow"),
+    "artifacts of a run": (f"#/experiments/1/runs/RUN/artifacts?{TRAINING}", "report.html"),
+    "models of an experiment": (f"#/experiments/1/models?{TRAINING}", "Model name"),
+    "a model": (f"#/experiments/1/models/MODEL?{TRAINING}", "Model ID"),
+    "the registry": (f"#/models?{TRAINING}", "woven"),
+    "a registered model": (f"#/models/woven?{TRAINING}", "Version 1"),
+    "a version of a model": (f"#/models/woven/versions/1?{TRAINING}", "Registered At"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_page_opens_without_an_error(pages, registered, place):
+    address, words = PLACES[place]
+    for name, value in registered.items():
+        address = address.replace(name, value)
+    pages.requests()
+    pages.open(address)
+    pages.shows(words)
+    answers: dict[str, Any] = {}
+
+    def quiet() -> bool:
+        """Nothing was asked for a while: the page is whole."""
+        time.sleep(1.5)
+        new = pages.requests()
+        answers.update(new)
+        return not new
+
+    pages.wait(quiet, "the page goes on asking")
+    assert any("/ajax-api/" in asked for asked in answers)
+    wrong = {asked: answer for asked, answer in answers.items() if answer not in (200, 204, 304)}
+    assert wrong == {}
+    assert pages.errors() == []
+    assert "closed on this server" not in pages.text()
+
+
+def test_nothing_is_written_into_the_pages(swept):
+    import mlflow.server
+
+    shipped = Path(mlflow.server.__file__).parent / "js" / "build" / "index.html"
+    assert swept.ask("GET", "/").content == shipped.read_bytes()
+
+
+def test_the_address_that_is_printed_after_a_run_opens_on_its_metrics(pages, swept):
+    from mlflow_server.destination import page
+
+    address = page(swept.address, "1")
+    pages.open(address.removeprefix(f"{swept.address}/"))
+    column = "metrics.`best/image_auroc`"
+    (value,) = pages.wait(lambda: pages.cells(column), "no column of metrics")
+    assert 0.0 <= float(value) <= 1.0
 
 
 def test_the_trials_of_a_sweep_are_below_it(pages):
-    pages.open("#/experiments/1/runs?viewStateShareKey=nfbmr-runs")
+    pages.open(f"#/experiments/1/runs?{TRAINING}&viewStateShareKey=nfbmr-runs")
     name = "attributes.`Run Name`"
     assert pages.wait(lambda: pages.cells(name), "no runs") == ["sweep woven"]
     assert pages.cells("metrics.`best/image_auroc`")[0] not in ("", "-")
@@ -164,7 +240,7 @@ def test_the_trials_of_a_sweep_are_below_it(pages):
 
 
 def test_trials_are_sorted_by_what_they_were_searched_for(pages, swept):
-    pages.open("#/experiments/1/runs?viewStateShareKey=nfbmr-trials")
+    pages.open(f"#/experiments/1/runs?{TRAINING}&viewStateShareKey=nfbmr-trials")
     column = "metrics.`validation/image_auroc`"
     pages.wait(lambda: len(pages.cells(column)) == 4, "no column of the objective")
     shown = [float(value) for value in pages.cells(column)]
@@ -176,7 +252,7 @@ def test_trials_are_sorted_by_what_they_were_searched_for(pages, swept):
 
 
 def test_the_views_have_names_in_the_menu(pages):
-    pages.open("#/experiments/1/runs")
+    pages.open(f"#/experiments/1/runs?{TRAINING}")
     pages.shows("matching runs")
     pages.click("Views")
     for words in ("Runs, with the trials", "Trials, the best on validation", "Results on test images"):
@@ -189,7 +265,7 @@ def test_trials_are_compared_in_pictures(pages, swept):
     pages.shows("Parallel Coordinates Plot")
     plot = "return document.querySelectorAll('.parcoords-line-layer, .js-plotly-plot').length"
     pages.wait(lambda: pages.run(plot), "no plot")
-    pages.open("#/experiments/1/runs?viewStateShareKey=nfbmr-trials&compareRunsMode=CHART")
+    pages.open(f"#/experiments/1/runs?{TRAINING}&viewStateShareKey=nfbmr-trials&compareRunsMode=CHART")
     pages.shows("flow/loss")
     pages.wait(
         lambda: (
@@ -202,11 +278,11 @@ def test_trials_are_compared_in_pictures(pages, swept):
 
 def test_a_run_says_first_how_well_it_does(pages, swept):
     runs = ids(swept)
-    pages.open(f"#/experiments/1/runs/{runs['sweep woven']}")
-    pages.shows("Best: trial 000")
+    pages.open(f"#/experiments/1/runs/{runs['sweep woven']}?{TRAINING}")
+    pages.shows("Chosen: trial 000")
     tested = swept.post("runs/search", {"experiment_ids": ["1"], "filter": "metrics.`test/image_auroc` >= 0"})
     run = tested.json()["runs"][0]["info"]
-    pages.open(f"#/experiments/1/runs/{run['run_id']}")
+    pages.open(f"#/experiments/1/runs/{run['run_id']}?{TRAINING}")
     pages.shows("on test images")
     pages.shows("sweep woven")
 
@@ -214,7 +290,7 @@ def test_a_run_says_first_how_well_it_does(pages, swept):
 def test_the_roc_curve_and_the_report_are_shown_in_place(pages, swept):
     tested = swept.post("runs/search", {"experiment_ids": ["1"], "filter": "metrics.`test/image_auroc` >= 0"})
     run_id = tested.json()["runs"][0]["info"]["run_id"]
-    pages.open(f"#/experiments/1/runs/{run_id}/artifacts")
+    pages.open(f"#/experiments/1/runs/{run_id}/artifacts?{TRAINING}")
     pages.click("pictures")
     pages.click("roc.png")
     wide = "return Math.max(0, ...[...document.querySelectorAll('img, image')].map(e => e.naturalWidth || 0))"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from mlflow_server.hosting.backup import Backup
 from mlflow_server.hosting.database import Database, newest_schema
 from mlflow_server.hosting.settings import Backend
 
@@ -70,7 +71,7 @@ def add_run(connection, run_id: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", BACKENDS)
-def test_an_upgrade_wants_a_backup_of_what_is_there_now(kind, tmp_path, request, start, call):
+def test_an_upgrade_makes_a_backup_of_what_is_there_first(kind, tmp_path, request, start, call):
     if kind == "sqlite":
         address = full = f"sqlite:///{tmp_path / 'mlflow.db'}"
         env = {}
@@ -82,6 +83,8 @@ def test_an_upgrade_wants_a_backup_of_what_is_there_now(kind, tmp_path, request,
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         old = make_old(backend)
+    with Database(backend) as database, database.connection() as connection:
+        add_run(connection, "b" * 32)
     place = ["--backend", address]
 
     refused = call("server", "--port", "0", *place, cwd=tmp_path, env=env, check=False)
@@ -89,25 +92,20 @@ def test_an_upgrade_wants_a_backup_of_what_is_there_now(kind, tmp_path, request,
     assert "another version of MLflow" in refused.stderr
     assert "nfbmr server upgrade" in refused.stderr
 
-    without = call("server", "upgrade", *place, cwd=tmp_path, env=env, check=False)
-    assert without.returncode == 2
-    assert "no backup was named" in without.stderr
-
-    call("server", "backup", "stale", *place, cwd=tmp_path, env=env)
-    with Database(backend) as database, database.connection() as connection:
-        add_run(connection, "b" * 32)
-    stale = call("server", "upgrade", "--backup", "stale", *place, cwd=tmp_path, env=env, check=False)
-    assert stale.returncode == 2
-    assert "runs: 1 then, 2 now" in stale.stderr
+    (tmp_path / "taken").mkdir()
+    taken = call("server", "upgrade", "--backup", "taken", *place, cwd=tmp_path, env=env, check=False)
+    assert taken.returncode == 2
+    assert "is there already" in taken.stderr
     with Database(backend) as database:
         assert database.schema().records == old
 
-    call("server", "backup", "fresh", *place, cwd=tmp_path, env=env)
     done = json.loads(
-        call("server", "upgrade", "--backup", "fresh", "--json", *place, cwd=tmp_path, env=env).stdout
+        call("server", "upgrade", "--backup", "before", "--json", *place, cwd=tmp_path, env=env).stdout
     )
     assert done["upgraded"] is True
     assert (done["before"]["records"], done["after"]["records"]) == (old, newest_schema().records)
+    assert Backup.read(tmp_path / "before").schema.records == old
+    assert Backup.read(tmp_path / "before").rows["runs"] == 2
 
     running = start(tmp_path, *place, env=env)
     found = running.post("runs/search", {"experiment_ids": ["7"]}).json()["runs"]
@@ -121,17 +119,17 @@ def test_an_upgrade_wants_a_backup_of_what_is_there_now(kind, tmp_path, request,
     assert json.loads(again.stdout)["upgraded"] is False
 
 
-def test_a_backup_of_another_database_is_none(tmp_path, call):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name in ("one", "two"):
-            (tmp_path / name).mkdir()
-            make_old(Backend.of(f"sqlite:///{tmp_path / name / 'mlflow.db'}"))
-    call("server", "backup", "saved", cwd=tmp_path / "one")
-    saved = str(tmp_path / "one" / "saved")
-    done = call("server", "upgrade", "--backup", saved, cwd=tmp_path / "two", check=False)
+def test_newer_tables_than_the_installed_ones_are_left_alone(tmp_path, call):
+    backend = Backend.of(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    with Database(backend) as database:
+        database.create("mlflow-artifacts:/")
+        with database.connection() as connection:
+            connection.execute(sa.text("UPDATE alembic_version SET version_num = 'ffffffffffff'"))
+    done = call("server", "upgrade", cwd=tmp_path, check=False)
     assert done.returncode == 2
-    assert "another database" in done.stderr
+    assert "newer MLflow" in done.stderr
+    with Database(backend) as database:
+        assert database.schema().records == "ffffffffffff"
 
 
 def test_something_else_is_not_taken_for_a_server(tmp_path, call):

@@ -1,6 +1,7 @@
 """Writers for a load, in a process of their own: each records until its time is up, nothing is retried.
 
-``python writers.py ADDRESS NAME COUNT SECONDS FOLDER`` prints, at the end, what every run should have.
+``python writers.py ADDRESS NAME COUNT SECONDS FOLDER`` prints, at the end, what every run should have. A file
+FOLDER/stop ends it earlier.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from pathlib import Path
 
 from mlflow_server.destination import Destination
-from mlflow_server.remote import Opening, RemoteRun
+from mlflow_server.tracking.remote_run import Opening, RemoteRun
 from nfbmr.journal import Entry
 
 NAMES = ("flow/loss", "flow/validation_loss", "mapping/loss", "validation/image_auroc", "seconds/epoch")
@@ -36,7 +37,7 @@ class Writer(threading.Thread):
     def run(self) -> None:
         try:
             number = 0
-            while number == 0 or time.time() < self.until:
+            while number == 0 or (time.time() < self.until and not (self.folder / "stop").exists()):
                 self.record(f"{self.name}-{number:03d}")
                 number += 1
         except Exception as error:

@@ -48,7 +48,7 @@ def test_nothing_else_is_shared() -> None:
         assert all(p.grad is None for p in part.parameters())
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.integers(1, 5), st.integers(1, 5))
 def test_shapes_are_kept(channels: int, latent: int, n: int, height: int, width: int) -> None:
     bmr = BMR(channels, MappingConfig(residual_blocks=n, latent=latent))

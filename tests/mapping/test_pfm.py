@@ -51,7 +51,7 @@ def test_the_middle_is_one_set_of_parameters() -> None:
     assert names == ["shared.weight", "shared.bias"]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(2, 9), st.integers(1, 9), st.integers(1, 4), st.integers(1, 4))
 def test_every_position_is_mapped_by_itself(channels: int, latent: int, height: int, width: int) -> None:
     mapping = pfm(channels, latent).eval()

@@ -6,10 +6,21 @@ from typing import Any
 
 _PFM = {"mapping.pfm_latent": [4], "features.target.backbone": "tf_efficientnet_lite1"}
 
+_DETAIL = {
+    "features.detail.taps": ["blocks.1"],
+    "features.detail.size": 96,
+    "detail.blocks": 2,
+    "detail.hidden": 8,
+    "detail.bank": 20,
+    "detail.candidates": 200,
+    "train.detail.steps": 3,
+    "train.detail.positions": 8,
+}
+
 TINY: dict[str, dict[str, Any]] = {
-    "nf-bmr": {},
-    "nf-b-pfm": {"mapping.pfm_latent": [4]},
-    "nf": {},
+    "nf-bmr": _DETAIL,
+    "nf-b-pfm": {**_DETAIL, "mapping.pfm_latent": [4]},
+    "nf": _DETAIL,
     "pfm": {**_PFM, "features.target.taps": ["blocks.2"]},
     "b-pfm": {**_PFM, "features.target.taps": ["blocks.2"]},
     "mb-pfm": {

@@ -23,7 +23,7 @@ def plain(x_ND: Tensor, count: int, first: int) -> tuple[list[int], float]:
     return chosen, float(distance_N.max())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 1000),
     rows=st.integers(1, 200),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,10 @@ from nfbmr.features.table import Features, TensorTable, ViewedFeatures
 from nfbmr.methods.detector import Detector, build, shapes_read
 from nfbmr.methods.fitting import maps_of
 from nfbmr.methods.table import METHODS, trained_sections
-from nfbmr.run import Run, carry_out, journal_only, new_run, open_run
+from nfbmr.prediction import Predictor
+from nfbmr.run import Run, execute_run, journal_only, new_run, open_run
 from nfbmr.scoring.fusion import IMAGE
-from nfbmr.training.stopping import StopRequest
+from nfbmr.stopping import StopRequest
 from tests.methods.settings import TINY
 
 
@@ -37,6 +39,20 @@ def configured(
     return make
 
 
+@pytest.fixture(scope="module")
+def wide(textures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small set with the lower half of each image and mask cut off: twice as wide as high."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("wide") / "wide"
+    shutil.copytree(textures, root)
+    for path in root.rglob("*.png"):
+        with Image.open(path) as image:
+            upper = image.crop((0, 0, image.width, image.height // 2))
+        upper.save(path)
+    return root
+
+
 @pytest.fixture(scope="module", params=METHODS)
 def finished(request: pytest.FixtureRequest, configured: Callable[..., Config]) -> dict[str, Any]:
     """A run of each method, to its end."""
@@ -48,7 +64,8 @@ def detector(request: pytest.FixtureRequest, configured: Callable[..., Config]) 
     """Each method's networks, measured and not trained, on random features."""
     config = configured(request.param)
     made = build(config, shapes_read(config), "")
-    made.networks.stages[0].prepare(ViewedFeatures.of(features_for(made, 12)))
+    for stage in made.networks.stages:
+        stage.prepare(ViewedFeatures.of(features_for(made, 12)).select(stage.tables))
     return made.eval()
 
 
@@ -60,12 +77,16 @@ def features_for(detector: Detector, images: int, seed: int = 0) -> Features:
     )
 
 
-def batch_for(detector: Detector, stage: Any, images: int = 3) -> tuple[Tensor, ...]:
-    """What a stage reads, in float32."""
+def batch_for(detector: Detector, judge: Any, images: int = 3) -> tuple[Tensor, ...]:
+    """What a stage, or the whole method, reads, in float32."""
+    networks = detector.networks
     y = tuple(one.float() for one in features_for(detector, images).gather(range(images)))
-    if detector.networks.keeps_latents and stage is not detector.networks.stages[0]:
-        return (*y, detector.networks.latents(*y).detach())
-    return y
+    tables = getattr(judge, "tables", None)
+    read = y if tables is None else tuple(y[number] for number in tables)
+    wants_latents = judge is not networks.stages[0] and getattr(judge, "reads_latents", True)
+    if networks.keeps_latents and wants_latents:
+        return (*read, networks.latents(*y).detach())
+    return read
 
 
 def test_every_method_has_a_tiny_configuration_here() -> None:
@@ -102,7 +123,7 @@ def test_no_test_image_is_read_before_every_choice_is_made(
         update={"data": seeing.data.model_copy(update={"path": data}), "store": tmp_path / "store"}
     )
     run = new_run(blind, folder=tmp_path / "run")
-    summary = carry_out(run, journal_only, StopRequest(), test=False)
+    summary = execute_run(run, journal_only, StopRequest(), test=False).as_json()
     for choice in ("threshold", "selection"):
         assert summary[choice] == finished[choice]
     weights = {file.name: file.read_bytes() for file in run.paths.model.glob("*.safetensors")}
@@ -128,6 +149,36 @@ def test_a_saved_model_gives_the_same_maps(finished: dict[str, Any]) -> None:
     again = Detector.load(Path(finished["run_dir"]) / "model")
     seen = ViewedFeatures.of(features_for(detector, 4), detector.config.features.test_rotations)
     torch.testing.assert_close(maps_of(detector, seen), maps_of(again, seen), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_wide_images_keep_their_proportions_to_the_end(
+    method: str, wide: Path, configured: Callable[..., Config], tmp_path: Path
+) -> None:
+    import pyarrow.parquet as pq
+
+    config = configured(method, **{"data.path": str(wide)}, output=tmp_path / "runs")
+    done = nfbmr.train(config)
+    assert 0 <= done["metrics"]["test"]["image_auroc"]["value"] <= 1
+    detector = Detector.load(Path(done["run_dir"]) / "model")
+    features = detector.config.features
+    if config.features.turns:  # a turned rectangle is another rectangle
+        assert features.aspect == 1.0
+    else:
+        assert features.aspect == 2.0
+        assert features.shape in ((48, 96), (96, 176))
+    rows = pq.read_table(Path(done["run_dir"]) / "scores.parquet").to_pylist()
+    known = {Path(row["path"].decode()): row["score"] for row in rows if row["side"] == "test"}
+    predictor = Predictor(detector)
+    for score, (prediction, scored) in zip(known.values(), predictor(list(known)), strict=True):
+        map_HW = scored.map_HW
+        assert prediction.score == pytest.approx(score, rel=1e-3, abs=1e-3 * max(1.0, abs(score)))
+        assert map_HW is not None
+        if detector.networks.localises and not config.features.turns:
+            height, width = map_HW.shape
+            assert (height, width) == max((shape[1:] for shape in detector.shapes), key=math.prod)
+            assert height < width
+        assert predictor.heatmap(prediction.path, map_HW).size == (96, 48)
 
 
 class StopAfter(StopRequest):
@@ -161,30 +212,30 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(
 
 
 def carry_on(run: Run, stop: StopRequest) -> dict[str, Any]:
-    return carry_out(run, journal_only, stop)
+    return execute_run(run, journal_only, stop).as_json()
 
 
 # -- its networks
 
 
 def test_maps_are_a_part_each_and_finite(detector: Detector) -> None:
-    stage = detector.networks.stages[-1]
-    maps = stage.maps(*batch_for(detector, stage))
-    assert maps.shape[:2] == (3, len(stage.parts))
+    networks = detector.networks
+    maps = networks.maps(*batch_for(detector, networks))
+    assert maps.shape[:2] == (3, len(networks.parts))
     assert torch.isfinite(maps).all()
-    assert len(stage.published) == len(stage.parts)
-    assert sum(stage.published) > 0
-    assert detector.networks.localises == (maps[0, 0].numel() > 1)
-    if IMAGE in stage.parts:
-        own = maps[:, stage.parts.index(IMAGE)].flatten(1)
-        assert torch.equal(own.amin(1), own.amax(1))
-        assert stage.published[stage.parts.index(IMAGE)] == 0
+    assert len(networks.published) == len(networks.parts)
+    assert sum(networks.published) > 0
+    assert networks.localises == (maps[0, 0].numel() > 1)
+    if IMAGE in networks.parts:
+        whole_image = maps[:, networks.parts.index(IMAGE)].flatten(1)
+        assert torch.equal(whole_image.amin(1), whole_image.amax(1))
+        assert networks.published[networks.parts.index(IMAGE)] == 0
 
 
 def test_an_image_is_scored_alone_as_among_others(detector: Detector) -> None:
-    stage = detector.networks.stages[-1]
-    together = stage.maps(*batch_for(detector, stage))
-    alone = stage.maps(*(one[:1] for one in batch_for(detector, stage)))
+    networks = detector.networks
+    together = networks.maps(*batch_for(detector, networks))
+    alone = networks.maps(*(one[:1] for one in batch_for(detector, networks)))
     torch.testing.assert_close(together[:1], alone, rtol=1e-4, atol=1e-4)
 
 
@@ -210,6 +261,6 @@ def test_every_trained_number_has_a_gradient_and_the_loss_goes_down(detector: De
 def test_its_stages_are_those_of_the_table(detector: Detector) -> None:
     method = METHODS[detector.config.method]
     assert tuple(stage.name for stage in detector.networks.stages) == method.stages
-    trained = {stage.name for stage in detector.networks.stages if stage.trained}
-    assert set(trained_sections(detector.config)) == trained
+    validated = {stage.name for stage in detector.networks.stages if stage.trained and stage.validated}
+    assert set(trained_sections(detector.config)) == validated
     assert (method.shares is not None) == detector.networks.stages[0].shared

@@ -42,18 +42,19 @@ def test_its_settings_are_its_own(name: str, tiny: Callable[..., Config]) -> Non
 
 
 def test_it_is_a_row_of_an_ablation_and_a_choice_of_a_space(name: str, tiny: Callable[..., Config]) -> None:
-    from tune.ablation import new_ablation
-    from tune.ablation_plan import plan_ablation
-    from tune.lattice import parse_lattice
-    from tune.resources import Resources
-    from tune.space import Space
+    from tune.ablation.ablation import new_ablation
+    from tune.ablation.plan import plan_ablation
+    from tune.ablation.spec import parse_spec
+    from tune.execution.resources import Resources
+    from tune.search.space import Space
+    from tune.search.space_checks import check_space
 
     config = tiny()
-    Space.parse(f"method: {{choice: [nf, '{name}']}}").check(config)
+    check_space(Space.parse(f"method: {{choice: [nf, '{name}']}}"), config)
     text = f"rows: {{flow: {{method: nf}}, own: {{method: '{name}'}}}}"
     base = resolve([Layer("base", _nested(config))])
-    plan = plan_ablation(parse_lattice(text, "own", "own.yaml"), base, name="own", seeds=1)
-    table = new_ablation(plan, Resources(backend="here"))
+    plan = plan_ablation(parse_spec(text, "own", "own.yaml"), base, name="own", seeds=1)
+    table = new_ablation(plan, Resources(backend="local")).as_json()
     assert set(table["rows"]) == {"flow", "own"}
 
 

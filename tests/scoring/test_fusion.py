@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -16,35 +17,17 @@ from nfbmr.scoring.fusion import (
     FOLDS,
     Scorer,
     UnitMaps,
-    colours_of,
     cross_normalised,
     normal_statistics,
     reduced,
     select_scorer,
-    threshold_at,
 )
 from nfbmr.scoring.maps import smoothed, squared_norm
 from nfbmr.scoring.ranking import auroc_error
+from nfbmr.scoring.thresholds import colours_of
 
 PARTS = ("source", "target", "norm")
 PUBLISHED = (0.5, 0.5, 0.0)
-
-
-@given(st.integers(0, 2**31), st.sampled_from([0.01, 0.05, 0.2]), st.integers(20, 400))
-def test_threshold_rejects_at_most_the_stated_share_of_what_it_was_set_on(seed, rate, n):
-    good = torch.rand(n, generator=torch.Generator().manual_seed(seed)).double()
-    assert (good > threshold_at(good, rate)).double().mean() <= rate
-
-
-def test_threshold_holds_for_new_good_images():
-    generator = torch.Generator().manual_seed(0)
-    rejected = [
-        (torch.randn(50, generator=generator) > threshold_at(torch.randn(39, generator=generator), 0.1))
-        .double()
-        .mean()
-        for _ in range(400)
-    ]
-    assert torch.stack(rejected).mean() == pytest.approx(0.1, abs=0.015)
 
 
 def test_pooling_keeps_what_neighbours_share():
@@ -100,16 +83,16 @@ def _each(maps: torch.Tensor) -> UnitMaps:
     return UnitMaps(maps, tuple(f"part {i:03d}" for i in range(len(maps))))
 
 
-def _maps(*, telling: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _maps(*, select_examples: str) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     good, defective = torch.rand(2, 40, 3, 6, 6, generator=generator)
-    defective[:, PARTS.index(telling), 2, 3] += 2
+    defective[:, PARTS.index(select_examples), 2, 3] += 2
     return good, defective
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_selection_finds_the_part_and_reduction_that_tell(part):
-    good, defective = _maps(telling=part)
+    good, defective = _maps(select_examples=part)
     selection = select_scorer(
         _each(good),
         _each(defective),
@@ -143,7 +126,7 @@ def test_within_one_standard_error_the_candidate_with_most_evidence_wins():
 
 
 def test_selection_keeps_to_what_is_fixed_and_to_the_parts_that_exist():
-    good, defective = _maps(telling="norm")
+    good, defective = _maps(select_examples="norm")
     fixed = ScoringConfig(reduction="mean", weights=(1.0, 0.0, 0.0))
     chosen = select_scorer(
         _each(good),
@@ -159,7 +142,7 @@ def test_selection_keeps_to_what_is_fixed_and_to_the_parts_that_exist():
 
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0, 0.0, 0.0)])
 def test_weights_are_those_of_the_parts_there_are(weights):
-    good, defective = (_each(maps) for maps in _maps(telling="norm"))
+    good, defective = (_each(maps) for maps in _maps(select_examples="norm"))
     config = ScoringConfig(weights=weights)
     with pytest.raises(ConfigError, match=r"source, target, norm"):
         select_scorer(good, defective, config, parts=PARTS, published=PUBLISHED, false_reject_rate=0.1)
@@ -192,7 +175,7 @@ def test_a_score_of_the_whole_image_is_taken_as_it_is_and_never_mixed_into_the_m
 
 
 def test_only_a_method_with_a_score_of_its_own_has_it():
-    good, defective = (_each(maps) for maps in _maps(telling="norm"))
+    good, defective = (_each(maps) for maps in _maps(select_examples="norm"))
     config = ScoringConfig(reduction="image")
     with pytest.raises(ConfigError, match="no score of its own"):
         select_scorer(good, defective, config, parts=PARTS, published=PUBLISHED, false_reject_rate=0.1)
@@ -200,7 +183,7 @@ def test_only_a_method_with_a_score_of_its_own_has_it():
 
 @pytest.mark.parametrize("normalise", ["part", "position"])
 def test_normalising_makes_parts_comparable(normalise):
-    good, _ = _maps(telling="norm")
+    good, _ = _maps(select_examples="norm")
     good = good * torch.tensor([1.0, 100.0, 1e4]).view(3, 1, 1)
     center, scale = normal_statistics(good, normalise)
     maps = [
@@ -273,3 +256,15 @@ def test_colours_are_the_good_images_own_and_always_have_a_width() -> None:
     for same in (torch.ones(2, 3, 3), torch.zeros(2, 3, 3), -1e6 * torch.ones(1, 2, 2), torch.zeros(0, 2, 2)):
         low, high = colours_of(same)
         assert high > low
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 5, 9), (1, 2, 2)])
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 3.3])
+def test_smoothing_is_torchvisions_to_the_last_bit(shape, sigma):
+    from torchvision.transforms.functional import gaussian_blur
+
+    map_NHW = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    longest = 2 * min(shape[1:]) - 1
+    width = min(2 * math.ceil(3 * sigma) + 1, longest if longest % 2 else longest - 1)
+    expected_N1HW = gaussian_blur(map_NHW.unsqueeze(1), [width, width], [sigma, sigma])
+    assert torch.equal(smoothed(map_NHW, sigma), expected_N1HW.squeeze(1))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from nfbmr.scoring.ranking import auroc, auroc_influence, difference_error
+from nfbmr.scoring.ranking import auroc, auroc_influence, difference_error, effective
 
 FEW = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=30)
 
@@ -28,6 +28,26 @@ def test_influences_of_all_units_cancel(good, defective):
         torch.tensor(good), torch.tensor(defective), units[: len(good)], units[: len(defective)]
     )
     assert float(influence.sum()) == pytest.approx(0.0, abs=1e-12)
+
+
+@given(FEW, FEW, st.data())
+def test_weights_count_images_several_times(good, defective, data):
+    """An image of weight three is three images of the same unit."""
+    weights = data.draw(st.lists(st.integers(1, 4), min_size=len(defective), max_size=len(defective)))
+    units = [f"part {i % 5}" for i in range(30)]
+    repeated = [(s, u) for s, u, w in zip(defective, units, weights, strict=False) for _ in range(w)]
+    scores, names = zip(*repeated, strict=True)
+    good_N, defective_M = torch.tensor(good), torch.tensor(defective)
+    assert auroc(good_N, defective_M, weights) == pytest.approx(auroc(good_N, torch.tensor(scores)))
+    sides = units[: len(good)], units[: len(defective)]
+    weighted = auroc_influence(good_N, defective_M, *sides, weights)
+    expected = auroc_influence(good_N, torch.tensor(scores), sides[0], names)
+    assert torch.allclose(weighted, expected, atol=1e-12)
+
+
+def test_unequal_weights_say_less():
+    assert effective(5, None) == effective(5, [2.0] * 5) == 5
+    assert 1 < effective(5, [10.0, 1, 1, 1, 1]) < 5
 
 
 def parts(generator: torch.Generator, *, photographs: int, count: int = 40) -> torch.Tensor:

@@ -7,9 +7,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,67 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class TarPit:
+    """A server that takes connections and never answers."""
+
+    def __init__(self, server: socket.socket) -> None:
+        self._server = server
+        self._taken: list[socket.socket] = []
+        self.address = f"http://127.0.0.1:{server.getsockname()[1]}"
+
+    def wait(self) -> None:
+        """Return once a request is out, which nobody will answer."""
+        connection = self._server.accept()[0]
+        self._taken.append(connection)
+        connection.settimeout(240)
+        assert connection.recv(1)
+
+    def close(self) -> None:
+        for each in (*self._taken, self._server):
+            each.close()
+
+
+@pytest.fixture
+def tar_pit(monkeypatch: pytest.MonkeyPatch) -> Iterator[TarPit]:
+    """A server that never answers; who waits for its answer waits for an hour."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3600")
+    server = socket.socket()
+    server.bind(("127.0.0.1", 0))
+    server.listen(16)
+    server.settimeout(240)
+    pit = TarPit(server)
+    yield pit
+    pit.close()
+
+
+_connecting: list[list[int]] = []
+
+
+def _note_connection(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "socket.connect":
+        for threads in _connecting:
+            threads.append(threading.get_ident())
+
+
+sys.addaudithook(_note_connection)  # nobody can take it away again: it looks at a list
+
+
+@pytest.fixture
+def connecting() -> Callable[[], AbstractContextManager[list[int]]]:
+    """Inside, every thread of this process that connects to something is written down."""
+
+    @contextmanager
+    def watch() -> Iterator[list[int]]:
+        threads: list[int] = []
+        _connecting.append(threads)
+        try:
+            yield threads
+        finally:
+            _connecting[:] = [each for each in _connecting if each is not threads]
+
+    return watch
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[[str, int], str]]:
     """Starts a real tracking server with the command that users are told, and ends it."""
@@ -55,7 +119,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[[str, int], str]]:
         from mlflow_server.destination import ui_hint
 
         log = (tmp_path / "server.log").open("wb")
-        command = f"exec env {ui_hint(uri)} --host 127.0.0.1 --port {port}"
+        command = f"exec env {ui_hint(uri)} --host 127.0.0.1 --port {port} --start-timeout 600"
         processes.append(
             subprocess.Popen(
                 ["bash", "-c", command], cwd=tmp_path, stdout=log, stderr=log, start_new_session=True

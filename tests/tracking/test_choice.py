@@ -13,15 +13,15 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_server.choice import choose, where_to_look
 from mlflow_server.destination import Destination, ui_hint, without_password
-from mlflow_server.sync import find_journals, status, sync
+from mlflow_server.tracking.sync import find_journals, status, sync
 from nfbmr.cli.main import cli, main
 from nfbmr.config import TrackingConfig
 from nfbmr.environment import code_revision, environment
 from nfbmr.errors import TrackingError
 from nfbmr.paths import RunPaths
 from nfbmr.records import read_record
+from nfbmr.trackers import make_tracker, ui_url
 from nfbmr.tracking import FolderTracker, NoTracker
 
 
@@ -33,8 +33,8 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_the_kind_chooses_the_tracker(tmp_path: Path) -> None:
     paths = RunPaths(tmp_path / "run")
-    assert isinstance(choose(TrackingConfig(kind="none"), paths, "r1"), NoTracker)
-    tracker = choose(TrackingConfig(kind="folder", run_name="mine"), paths, "r1", tags={"a": 1})
+    assert isinstance(make_tracker(TrackingConfig(kind="none"), paths, "r1"), NoTracker)
+    tracker = make_tracker(TrackingConfig(kind="folder", run_name="mine"), paths, "r1", tags={"a": 1})
     assert isinstance(tracker, FolderTracker)
     tracker.finish()
     record = read_record(paths.journal)
@@ -93,11 +93,12 @@ def test_a_run_the_server_knows_is_named_by_its_page(tmp_path: Path, uri: str) -
         system_metrics_every=None,
         destination=Destination.resolve(uri, config.experiment).as_fields(),
     ).finish()
-    assert where_to_look(config, journal) == where_to_look(config) == ui_hint(uri)
+    assert ui_url(config, journal) == ui_url(config) == ui_hint(uri)
     (sent,) = sync([journal])
-    told = where_to_look(config, journal)
+    told = ui_url(config, journal)
     assert told is not None
     assert told.startswith(ui_hint(uri))
+    assert "/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=nfbmr-runs\n" in told
     assert told.endswith(f"/#/experiments/1/runs/{sent.mlflow_run_id}?workflowType=machine_learning")
 
 

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_server.naming import REQUEST_BYTES, chunks, valid_name, value_text
 
 
-@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_mlflow_takes_every_name(name: str) -> None:
     from mlflow.utils.validation import _validate_metric_name
@@ -16,7 +15,6 @@ def test_mlflow_takes_every_name(name: str) -> None:
     assert 0 < len(valid_name(name)) <= 250
 
 
-@settings(deadline=None)
 @given(st.text("ab/.@:ß", max_size=8), st.text("ab/.@:ß", max_size=8))
 def test_two_names_stay_two(one: str, other: str) -> None:
     assert (valid_name(one) == valid_name(other)) == (one == other)

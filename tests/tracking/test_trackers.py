@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_server.tracker import MLflowTracker
+from mlflow_server.tracking.tracker import MLflowTracker
 from nfbmr.errors import NfbmrError, TrackingError
 from nfbmr.journal import FILE
 from nfbmr.records import Record, read_record

@@ -7,21 +7,13 @@ import json
 import pytest
 
 from mlflow_server.destination import Destination
-from mlflow_server.remote import Opening, RemoteRun
-from mlflow_server.views import PREFIX, view_tags
-from nfbmr.recording import description
+from mlflow_server.tracking.remote_run import Opening, RemoteRun
+from mlflow_server.tracking.views import PREFIX, view_tags
+from nfbmr.run_logger import description
+from tests.summaries import run_summary
 
 ESTIMATE = {"value": 0.921, "low": 0.87, "high": 0.961}
-SUMMARY = {
-    "method": "nf-bmr",
-    "dataset": {"name": "parts"},
-    "split": "group",
-    "seed": 3,
-    "test_peeked": False,
-    "metrics": {"test": {"image_auroc": ESTIMATE}, "validation": {"image_auroc": {"value": 0.8}}},
-    "config": {"evaluation": {"confidence": 0.95}},
-    "notes": (),
-}
+METRICS = {"test": {"image_auroc": ESTIMATE}, "validation": {"image_auroc": {"value": 0.8}}}
 
 
 def tags_of(uri: str, experiment: str) -> dict[str, str]:
@@ -70,25 +62,28 @@ def test_filters_of_views_are_ones_that_mlflow_takes(uri):
 
 
 def test_a_run_says_first_how_well_it_does():
-    text = description(SUMMARY)
+    text = description(run_summary(metrics=METRICS))
     first = text.splitlines()[0]
     assert first.startswith("Image AUROC **0.921 [0.870, 0.961]** on test images, **0.800** on validation")
-    assert "| Image AUROC | 0.921 [0.870, 0.961] | 0.800 |" in text
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    assert ["Image AUROC", "0.921 [0.870, 0.961]", "0.800"] in cells
     assert "95% intervals" in text
     assert "report.html" in text
 
 
 def test_what_was_chosen_on_the_test_set_says_so_first():
-    assert "test-peeked" in description(SUMMARY | {"test_peeked": True}).splitlines()[0]
+    assert "test-peeked" in description(run_summary(metrics=METRICS, test_peeked=True)).splitlines()[0]
 
 
 def test_a_trial_says_that_the_test_set_was_not_looked_at():
-    text = description(SUMMARY | {"metrics": {"validation": {"image_auroc": ESTIMATE}}})
+    text = description(run_summary(metrics={"validation": {"image_auroc": ESTIMATE}}))
     assert "not looked at" in text
     assert "on test images" not in text
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "a|b", "<script>alert(1)</script>"])
 def test_a_data_sets_name_stays_on_its_line(name):
-    text = description(SUMMARY | {"dataset": {"name": name}})
-    assert len(text.splitlines()) == len(description(SUMMARY).splitlines())
+    plain, named = (
+        description(run_summary(metrics=METRICS, dataset={"name": each})) for each in ("parts", name)
+    )
+    assert len(named.splitlines()) == len(plain.splitlines())

@@ -14,10 +14,10 @@ from nfbmr.config import FlowConfig, MappingConfig, StageConfig, TrainConfig
 from nfbmr.features.table import TensorTable
 from nfbmr.flows.flow import Flow
 from nfbmr.mapping.bmr import BMR
+from nfbmr.stopping import StopRequest
 from nfbmr.training.batches import Batches
 from nfbmr.training.loop import StageResult, train_stage
 from nfbmr.training.stages import FlowStage, MappingStage, Stage
-from nfbmr.training.stopping import StopRequest
 
 SHAPE = (5, 4, 4)
 IMAGES, VIEWS = 11, 2

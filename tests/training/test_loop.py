@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nfbmr.config import TrainConfig
 from nfbmr.errors import DivergenceError, OutputError
 from nfbmr.training.checkpoints import load
-from nfbmr.training.choice import Verdict
+from nfbmr.training.epoch_selection import ValidationResult
 from nfbmr.training.stages import Stage
 
 KINDS = ("flow", "mapping")
@@ -50,7 +50,7 @@ def test_every_epoch_is_told_from_one_on_with_its_metrics(trial: Any) -> None:
     told: list[tuple[int, dict[str, float]]] = []
     result = trial().run(
         on_epoch=lambda epoch, metrics: told.append((epoch, dict(metrics))),
-        validate=lambda: Verdict({"objective": 0.25, "validation_auroc": 0.25}),
+        validate=lambda: ValidationResult({"objective": 0.25, "validation_auroc": 0.25}),
     )
     assert [epoch for epoch, _ in told] == [1, 2, 3, 4]
     assert [metrics for _, metrics in told] == list(result.history)
@@ -69,11 +69,11 @@ def test_the_epoch_that_validates_best_is_kept_and_of_equals_the_latest(trial: A
     quality = iter([0.1, 0.9, 0.9, 0.2])
     each = trial()
 
-    def validate() -> Verdict:
+    def validate() -> ValidationResult:
         assert not each.stage.module.training
         assert not torch.is_grad_enabled()
         snapshots.append(each.weights())
-        return Verdict({"objective": next(quality)})
+        return ValidationResult({"objective": next(quality)})
 
     result = each.run(validate=validate)
     assert result.epoch == 3
@@ -83,13 +83,15 @@ def test_the_epoch_that_validates_best_is_kept_and_of_equals_the_latest(trial: A
 
 def test_the_last_epoch_is_kept_where_asked(trial: Any) -> None:
     quality = iter([0.9, 0.1, 0.1, 0.1])
-    assert trial().run(validate=lambda: Verdict({"objective": next(quality)}), select="last").epoch == 4
+    assert (
+        trial().run(validate=lambda: ValidationResult({"objective": next(quality)}), select="last").epoch == 4
+    )
 
 
 def test_validation_comes_every_so_many_epochs_and_after_the_last(trial: Any) -> None:
     each = trial(epochs=5)
     each.train = TrainConfig(precision="fp32", device="cpu", validate_every=2)
-    history = each.run(validate=lambda: Verdict({"objective": 0.0})).history
+    history = each.run(validate=lambda: ValidationResult({"objective": 0.0})).history
     assert [epoch["epoch"] for epoch in history if "objective" in epoch] == [2, 4, 5]
 
 

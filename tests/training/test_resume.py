@@ -15,7 +15,7 @@ import torch
 from nfbmr.config import TrainConfig
 from nfbmr.errors import CheckpointError, Interrupted
 from nfbmr.training.checkpoints import load
-from nfbmr.training.choice import Verdict
+from nfbmr.training.epoch_selection import ValidationResult
 
 KINDS = ("flow", "mapping")
 STEPS = 12  # 11 images in batches of 4, 4 epochs
@@ -67,15 +67,15 @@ def test_stopped_at_every_single_step_it_still_ends_the_same(trial: Any, stop_af
 def test_the_best_epoch_survives_a_stop(trial: Any, stop_after: Any) -> None:
     quality = iter([0.1, 0.9, 0.3, 0.2])
     whole = trial("flow", "whole")
-    expected = whole.run(validate=lambda: Verdict({"objective": next(quality)}))
+    expected = whole.run(validate=lambda: ValidationResult({"objective": next(quality)}))
     assert expected.epoch == 2
     quality = iter([0.1, 0.9, 0.3, 0.2])
     with pytest.raises(Interrupted):
         trial("flow", "stopped").run(
-            stop=stop_after(8), validate=lambda: Verdict({"objective": next(quality)})
+            stop=stop_after(8), validate=lambda: ValidationResult({"objective": next(quality)})
         )
     again = trial("flow", "stopped")
-    result = again.run(validate=lambda: Verdict({"objective": next(quality)}))
+    result = again.run(validate=lambda: ValidationResult({"objective": next(quality)}))
     assert result.epoch == 2
     assert same(again.weights(), whole.weights())
 

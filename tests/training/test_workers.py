@@ -10,17 +10,17 @@ from torch import nn
 
 from nfbmr.errors import ImageError, Interrupted, OutputError, Pruned
 from nfbmr.features.table import TensorTable
+from nfbmr.stopping import StopRequest
 from nfbmr.training.batches import Batches
-from nfbmr.training.choice import Verdict
-from nfbmr.training.stopping import StopRequest
-from nfbmr.training.workers import Alone, in_order, same_weights, share_of
+from nfbmr.training.epoch_selection import ValidationResult
+from nfbmr.workers import SingleProcess, broadcast_weights, in_order, shard_range
 
 KINDS = ("flow", "mapping")
 TOLERANCE = 1e-6
 """Weights of a few steps of Adam at a rate of 1e-3, in fp32: sums in another order, nothing else."""
 
 
-class Seat(Alone):
+class Seat(SingleProcess):
     """One worker of several, as far as it is on its own."""
 
     def __init__(self, rank: int, count: int) -> None:
@@ -32,7 +32,7 @@ class Seat(Alone):
 
 @given(st.integers(0, 40), st.integers(1, 9))
 def test_shares_in_a_row_are_all(things, count):
-    shares = [share_of(things, Seat(rank, count)) for rank in range(count)]
+    shares = [shard_range(things, Seat(rank, count)) for rank in range(count)]
     assert [thing for share in shares for thing in share] == list(range(things))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
@@ -59,12 +59,12 @@ def words(workers):
     workers.barrier()
     module = nn.Linear(2, 2)
     nn.init.constant_(module.weight, float(rank + 1))
-    same_weights(module, workers)
+    broadcast_weights(module, workers)
     return (
-        workers.gather({"rank": rank, "rows": torch.arange(3 * rank)}),
-        workers.from_first(lambda: f"made by {rank}"),
-        [workers.any(flag) for flag in (False, rank == 1, True)],
-        in_order(list(share_of(5, workers)), workers),
+        workers.all_gather({"rank": rank, "rows": torch.arange(3 * rank)}),
+        workers.broadcast(lambda: f"made by {rank}"),
+        [workers.any_rank(flag) for flag in (False, rank == 1, True)],
+        in_order(list(shard_range(5, workers)), workers),
         module.weight.mean().item(),
     )
 
@@ -79,16 +79,16 @@ def test_workers_agree(peers):
 
 def one_fails(workers, failing, where):
     error = ImageError("cannot be read", where="a.png", fix="mend it")
-    with workers.together():
+    with workers.propagate_errors():
         workers.barrier()
         if workers.rank == failing:
             raise error
         if where == "gather":
-            workers.gather("x" * 5000)
+            workers.all_gather("x" * 5000)
         elif where == "from_first":
-            workers.from_first(lambda: "x" * 5000)
+            workers.broadcast(lambda: "x" * 5000)
         elif where == "any":
-            workers.any(True)
+            workers.any_rank(True)
 
 
 @pytest.mark.parametrize("where", ["gather", "from_first", "any", "the end"])
@@ -102,7 +102,7 @@ def test_an_error_in_one_worker_is_the_same_error_in_all(peers, failing, where):
 
 
 def both_fail(workers):
-    with workers.together():
+    with workers.propagate_errors():
         raise ImageError(f"by {workers.rank}") if workers.rank else OutputError("disk is full")
 
 
@@ -140,12 +140,12 @@ def trained(workers, trial, kind, *, stop_after=None, prune_after=None, **settin
             raise Pruned("worse than others")
 
     stop = None if stop_after is None else StopAt(stop_after, workers.rank == workers.count - 1)
-    with workers.together():
+    with workers.propagate_errors():
         result = each.run(
             workers=workers,
             stop=stop,
             on_epoch=on_epoch,
-            validate=lambda: Verdict({"objective": workers.from_first(lambda: 0.5)}),
+            validate=lambda: ValidationResult({"objective": workers.broadcast(lambda: 0.5)}),
         )
     return each.weights(), result, told
 
@@ -159,7 +159,7 @@ def assert_same(weights, expected):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch", [4, 11, 1])  # shares of 2 + 2 and 2 + 1; of 6 + 5; of 1 + 0
 def test_two_workers_train_what_one_trains(peers, trial, kind, batch):
-    weights, result, told = trained(Alone(), trial, kind, folder="one", batch=batch)
+    weights, result, told = trained(SingleProcess(), trial, kind, folder="one", batch=batch)
     for theirs, their_result, their_told in peers(trained, trial, kind, folder="two", batch=batch):
         assert_same(theirs, weights)
         losses = [epoch["loss"] for epoch in their_result.history]
@@ -176,15 +176,15 @@ def test_workers_end_with_the_same_bits(peers, trial, kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("begun_with", [1, 2])
 def test_a_checkpoint_of_n_workers_resumes_with_m(peers, trial, kind, begun_with):
-    expected, whole, _ = trained(Alone(), trial, kind, folder="whole")
+    expected, whole, _ = trained(SingleProcess(), trial, kind, folder="whole")
     if begun_with == 2:
         stopped = peers.answers(trained, trial, kind, folder="run", stop_after=5)
         assert [type(answer) for answer in stopped] == [Interrupted, Interrupted]
         assert len({str(answer) for answer in stopped}) == 1, "all stop after the same step"
-        weights, result, _ = trained(Alone(), trial, kind, folder="run")
+        weights, result, _ = trained(SingleProcess(), trial, kind, folder="run")
     else:
         with pytest.raises(Interrupted):
-            trained(Alone(), trial, kind, folder="run", stop_after=5)
+            trained(SingleProcess(), trial, kind, folder="run", stop_after=5)
         (weights, result, _), _ = peers(trained, trial, kind, folder="run")
     assert result.resumed_from == 1
     assert [e["loss"] for e in result.history] == pytest.approx([e["loss"] for e in whole.history], abs=1e-6)
@@ -205,7 +205,7 @@ def diverging(workers, trial):
         each.batches = Batches((TensorTable(y),), each.batches.rows_NV, 4, 0, workers=workers)
     else:
         each.batches = Batches(each.batches.tables, each.batches.rows_NV, 4, 0, workers=workers)
-    with workers.together():
+    with workers.propagate_errors():
         each.run(workers=workers)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mlflow_server.destination import Destination
-from mlflow_server.registry import Registry
+from mlflow_server.registry.registry import Registry
 from tests.tracking.models.serving import Served, servers
 
 
@@ -50,7 +50,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, small: Callable[..., Any], te
 @pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory, runs: Runs) -> Path:
     """The first run's model, as MLflow loads it; read only."""
-    from mlflow_server.packing import pack
+    from mlflow_server.packaging.packing import pack
 
     folder = tmp_path_factory.mktemp("packed") / "model"
     pack(runs.first, folder)
@@ -60,7 +60,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory, runs: Runs) -> Path:
 @pytest.fixture(scope="session")
 def stocked(tmp_path_factory: pytest.TempPathFactory, empty_database: Path, runs: Runs) -> Path:
     """A database with the three runs as versions 1, 2 and 3 of the model ``parts``; to be copied."""
-    from mlflow_server.registering import register
+    from mlflow_server.registry.registering import register
 
     database = tmp_path_factory.mktemp("stocked") / "mlflow.db"
     shutil.copyfile(empty_database, database)

@@ -85,7 +85,7 @@ def servers(folders: Callable[[], Path]) -> Iterator[Callable[..., Served]]:
         log = folder / "log"
         with log.open("w") as errors:
             process = subprocess.Popen(
-                command("--json", "--port", "0", *words),
+                command("--json", "--port", "0", "--start-timeout", "400", *words),
                 cwd=folder,
                 env=environment(**more),
                 stdout=subprocess.PIPE,

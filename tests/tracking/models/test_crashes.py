@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 
 from mlflow_server.destination import Destination
-from mlflow_server.promotion import promote, standing
-from mlflow_server.registry import Registry
+from mlflow_server.registry.promotion import alias_state, promote
+from mlflow_server.registry.registry import Registry
 
 PROMOTE = """
 import sys
 from mlflow_server.destination import Destination
-from mlflow_server.promotion import promote, standing
-from mlflow_server.registry import Registry
+from mlflow_server.registry.promotion import promote, standing
+from mlflow_server.registry.registry import Registry
 
 registry = Registry(Destination.resolve(sys.argv[1]))
 seen = standing(registry, "parts", "champion")
@@ -109,11 +109,11 @@ def ambush(stock: str, serve: Callable[[str, int], str], free_port: int) -> Iter
 @pytest.mark.timeout(1200)
 def test_a_promotion_killed_at_any_request(stock: str, ambush: Ambush, tmp_path: Path) -> None:
     registry = Registry(Destination.resolve(stock))
-    promote(standing(registry, "parts", "champion"), registry.version("parts", "1"), ())
+    promote(alias_state(registry, "parts", "champion"), registry.version("parts", "1"), ())
     moved = 0
     for at in range(20):
         for answered in (False, True):
-            seen = standing(registry, "parts", "champion")
+            seen = alias_state(registry, "parts", "champion")
             old = seen.current.number
             new = "2" if old == "1" else "1"
             ambush.victim, ambush.at, ambush.answered, ambush.changes = 0, at, answered, []
@@ -136,9 +136,9 @@ def test_a_promotion_killed_at_any_request(stock: str, ambush: Ambush, tmp_path:
             assert process.returncode == -signal.SIGKILL
             moved += now == new
             # Whoever comes next sees one champion, and can go on.
-            after = standing(registry, "parts", "champion")
+            after = alias_state(registry, "parts", "champion")
             assert after.current.number == registry.model("parts").aliases["champion"]
             assert after.entries[-1].after == after.current.number
             assert [entry.number for entry in after.entries] == list(range(1, len(after.entries) + 1))
-            assert standing(registry, "parts", "champion").notes == ()
+            assert alias_state(registry, "parts", "champion").notes == ()
     raise AssertionError("it never ends")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlflow_server.drift import drift
-from nfbmr.scoring.fusion import threshold_at
+from mlflow_server.registry.drift import drift
+from nfbmr.scoring.thresholds import threshold_at
 
 
 def checked(shift: float, new: int, seed: int, spread: float = 1.0, known: int = 100):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_server.gate_settings import GATES, GateSettings, as_yaml, gate_settings
+from mlflow_server.registry.gate_settings import GATES, GateSettings, as_yaml, gate_settings
 from nfbmr.errors import ConfigError
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 import nfbmr
-from mlflow_server.clean_room import Visit, enter
-from mlflow_server.contender import Contender, Duel, again, recorded
-from mlflow_server.finding import Finding
-from mlflow_server.gate_settings import GateSettings
-from mlflow_server.gates import Case, judge
-from mlflow_server.packing import pack
-from mlflow_server.registry import Registry
+from mlflow_server.packaging.packing import pack
+from mlflow_server.registry.gate_result import GateResult
+from mlflow_server.registry.gate_settings import GateSettings
+from mlflow_server.registry.gates import Case, judge
+from mlflow_server.registry.packed_model import PackedModel, PairedScores, again, recorded
+from mlflow_server.registry.registry import Registry
+from mlflow_server.registry.sandbox import Visit, enter
 from nfbmr.data.layouts import load_dataset
 from nfbmr.errors import RegistryError
 from nfbmr.evaluation.evaluation import Scores
@@ -33,21 +33,21 @@ QUICK = LAX.model_copy(update={"reproduces": "off", "latency": "off"})
 
 
 @pytest.fixture(scope="module")
-def contenders(runs: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Contender]:
+def contenders(runs: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, PackedModel]:
     root = tmp_path_factory.mktemp("contenders")
     for name in ("first", "second", "elsewhere"):
         pack(getattr(runs, name), root / name)
-    return {name: Contender(name, root / name) for name in ("first", "second", "elsewhere")}
+    return {name: PackedModel(name, root / name) for name in ("first", "second", "elsewhere")}
 
 
 @pytest.fixture(scope="module")
-def visit(contenders: dict[str, Contender]) -> Visit:
+def visit(contenders: dict[str, PackedModel]) -> Visit:
     """What came of the first one in a clean process; once for all tests."""
     first = contenders["first"]
     return enter(first.folder, [reference.file for reference in first.evidence.references])
 
 
-def found(case: Case, visit: Visit | None = None) -> dict[str, Finding]:
+def found(case: Case, visit: Visit | None = None) -> dict[str, GateResult]:
     if visit is not None:
         case.__dict__["visit"] = visit
     findings = {finding.gate: finding for finding in judge(case)}
@@ -58,7 +58,7 @@ def found(case: Case, visit: Visit | None = None) -> dict[str, Finding]:
 
 
 @pytest.mark.slow
-def test_a_good_model_passes_every_gate(contenders: dict[str, Contender], visit: Visit) -> None:
+def test_a_good_model_passes_every_gate(contenders: dict[str, PackedModel], visit: Visit) -> None:
     case = Case(contenders["first"], contenders["second"], LAX.model_copy(update={"not_worse": 1.0}))
     findings = found(case, visit)
     assert [finding.passed for finding in findings.values()] == [True] * 8
@@ -70,7 +70,7 @@ def test_a_good_model_passes_every_gate(contenders: dict[str, Contender], visit:
 
 
 @pytest.mark.slow
-def test_budgets_that_are_too_small_refuse(contenders: dict[str, Contender], visit: Visit) -> None:
+def test_budgets_that_are_too_small_refuse(contenders: dict[str, PackedModel], visit: Visit) -> None:
     settings = LAX.model_copy(update={"latency": 1e-6, "size": 1.0, "reproduces": 0.0})
     findings = found(Case(contenders["first"], None, settings), visit)
     assert not findings["latency"].passed
@@ -79,12 +79,12 @@ def test_budgets_that_are_too_small_refuse(contenders: dict[str, Contender], vis
 
 
 @pytest.mark.slow
-def test_a_model_that_was_damaged_in_the_registry(contenders: dict[str, Contender], tmp_path: Path) -> None:
+def test_a_model_that_was_damaged_in_the_registry(contenders: dict[str, PackedModel], tmp_path: Path) -> None:
     folder = tmp_path / "damaged"
     shutil.copytree(contenders["first"].folder, folder)
     weights = folder / "artifacts" / "model" / "mapping.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    findings = found(Case(Contender("damaged", folder), None, LAX))
+    findings = found(Case(PackedModel("damaged", folder), None, LAX))
     assert not findings["reproduces"].passed
     assert "does not load in a clean process" in findings["reproduces"].sentence
     assert not findings["latency"].passed
@@ -92,25 +92,25 @@ def test_a_model_that_was_damaged_in_the_registry(contenders: dict[str, Contende
 
 @pytest.mark.slow
 def test_a_model_with_other_weights_than_it_was_evaluated_with(
-    contenders: dict[str, Contender], tmp_path: Path
+    contenders: dict[str, PackedModel], tmp_path: Path
 ) -> None:
     folder = tmp_path / "swapped"
     shutil.copytree(contenders["first"].folder, folder)
     other = contenders["second"].folder / "artifacts" / "model" / "flow.safetensors"
     shutil.copyfile(other, folder / "artifacts" / "model" / "flow.safetensors")
-    reproduces = found(Case(Contender("swapped", folder), None, LAX))["reproduces"]
+    reproduces = found(Case(PackedModel("swapped", folder), None, LAX))["reproduces"]
     assert not reproduces.passed
     assert reproduces.measured > 1e-3
     assert "does not give the recorded scores" in reproduces.sentence
 
 
-def test_a_gate_that_is_off_neither_passes_nor_refuses(contenders: dict[str, Contender]) -> None:
+def test_a_gate_that_is_off_neither_passes_nor_refuses(contenders: dict[str, PackedModel]) -> None:
     findings = found(Case(contenders["first"], None, QUICK))
     assert findings["latency"].passed is None
     assert findings["latency"].limit == "off"
 
 
-def test_without_a_champion_there_is_nothing_to_be_worse_than(contenders: dict[str, Contender]) -> None:
+def test_without_a_champion_there_is_nothing_to_be_worse_than(contenders: dict[str, PackedModel]) -> None:
     findings = found(Case(contenders["first"], None, QUICK))
     assert findings["same_data"].passed
     assert findings["not_worse"].passed
@@ -126,7 +126,7 @@ def test_peeking_and_leaking_are_refused(tiny: Callable[..., Any], textures: Pat
         shutil.copyfile(path, test)
     run = Path(nfbmr.train(tiny(data__path=str(data), selection__on="test"))["run_dir"])
     pack(run, tmp_path / "packed")
-    findings = found(Case(Contender("peeker", tmp_path / "packed"), None, QUICK))
+    findings = found(Case(PackedModel("peeker", tmp_path / "packed"), None, QUICK))
     assert findings["not_peeked"].passed is False
     assert findings["no_leak"].passed is False
     assert "leaks" in findings["no_leak"].sentence
@@ -134,20 +134,20 @@ def test_peeking_and_leaking_are_refused(tiny: Callable[..., Any], textures: Pat
 
 @pytest.mark.slow
 def test_a_trial_that_never_saw_its_test_set_is_refused(tiny: Callable[..., Any], tmp_path: Path) -> None:
-    from nfbmr.run import carry_out, journal_only, new_run
-    from nfbmr.training.stopping import StopRequest
+    from nfbmr.run import execute_run, journal_only, new_run
+    from nfbmr.stopping import StopRequest
 
     run = new_run(tiny())
     with StopRequest() as stop:
-        carry_out(run, journal_only, stop, test=False)
+        execute_run(run, journal_only, stop, test=False)
     pack(run.paths.root, tmp_path / "packed")
-    findings = found(Case(Contender("trial", tmp_path / "packed"), None, QUICK))
+    findings = found(Case(PackedModel("trial", tmp_path / "packed"), None, QUICK))
     assert findings["no_leak"].passed is False
     assert findings["false_rejects"].passed is False
     assert "before the test set was read" in findings["no_leak"].sentence
 
 
-def test_a_threshold_of_few_images_is_refused_unless_allowed(contenders: dict[str, Contender]) -> None:
+def test_a_threshold_of_few_images_is_refused_unless_allowed(contenders: dict[str, PackedModel]) -> None:
     strict = found(Case(contenders["first"], None, QUICK.model_copy(update={"false_rejects": 0.25})))
     finding = strict["false_rejects"]
     assert not finding.passed
@@ -160,10 +160,10 @@ def test_a_threshold_of_few_images_is_refused_unless_allowed(contenders: dict[st
 # Compared with the champion
 
 
-def duel(first: Any, second: Any, defective: int) -> Duel:
+def duel(first: Any, second: Any, defective: int) -> PairedScores:
     names = tuple(map(str, range(len(first))))
     defects = tuple("crack" if i < defective else "good" for i in range(len(first)))
-    return Duel(
+    return PairedScores(
         "made up",
         True,
         Scores(names, defects, np.asarray(first, dtype=float)),
@@ -172,8 +172,8 @@ def duel(first: Any, second: Any, defective: int) -> Duel:
     )
 
 
-def not_worse(case: Case, given: Duel) -> Finding:
-    case.__dict__["fought"] = given
+def not_worse(case: Case, given: PairedScores) -> GateResult:
+    case.__dict__["paired_scores"] = given
     return found(case)["not_worse"]
 
 
@@ -191,7 +191,7 @@ def scores(quality: float, seed: int, n: int = 400) -> np.ndarray:
     ],
 )
 def test_not_worse_is_decided_at_the_end_of_the_interval(
-    contenders: dict[str, Contender], own: float, other: float, passed: bool | None, word: str
+    contenders: dict[str, PackedModel], own: float, other: float, passed: bool | None, word: str
 ) -> None:
     case = Case(contenders["first"], contenders["second"], QUICK)
     given = duel(scores(own, 0), scores(other, 1), 200)
@@ -203,7 +203,7 @@ def test_not_worse_is_decided_at_the_end_of_the_interval(
         assert word in finding.sentence
 
 
-def test_the_same_scores_are_not_worse_by_any_margin(contenders: dict[str, Contender]) -> None:
+def test_the_same_scores_are_not_worse_by_any_margin(contenders: dict[str, PackedModel]) -> None:
     values = scores(1.0, 0)
     case = Case(contenders["first"], contenders["second"], QUICK.model_copy(update={"not_worse": 0.0}))
     finding = not_worse(case, duel(values, values, 200))
@@ -211,7 +211,7 @@ def test_the_same_scores_are_not_worse_by_any_margin(contenders: dict[str, Conte
     assert finding.measured == 0.0
 
 
-def test_pairing_sees_what_two_intervals_would_hide(contenders: dict[str, Contender]) -> None:
+def test_pairing_sees_what_two_intervals_would_hide(contenders: dict[str, PackedModel]) -> None:
     """Hard images are hard for both, so that a small difference shows on few images."""
     values = scores(1.0, 0, 60)
     better = values + 0.15 * (np.arange(60) < 30)
@@ -222,21 +222,23 @@ def test_pairing_sees_what_two_intervals_would_hide(contenders: dict[str, Conten
     assert single < 0.06
 
 
-def test_too_few_images_cannot_tell(contenders: dict[str, Contender]) -> None:
+def test_too_few_images_cannot_tell(contenders: dict[str, PackedModel]) -> None:
     case = Case(contenders["first"], contenders["second"], QUICK)
     finding = not_worse(case, duel(scores(1.0, 0, 20), scores(1.0, 1, 20), 10))
     assert not finding.passed
     assert "20 images cannot tell" in finding.sentence
 
 
-def test_images_of_one_class_define_no_auroc(contenders: dict[str, Contender]) -> None:
+def test_images_of_one_class_define_no_auroc(contenders: dict[str, PackedModel]) -> None:
     case = Case(contenders["first"], contenders["second"], QUICK)
     finding = not_worse(case, duel(scores(1.0, 0, 20), scores(1.0, 1, 20), 0))
     assert not finding.passed
     assert "not defined" in finding.sentence
 
 
-def test_recorded_scores_are_compared_where_the_images_are_the_same(contenders: dict[str, Contender]) -> None:
+def test_recorded_scores_are_compared_where_the_images_are_the_same(
+    contenders: dict[str, PackedModel],
+) -> None:
     both = recorded(contenders["first"], contenders["second"])
     assert both is not None
     assert len(both.first) == 12
@@ -244,10 +246,10 @@ def test_recorded_scores_are_compared_where_the_images_are_the_same(contenders: 
     assert recorded(contenders["first"], contenders["elsewhere"]) is None
     summary = contenders["first"].evidence.summary
     own, _ = both.values("image_auroc")
-    assert own == pytest.approx(summary["metrics"]["test"]["image_auroc"]["value"])
+    assert own == pytest.approx(summary.estimate("test").value)
 
 
-def test_another_split_is_evaluated_again(contenders: dict[str, Contender]) -> None:
+def test_another_split_is_evaluated_again(contenders: dict[str, PackedModel]) -> None:
     findings = found(Case(contenders["first"], contenders["elsewhere"], QUICK))
     assert findings["same_data"].passed
     assert findings["same_data"].measured == "evaluated again"
@@ -255,12 +257,12 @@ def test_another_split_is_evaluated_again(contenders: dict[str, Contender]) -> N
     assert findings["not_worse"].details["images"] == 12
     # MVTec's split fixes the test images, so the scores have to be those of the evaluation.
     summary = contenders["first"].evidence.summary
-    value = summary["metrics"]["test"]["image_auroc"]["value"]
+    value = summary.estimate("test").value
     assert findings["not_worse"].details["candidate"] == pytest.approx(value)
 
 
 def test_images_that_one_of_them_has_learned_from_are_left_out(
-    contenders: dict[str, Contender], runs: Any
+    contenders: dict[str, PackedModel], runs: Any
 ) -> None:
     samples = load_dataset(runs.data).samples
     assert len(samples) == 26
@@ -277,23 +279,23 @@ def test_images_that_one_of_them_has_learned_from_are_left_out(
         )
 
 
-def test_data_that_cannot_be_compared_is_refused(contenders: dict[str, Contender], tmp_path: Path) -> None:
+def test_data_that_cannot_be_compared_is_refused(contenders: dict[str, PackedModel], tmp_path: Path) -> None:
     """The candidate's test images are gone, and no others are given."""
     folder = tmp_path / "moved"
     shutil.copytree(contenders["first"].folder, folder)
     contents = folder / "artifacts" / "evidence" / "contents.json"
     write_json(contents, dict.fromkeys(read_json(contents), "0" * 64))
-    findings = found(Case(Contender("moved", folder), contenders["elsewhere"], QUICK))
+    findings = found(Case(PackedModel("moved", folder), contenders["elsewhere"], QUICK))
     assert findings["same_data"].passed is False
     assert findings["not_worse"].passed is False
     assert "not evaluated again" in findings["same_data"].sentence
 
 
 def test_what_a_version_brings_along(registry: Registry, tmp_path: Path) -> None:
-    contender = Contender.of(registry, registry.version("parts", "2"), tmp_path)
+    contender = PackedModel.of(registry, registry.version("parts", "2"), tmp_path)
     assert contender.evidence.evaluated
     assert len(contender.evidence.references) == 6
     assert len(contender.evidence.side("validation").good.paths) == 3
     foreign = replace(registry.version("parts", "2"), number="9")
     with pytest.raises(RegistryError):
-        Contender.of(registry, foreign, tmp_path / "none")
+        PackedModel.of(registry, foreign, tmp_path / "none")

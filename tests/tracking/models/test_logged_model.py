@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from mlflow_server.choice import choose
-from mlflow_server.comparison import Server
 from mlflow_server.destination import Destination
-from mlflow_server.logged_model import BACKBONE, Shelf
-from mlflow_server.sync import status, sync
+from mlflow_server.packaging.logged_model import BACKBONE, ModelUploader
+from mlflow_server.tracking.server_comparison import Server
+from mlflow_server.tracking.sync import status, sync
 from nfbmr.journal import entries
 from nfbmr.paths import RunPaths, read_json
 from nfbmr.records import read_record
-from nfbmr.run import Run, carry_out, new_run
+from nfbmr.run import Run, execute_run, new_run
+from nfbmr.stopping import StopRequest
+from nfbmr.trackers import make_tracker
 from nfbmr.tracking import Tracker
-from nfbmr.training.stopping import StopRequest
 
 
 @pytest.fixture
@@ -123,13 +123,13 @@ def test_an_attempt_that_broke_off_is_gone_on_with(run: Path, uri: str, steps: i
 
     experiment = client.get_run(registered.mlflow_run_id).info.experiment_id
     try:
-        Shelf(client, experiment, sent.mlflow_run_id, step).put(run, "model", {})
+        ModelUploader(client, experiment, sent.mlflow_run_id, step).put(run, "model", {})
     except ConnectionError:
         pass
     else:
         pytest.fail("it has fewer steps than this")
     numbers = {name: points[-1] for name, points in read_record(folder).metrics.items()}
-    shelf = Shelf(client, experiment, sent.mlflow_run_id)
+    shelf = ModelUploader(client, experiment, sent.mlflow_run_id)
     first = shelf.put(run, "model", numbers)
     assert shelf.put(run, "model", numbers).model_id == first.model_id
     (model,) = models_on(uri)
@@ -168,10 +168,10 @@ def trained(config: Any, **options: Any) -> tuple[Run, dict[str, Any]]:
     run = new_run(config)
 
     def tracking(run: Run) -> Tracker:
-        return choose(run.config.tracking, run.paths, run.run_id, patience=60)
+        return make_tracker(run.config.tracking, run.paths, run.run_id, patience=60)
 
     with StopRequest() as stop:
-        return run, carry_out(run, tracking, stop, **options)
+        return run, execute_run(run, tracking, stop, **options).as_json()
 
 
 @pytest.mark.slow
@@ -201,7 +201,7 @@ def test_a_trial_refers_to_its_backbone_until_its_test_set_is_read(
     assert trial.tags[BACKBONE] == "referenced"
     assert not [metric.key for metric in trial.metrics if metric.key.startswith("test/")]
     with StopRequest() as stop:
-        carry_out(run, lambda r: choose(r.config.tracking, r.paths, r.run_id, patience=60), stop)
+        execute_run(run, lambda r: make_tracker(r.config.tracking, r.paths, r.run_id, patience=60), stop)
     both = models_on(uri)
     assert sorted(model.tags[BACKBONE] for model in both) == ["included", "referenced"]
     (winner,) = (model for model in both if model.tags[BACKBONE] == "included")
@@ -234,7 +234,7 @@ def test_a_server_that_is_down_gets_the_model_later(
     address = f"http://127.0.0.1:{free_port}"
     run = new_run(tiny(tracking__kind="mlflow", tracking__uri=address))
     with StopRequest() as stop:
-        carry_out(run, lambda r: choose(r.config.tracking, r.paths, r.run_id, patience=0.5), stop)
+        execute_run(run, lambda r: make_tracker(r.config.tracking, r.paths, r.run_id, patience=0.5), stop)
     assert run.paths.summary.exists()
     assert [entry.kind for entry in entries(run.paths.journal)].count("model") == 1
     assert not status(run.paths.journal).complete

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mlflow_server.registry import Registry
+from mlflow_server.registry.registry import Registry
 from nfbmr.cli.main import main
 
 WITHOUT_PROCESS = ["--gate", "reproduces=off", "--gate", "latency=off"]
@@ -280,3 +280,27 @@ def test_images_are_scored_with_a_model_by_name(
         capsys.readouterr()
         assert main(["predict", model, str(image), "--json"]) == 2
         assert json.loads(capsys.readouterr().out)["error"]["fix"]
+
+
+def test_exported_files_go_along_with_the_model_they_were_made_of(
+    runs: Any, tiny: Callable[..., Any], nfbmr: Callable[..., Any], registry: Registry, tmp_path: Path
+) -> None:
+    from nfbmr.api import train
+    from nfbmr.export.export_model import export_model
+
+    run = train(tiny(features__compute="fp32", train__flow__epochs=1, train__mapping__epochs=1))["run_dir"]
+    folder = export_model(Path(run), tmp_path / "line-7", limit=3).folder
+    code, done = nfbmr("register", str(run), "--name", "leaving", "--export", str(folder))
+    assert (code, done["version"], done["new"]) == (0, "1", True)
+    (version,) = registry.versions("leaving")
+    place = registry.download(version, tmp_path / "fetched")
+    for name in ("model.onnx", "model.json"):
+        assert (place / "exports" / "onnx" / name).read_bytes() == (folder / name).read_bytes()
+    code, told = nfbmr("register", str(runs.second), "--name", "leaving", "--export", str(folder))
+    assert code == 2
+    assert "another model" in told["error"]["what"]
+    with (folder / "model.onnx").open("ab") as file:
+        file.write(b"changed")
+    code, told = nfbmr("register", str(run), "--name", "leaving", "--export", str(folder))
+    assert code == 2
+    assert "was changed" in told["error"]["what"]

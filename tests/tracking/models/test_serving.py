@@ -19,8 +19,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from mlflow_server.promotion import promote, standing
-from mlflow_server.registry import Registry
+from mlflow_server.registry.promotion import alias_state, promote
+from mlflow_server.registry.registry import Registry
 from nfbmr.paths import RunPaths
 
 Ask = Callable[[dict[str, Any]], Any]
@@ -28,7 +28,7 @@ Ask = Callable[[dict[str, Any]], Any]
 
 @pytest.fixture
 def served(registry: Registry, stock: str, free_port: int, tmp_path: Path) -> Iterator[str]:
-    promote(standing(registry, "parts", "champion"), registry.version("parts", "1"), ())
+    promote(alias_state(registry, "parts", "champion"), registry.version("parts", "1"), ())
     command = [shutil.which("mlflow", path=str(Path(sys.executable).parent)) or "mlflow", "models", "serve"]
     command += ["-m", "models:/parts@champion", "--env-manager", "local", "--port", str(free_port)]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": stock, "PATH": path_with_python()}

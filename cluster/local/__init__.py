@@ -1,0 +1,1 @@
+"""A private cluster on this machine, a process a node."""

@@ -1,0 +1,1 @@
+"""A run in the workers of Ray Train."""

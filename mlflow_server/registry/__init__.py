@@ -1,0 +1,1 @@
+"""Registered models: versions, gates, promotion and roll-back, drift."""

@@ -1,0 +1,1 @@
+"""The tracking client: a journal, and what sends it to a server."""

@@ -1,0 +1,268 @@
+"""What a tracking server has of a run, compared with the run's journal: number by number, file by file."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlflow_server.client import connect
+from mlflow_server.destination import Destination
+from mlflow_server.naming import valid_name
+from mlflow_server.packaging.logged_model import ModelUploader, is_model
+from mlflow_server.tracking.journal_uploader import artifact_folder
+from mlflow_server.tracking.remote_run import (
+    PARENT_ID,
+    PARENT_LINK,
+    RUN_ID,
+    STATE,
+    STATUS,
+    RetryLater,
+    ServerUnavailable,
+    files_of,
+    translated,
+)
+from nfbmr.records import Point, Record
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+PAGE = 1000
+MORE = 5
+"""How many names of missing things a sentence lists."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Something that a server lacks, or has otherwise.
+
+    Attributes:
+        kind: ``child`` (the run itself), ``duplicate``, ``status``, ``parent``, ``parameters``, ``metrics``,
+            ``artifacts``, ``model``, ``data set`` or ``deleted file``.
+        what: For people.
+        count: How many of the kind.
+    """
+
+    kind: str
+    what: str
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Family:
+    """The runs of a sweep or an ablation that a server knows, by the name that we know them by.
+
+    Attributes:
+        runs: Oldest first; more than one are duplicates.
+    """
+
+    runs: dict[str, list[Run]]
+
+    def chosen(self, run_id: str) -> Run | None:
+        """The one that counts: the oldest, which a retry goes on with too."""
+        return next(iter(self.runs.get(run_id, ())), None)
+
+
+class Server:
+    """Reads runs of one experiment.
+
+    Args:
+        destination: Where.
+
+    Raises:
+        ServerUnavailable: The server does not answer.
+    """
+
+    def __init__(self, destination: Destination) -> None:
+        self.destination = destination
+        try:
+            with translated(lambda: None):
+                self._client = connect(destination)
+                self._client.get_experiment_by_name(destination.experiment)
+        except RetryLater as problem:
+            raise ServerUnavailable(str(problem)) from problem
+
+    def family(self, parent_id: str) -> Family:
+        """The parent, whatever names it as its parent, and their duplicates.
+
+        Raises:
+            RetryLater: The server cannot be used now.
+        """
+        runs: dict[str, list[Run]] = defaultdict(list)
+        for tag in (RUN_ID, PARENT_ID):
+            for run in self._search(f"tags.`{tag}` = '{_quoted(parent_id)}'"):
+                runs[run.data.tags[RUN_ID]].append(run)
+        for same in runs.values():
+            same.sort(key=lambda run: (run.info.start_time, run.info.run_id))
+        return Family(dict(runs))
+
+    def delete(self, run: Run) -> None:
+        """Put a run among the deleted ones, from which MLflow can restore it.
+
+        Raises:
+            RetryLater: The server cannot be used now.
+        """
+        with translated(lambda: None):
+            self._client.delete_run(run.info.run_id)
+
+    def gaps(self, record: Record, family: Family, status: str) -> list[Gap]:
+        """What the server lacks of a run.
+
+        Args:
+            record: Of the run, from its journal.
+            family: That it belongs to.
+            status: What the run's status should be: ``running``, or as in a journal.
+
+        Raises:
+            RetryLater: The server cannot be used now.
+        """
+        run = family.chosen(record.run_id)
+        if run is None:
+            return [Gap("child", "is not on the server")]
+        with translated(lambda: None):
+            return [
+                *_duplicates(family.runs[record.run_id]),
+                *_status(run, status),
+                *_parent(run, record, family),
+                *_parameters(run, record),
+                *self._metrics(run, record),
+                *self._artifacts(run, record),
+                *self._models(run, record),
+                *_datasets(run, record),
+            ]
+
+    def _search(self, query: str) -> Iterator[Run]:
+        with translated(lambda: None):
+            experiment = self._client.get_experiment_by_name(self.destination.experiment)
+        token = None
+        while experiment is not None:
+            with translated(lambda: None):
+                page = self._client.search_runs(
+                    [experiment.experiment_id], query, max_results=PAGE, page_token=token
+                )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _metrics(self, run: Run, record: Record) -> Iterator[Gap]:
+        missing: dict[str, int] = {}
+        for name, points in record.metrics.items():
+            wanted = {_point(point) for point in points}
+            there = self._points(run, valid_name(name), wanted)
+            if lacking := len(wanted - there):
+                missing[name] = lacking
+        if missing:
+            count = sum(missing.values())
+            yield Gap("metrics", f"{count} points are missing: {_listed(missing)}", count)
+
+    def _points(
+        self, run: Run, name: str, wanted: set[tuple[int, int, float]]
+    ) -> set[tuple[int, int, float]]:
+        latest = run.data.metrics.get(name)
+        if latest is None:
+            return set()
+        if len(wanted) == 1:  # the run itself tells the last value of each metric: most have no other
+            ((step, time, value),) = wanted
+            if _number(latest) == value:
+                return {(step, time, value)}
+        history = self._client.get_metric_history(run.info.run_id, name)
+        return {_point(Point(point.value, point.step, point.timestamp)) for point in history}
+
+    def _artifacts(self, run: Run, record: Record) -> Iterator[Gap]:
+        wanted: dict[str, Path] = {}
+        gone = []
+        sources = [(a.path, artifact_folder(a.path, a.folder)) for a in record.artifacts]
+        models = [
+            (path, name) for name, path in record.models.items() if not is_model(path.parent, path.name)
+        ]
+        for path, folder in [*sources, *models]:
+            if not path.exists():
+                gone.append(path)
+                continue
+            for file, target in files_of(path, folder):
+                wanted["/".join(part for part in (target, file.name) if part)] = file
+        there = self._files(run) if wanted or gone else {}
+        missing = [name for name, file in wanted.items() if there.get(name) != file.stat().st_size]
+        if missing:
+            yield Gap("artifacts", f"{len(missing)} files are missing: {_listed(missing)}", len(missing))
+        lost = [path for path in gone if not any(name.endswith(path.name) for name in there)]
+        if lost:
+            names = _listed(path.name for path in lost)
+            yield Gap("deleted file", f"{len(lost)} artifacts are neither here nor there: {names}", len(lost))
+
+    def _models(self, run: Run, record: Record) -> Iterator[Gap]:
+        uploader = ModelUploader(self._client, run.info.experiment_id, run.info.run_id)
+        for name, path in record.models.items():
+            if is_model(path.parent, path.name) and not uploader.has(path.parent):
+                yield Gap("model", f"the model {name!r} is missing")
+
+    def _files(self, run: Run) -> dict[str, int]:
+        files: dict[str, int] = {}
+        folders = [""]
+        while folders:
+            for item in self._client.list_artifacts(run.info.run_id, folders.pop() or None):
+                if item.is_dir:
+                    folders.append(item.path)
+                else:
+                    files[item.path] = item.file_size or 0
+        return files
+
+
+def _duplicates(runs: list[Run]) -> Iterator[Gap]:
+    if len(runs) > 1:
+        yield Gap("duplicate", f"is there {len(runs)} times", len(runs) - 1)
+
+
+def _status(run: Run, status: str) -> Iterator[Gap]:
+    wanted = "RUNNING" if status == "running" else STATUS[status]
+    state = run.data.tags.get(STATE)
+    if run.info.status != wanted:
+        yield Gap("status", f"is {run.info.status.lower()} on the server, and {status} here")
+    elif status not in ("running", state):
+        yield Gap("status", f"its tag {STATE} is {state or 'missing'}, and should be {status}")
+
+
+def _parent(run: Run, record: Record, family: Family) -> Iterator[Gap]:
+    if record.parent_id is None:
+        return
+    parent = family.chosen(record.parent_id)
+    if parent is not None and run.data.tags.get(PARENT_LINK) != parent.info.run_id:
+        yield Gap("parent", f"does not hang under {record.parent_id}")
+
+
+def _parameters(run: Run, record: Record) -> Iterator[Gap]:
+    missing = [name for name in record.params if valid_name(name) not in run.data.params]
+    if missing:
+        yield Gap("parameters", f"{len(missing)} parameters are missing: {_listed(missing)}", len(missing))
+
+
+def _datasets(run: Run, record: Record) -> Iterator[Gap]:
+    there = Counter(item.dataset.digest for item in run.inputs.dataset_inputs) if run.inputs else Counter()
+    missing = [data.name for data in record.datasets if data.digest[:32] not in there]
+    if missing:
+        yield Gap("data set", f"the data set is missing: {_listed(missing)}", len(missing))
+
+
+def _point(point: Point) -> tuple[int, int, float]:
+    return point.step, point.time, _number(point.value)
+
+
+def _number(value: float) -> float:
+    """A value that can be compared: NaN and the infinities as MLflow's databases keep them."""
+    if math.isnan(value):
+        return 0.0
+    return max(-1.7976931348623157e308, min(1.7976931348623157e308, value))
+
+
+def _listed(names: Iterable[str]) -> str:
+    every = list(names)
+    more = f" and {len(every) - MORE} more" if len(every) > MORE else ""
+    return ", ".join(every[:MORE]) + more
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("'", "\\'")

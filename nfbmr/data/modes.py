@@ -1,0 +1,92 @@
+"""Pillow's modes, and how an image of any of them is seen: upright, grey or in colour, 8 bits a value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.Image import Transpose
+
+from nfbmr.data.depth import eight_bit
+
+FULL_RANGE = ("PPM", "JPEG2000")
+"""Formats whose values Pillow stretches itself, as their headers say."""
+
+PACKED_BITS = 12
+"""Bits of the values of a packed TIFF."""
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that exchange height and width."""
+
+_GREY_MODES = ("1", "L", "LA")
+_BITS_PER_SAMPLE = 258
+
+
+def flattened(image: Image.Image, where: str | Path, depth: int | None = None) -> Image.Image:
+    """An upright image of any mode as one of mode L (grey) or RGB, transparency on white.
+
+    Args:
+        image: As :func:`upright` gives it.
+        where: The image, for messages.
+        depth: Bits of deep values; None takes what the file says.
+
+    Raises:
+        ImageError: Deep values are outside their range.
+    """
+    if is_deep(image):
+        bits = 16 if image.format in FULL_RANGE else depth or image.info.get("depth", 16)
+        return Image.fromarray(eight_bit(np.asarray(image), bits, where))
+    grey = image.mode in _GREY_MODES
+    if image.has_transparency_data:
+        seen = image.convert("RGBA")
+        image = Image.new("RGBA", seen.size, "white")
+        image.alpha_composite(seen)
+    mode = "L" if grey else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A loaded image turned as its EXIF data say; the depth of packed values is written down in it."""
+    if is_packed(image):
+        image.info["depth"] = PACKED_BITS
+    turn = _UPRIGHT.get(orientation(image))
+    return image if turn is None else _transpose(image, turn)
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF orientation; 1 (upright) where the EXIF block is missing or damaged."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:
+        return 1
+
+
+def _transpose(image: Image.Image, turn: Transpose) -> Image.Image:
+    """Turn the pixels and keep what says how to read them."""
+    turned = image.transpose(turn)
+    turned.format = image.format
+    turned.info.update({k: v for k, v in image.info.items() if k in ("transparency", "depth")})
+    return turned
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether the values are integers of more than 8 bits, or floats."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def is_packed(image: Image.Image) -> bool:
+    """Whether it is a TIFF of 12 bits a value, which Pillow unpacks and does not stretch."""
+    tags: Any = getattr(image, "tag_v2", {})
+    return image.format == "TIFF" and tags.get(_BITS_PER_SAMPLE) == (PACKED_BITS,)

@@ -1,0 +1,167 @@
+r"""What happens to pixels before a backbone, as operators of a graph.
+
+The product decodes with Pillow and resizes with torch's 8-bit kernel (:mod:`nfbmr.data.pictures`); neither
+is an operator of ONNX. Here are the same steps on float values that are whole numbers from 0 to 255: bicubic
+antialiased resizing rounds after each of its two passes, as the 8-bit kernel does, and a turned square is
+sampled where Pillow samples it. A few pixels in a thousand differ by one level, since the 8-bit kernel's
+weights have 16 bits.
+
+Shapes: B batch, V views, H W the image, S T the height and width that a network sees.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from nfbmr.data.pictures import Photometric
+
+CUBIC = -0.5
+"""Of the bicubic kernel, as Pillow and torch have it where they antialias."""
+BLOCK = 32
+"""Rows of a resized image that are computed from the same rows of the image."""
+
+
+def levels(x_B3HW: Tensor) -> Tensor:
+    """Values as an 8-bit image can hold them."""
+    return x_B3HW.round().clamp(0.0, 255.0)
+
+
+def exposed(x_B3HW: Tensor, photometric: Photometric) -> Tensor:
+    """:func:`nfbmr.data.pictures.exposed` of whole values from 0 to 255."""
+    if photometric == "none":
+        return x_B3HW
+    red, green, blue = x_B3HW.unbind(1)
+    # Pillow's grey: ITU-R 601-2 in units of 1 / 65536, rounded; whole numbers below 2^24 are exact here.
+    grey_BHW = ((red * 19595 + green * 38470 + blue * 7471 + 32768) / 65536).floor()
+    mean_B = grey_BHW.mean((1, 2))
+    if photometric == "brightness":
+        gain_B = (127.5 / mean_B.clamp(min=1.0)).clamp(max=8.0)
+        return levels(gain_B[:, None, None, None] * x_B3HW)
+    spread_B = (grey_BHW - mean_B[:, None, None]).square().mean((1, 2)).sqrt()
+    gain_B = 0.2 * 255 / spread_B.clamp(min=2.0)
+    shift_B = 127.5 - gain_B * mean_B
+    return levels(gain_B[:, None, None, None] * x_B3HW + shift_B[:, None, None, None])
+
+
+def resized(x_B3HW: Tensor, size: tuple[int, int]) -> Tensor:
+    """:func:`nfbmr.data.pictures.resized` of whole values from 0 to 255, to the last bit: (B, 3, S, T)."""
+    wide_B3WH = _along(x_B3HW.transpose(2, 3), size[1])
+    return _along(wide_B3WH.transpose(2, 3), size[0])
+
+
+def _along(x_BCNM: Tensor, size: int) -> Tensor:
+    r"""One of the two passes, over the rows: (B, C, N, M) to (B, C, S, M).
+
+    What torch's 8-bit kernel does: the cubic kernel k, a = -1/2, stretched by the reduction r = N / S where
+    there is one, gives row j of the image a weight in row i of the result,
+
+    .. math:: w_{ij} \propto k\big((j + \tfrac12 - (i + \tfrac12) r) / \max(r, 1)\big)
+
+    adding up to 1 over j, which is rounded to a whole number of 2^-p, the finest for which the largest fits
+    16 bits; the sum is rounded to a whole level. Rows of the result are worked off in blocks, each with the
+    rows that it sees.
+    Weights are split in two bytes: every product and sum is then a whole number that float32 holds.
+    """
+    count, blocks = x_BCNM.shape[2], -(-size // BLOCK)
+    whole = torch.full((), count, dtype=torch.float64)
+    ratio = whole / size
+    stretch = ratio.clamp(min=1.0)
+    middle_bG = (torch.arange(blocks * BLOCK, dtype=torch.float64).view(blocks, BLOCK) + 0.5) * ratio
+    first_b1 = (middle_bG[:, :1] - 2.0 * stretch).floor()
+    length = ((BLOCK + 4) * count) // size + 8  # rows that a block sees, and some to spare
+    rows_bL = first_b1 + torch.arange(length, dtype=torch.float64)
+    t_bGL = ((rows_bL[:, None] + 0.5 - middle_bG[:, :, None]) / stretch).abs()
+    inside_b1L = ((rows_bL >= 0) & (rows_bL < whole))[:, None]
+    weights_bGL = torch.where(inside_b1L, _cubic(t_bGL), 0.0)
+    weights_bGL = weights_bGL / weights_bGL.sum(2, keepdim=True).clamp(min=0.5)
+    largest = weights_bGL.flatten()[: (size * length)].max()
+    unit = torch.exp2((torch.log2(32767.5 / largest).ceil() - 1.0).clamp(max=22.0))
+    steps_bGL = weights_bGL * unit
+    steps_bGL = torch.where(steps_bGL < 0, (steps_bGL - 0.5).ceil(), (steps_bGL + 0.5).floor())
+    upper_bGL = (steps_bGL / 256).floor()
+    lower_bGL = steps_bGL - 256 * upper_bGL
+    chosen_N = rows_bL.clamp(min=0.0).minimum(whole - 1.0).long().flatten()
+    x_BCbLM = torch.unflatten(x_BCNM.index_select(2, chosen_N), 2, (blocks, length))
+    sums_BCbGM = (upper_bGL.float() @ x_BCbLM).double() * 256 + (lower_bGL.float() @ x_BCbLM).double()
+    levels_BCSM = (sums_BCbGM / unit + 0.5).floor().clamp(0.0, 255.0).float().flatten(2, 3)
+    return levels_BCSM.narrow(2, 0, size)
+
+
+def _cubic(t: Tensor) -> Tensor:
+    """The kernel at distances t >= 0, a = -1/2 as where torch and Pillow antialias."""
+    near = ((CUBIC + 2) * t - (CUBIC + 3)) * t * t + 1
+    far = (((t - 5) * t + 8) * t - 4) * CUBIC
+    return torch.where(t < 1, near, torch.where(t < 2, far, 0.0))
+
+
+class Turned(nn.Module):
+    """A square turned by each of `parts` of a full turn, itself first: (B, C, S, S) to (B V, C, S, S).
+
+    Where Pillow samples is asked of Pillow: a ramp of coordinates is turned. The views of an image are next
+    to each other.
+
+    Args:
+        parts: V.
+        side: S.
+    """
+
+    def __init__(self, parts: int, side: int) -> None:
+        super().__init__()
+        places = [_places(360.0 * k / parts, side) for k in range(1, parts)]
+        for name, values in zip(("corner", "across", "down", "seen"), zip(*places, strict=True), strict=True):
+            self.register_buffer(name, torch.from_numpy(np.stack(values)), persistent=False)
+        self._parts, self._side = parts, side
+
+    def forward(self, x_BCSS: Tensor) -> Tensor:
+        """All views."""
+        flat_BCP = x_BCSS.flatten(2)
+        views = [x_BCSS]
+        for k in range(self._parts - 1):
+            corner_P, side = self.get_buffer("corner")[k], self._side
+            across_P, down_P = self.get_buffer("across")[k], self.get_buffer("down")[k]
+            upper_BCP = torch.lerp(flat_BCP[:, :, corner_P], flat_BCP[:, :, corner_P + 1], across_P)
+            lower_BCP = torch.lerp(
+                flat_BCP[:, :, corner_P + side], flat_BCP[:, :, corner_P + side + 1], across_P
+            )
+            turned_BCP = torch.lerp(upper_BCP, lower_BCP, down_P).add(1e-3).floor()  # Pillow cuts off
+            views.append(torch.unflatten(turned_BCP * self.get_buffer("seen")[k], 2, (side, side)))
+        return torch.stack(views, dim=1).flatten(0, 1)
+
+
+def _places(degrees: float, side: int) -> tuple[NDArray[Any], ...]:
+    """Of each position: the upper left one of the four it is made of, shares of the others, whether seen."""
+
+    def turn(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        image = Image.fromarray(np.ascontiguousarray(values))
+        return np.asarray(image.rotate(degrees, resample=Image.Resampling.BILINEAR)).reshape(-1)
+
+    ramp = np.broadcast_to(np.arange(side, dtype=np.float32), (side, side))
+    x, y, seen = turn(ramp), turn(ramp.T), turn(np.ones((side, side), np.float32))
+    left, upper = (np.minimum(np.floor(one), side - 2) for one in (x, y))
+    return (upper * side + left).astype(np.int64), (x - left), (y - upper), seen
+
+
+class Normalised(nn.Module):
+    """Whole values from 0 to 255 to what a backbone was trained on: each channel by mean and deviation.
+
+    Args:
+        mean: Of values from 0 to 1.
+        std: Likewise.
+    """
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        deviation = np.asarray(std, dtype=np.float64)
+        scale, shift = 1.0 / (255.0 * deviation), -np.asarray(mean, dtype=np.float64) / deviation
+        self.register_buffer("scale", torch.from_numpy(scale.astype(np.float32)).view(-1, 1, 1))
+        self.register_buffer("shift", torch.from_numpy(shift.astype(np.float32)).view(-1, 1, 1))
+
+    def forward(self, x_B3SS: Tensor) -> Tensor:
+        """``x * scale + shift``, as :func:`nfbmr.data.pictures.normalised`."""
+        return x_B3SS * self.get_buffer("scale") + self.get_buffer("shift")

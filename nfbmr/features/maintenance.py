@@ -1,0 +1,298 @@
+"""What a store holds, whether it is sound, and making room: for spaces and for trained flows.
+
+All of it works on a :class:`~nfbmr.features.trees.Tree`: a store in a folder, or one on an object store.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from nfbmr.errors import StoreError
+from nfbmr.features.backends import tree_of
+from nfbmr.features.shards import ShardName
+from nfbmr.features.trees import File, Tree
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SpaceInfo:
+    """A space as `nfbmr features list` shows it.
+
+    Attributes:
+        shards: Names of its shards.
+        used: When it was last opened; on an object store, when something was last added.
+    """
+
+    key: str
+    kind: str
+    fields: Mapping[str, Any]
+    rows: int
+    shards: tuple[str, ...]
+    size: int
+    created: float
+    used: float
+
+    place, lock = "spaces", "use.lock"
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "key": self.key, "kind": self.kind, "fields": dict(self.fields), "rows": self.rows,
+            "shards": len(self.shards), "bytes": self.size, "created": self.created, "used": self.used,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FlowInfo:
+    """A trained flow, or one that is or was being trained.
+
+    Attributes:
+        state: Whether it is finished, a process trains it now, or training was left off.
+        identity: All that it depends on; empty until it is finished.
+        seen: What made the features that it was trained on, where their space is in the store.
+        epoch: The epoch that was kept.
+        used: When its latents, or its own files, were last used.
+    """
+
+    key: str
+    state: Literal["trained", "in training", "unfinished"]
+    identity: Mapping[str, Any]
+    seen: Mapping[str, Any]
+    epoch: int | None
+    size: int
+    created: float
+    used: float
+
+    place, lock = "flows", "lock"
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "key": self.key, "state": self.state, "identity": dict(self.identity), "seen": dict(self.seen),
+            "epoch": self.epoch, "bytes": self.size, "created": self.created, "used": self.used,
+        }  # fmt: skip
+
+
+Info = TypeVar("Info", SpaceInfo, FlowInfo)
+
+
+# ------------------------------------------------------------------------------------------------ listing
+
+
+def list_spaces(store: Path | str | Tree) -> tuple[SpaceInfo, ...]:
+    """The spaces of a store, the most recently used first; names only are read, so it is quick."""
+    tree = _tree(store)
+    infos = []
+    for key, files in _by_key(tree.files(SpaceInfo.place)).items():
+        about = _json(tree, f"{SpaceInfo.place}/{key}/space.json")
+        if about is None:
+            log.warning("not a space: %s", key)
+            continue
+        names = {file: name for file in files if (name := ShardName.of(Path(file)))}
+        infos.append(
+            SpaceInfo(
+                key=key,
+                kind=about["kind"],
+                fields=about["fields"],
+                rows=sum(name.rows for name in names.values()),
+                shards=tuple(sorted(names)),
+                size=sum(name.size for name in names.values()),
+                created=about["created"],
+                used=files["use.lock"].written if "use.lock" in files else _newest(files),
+            )
+        )
+    return _latest_first(infos)
+
+
+def list_flows(store: Path | str | Tree, spaces: Sequence[SpaceInfo] | None = None) -> tuple[FlowInfo, ...]:
+    """The trained flows of a store, and those begun, the most recently used first.
+
+    Args:
+        store: Its folder or address.
+        spaces: What :func:`list_spaces` said of it, where that is known already.
+    """
+    tree = _tree(store)
+    spaces = list_spaces(tree) if spaces is None else spaces
+    latents = {str(info.fields.get("flow")): info.used for info in reversed(spaces) if info.kind == "latents"}
+    made_by = {info.key: info.fields for info in spaces}
+    infos = []
+    for key, files in _by_key(tree.files(FlowInfo.place)).items():
+        about = _json(tree, f"{FlowInfo.place}/{key}/flow.json")
+        held = tree.is_held(f"{FlowInfo.place}/{key}/{FlowInfo.lock}")
+        identity = {} if about is None else about.get("identity", {})
+        begun = "in training" if held else "unfinished"
+        infos.append(
+            FlowInfo(
+                key=key,
+                state="trained" if about is not None else begun,  # type: ignore[arg-type]
+                identity=identity,
+                seen=made_by.get(identity.get("features", ""), {}),
+                epoch=None if about is None else about.get("epoch"),
+                size=sum(file.size for file in files.values()),
+                created=min(file.written for file in files.values()),
+                used=max(_newest(files), latents.get(key, 0.0)),
+            )
+        )
+    return _latest_first(infos)
+
+
+# ---------------------------------------------------------------------------------------------- verifying
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What reading every byte of a store found; damaged files by their names below its root."""
+
+    shards: int
+    rows: int
+    flows: int
+    damaged: tuple[str, ...]
+
+
+def verify(store: Path | str | Tree, *, repair: bool = False) -> Verified:
+    """Read every byte of a store: shards against their checksums, flows as far as their format tells.
+
+    Args:
+        store: Its folder or address.
+        repair: Remove what is damaged: only that is then computed again.
+
+    Raises:
+        OutputError: Something damaged cannot be removed.
+    """
+    tree = _tree(store)
+    spaces = list_spaces(tree)
+    flows = [info for info in list_flows(tree, spaces) if info.state == "trained"]
+    shards = [f"{info.place}/{info.key}/{name}" for info in spaces for name in info.shards]
+    damaged = [name for name in shards if not tree.is_whole(name)]
+    rows = sum(name.rows for path in shards if path not in damaged and (name := ShardName.of(Path(path))))
+    bad_flows = [folder for info in flows if not tree.is_whole_flow(folder := f"{info.place}/{info.key}")]
+    damaged += [f"{folder}/flow.safetensors" for folder in bad_flows]
+    if repair:
+        # A flow's description goes first: without it the flow is not in the store.
+        for file in [*(f"{folder}/flow.json" for folder in bad_flows), *damaged]:
+            tree.discard(file)
+    return Verified(len(shards), rows, len(flows), tuple(damaged))
+
+
+# ------------------------------------------------------------------------------------------------ pruning
+
+
+@dataclass(frozen=True)
+class Pruned(Generic[Info]):
+    """What was removed (or would be), and what was left because a process uses it."""
+
+    removed: tuple[Info, ...]
+    held: tuple[Info, ...]
+
+
+def prune(
+    store: Path | str | Tree,
+    *,
+    keep: int | None = None,
+    older_than_days: float | None = None,
+    spaces: Sequence[str] = (),
+    dry_run: bool = False,
+) -> Pruned[SpaceInfo]:
+    """Remove spaces that nobody has open.
+
+    Args:
+        store: Its folder or address. On an object store nobody is seen to have a space open; a machine that
+            does has its shards in its cache.
+        keep: Remove all but this many, the most recently used ones staying.
+        older_than_days: Remove those not used for this long.
+        spaces: Remove these keys (or unambiguous beginnings of keys).
+        dry_run: Only say what would be removed.
+
+    Raises:
+        StoreError: A key names no space, or several.
+    """
+    tree = _tree(store)
+    return _pruned(tree, list_spaces(tree), keep, older_than_days, spaces, dry_run, what="space")
+
+
+def prune_flows(
+    store: Path | str | Tree,
+    *,
+    keep: int | None = None,
+    older_than_days: float | None = None,
+    flows: Sequence[str] = (),
+    dry_run: bool = False,
+) -> Pruned[FlowInfo]:
+    """Remove flows that nobody trains at the moment; arguments as for :func:`prune`."""
+    tree = _tree(store)
+    return _pruned(tree, list_flows(tree), keep, older_than_days, flows, dry_run, what="flow")
+
+
+def _pruned(
+    tree: Tree,
+    infos: Sequence[Info],
+    keep: int | None,
+    older_than_days: float | None,
+    keys: Sequence[str],
+    dry_run: bool,
+    *,
+    what: str,
+) -> Pruned[Info]:
+    chosen = {_one(infos, key, what).key for key in keys}
+    if keep is not None:
+        chosen |= {info.key for info in infos[keep:]}
+    if older_than_days is not None:
+        oldest = time.time() - older_than_days * 86400
+        chosen |= {info.key for info in infos if info.used < oldest}
+    removed: list[Info] = []
+    held: list[Info] = []
+    for info in infos:
+        if info.key in chosen:
+            gone = tree.remove(f"{info.place}/{info.key}", info.lock, dry_run)
+            (removed if gone else held).append(info)
+    return Pruned(tuple(removed), tuple(held))
+
+
+def _one(infos: Sequence[Info], key: str, what: str) -> Info:
+    found = [info for info in infos if info.key.startswith(key)]
+    if len(found) != 1:
+        raise StoreError(
+            f"no such {what}" if not found else f"{len(found)} {what}s begin with this key",
+            where=key,
+            fix="nfbmr features list shows the keys",
+        )
+    return found[0]
+
+
+def _tree(store: Path | str | Tree) -> Tree:
+    return tree_of(store) if isinstance(store, Path | str) else store
+
+
+def _by_key(files: Mapping[str, File]) -> dict[str, dict[str, File]]:
+    """Files below `spaces/` or `flows/`, by the folder that they are in."""
+    found: dict[str, dict[str, File]] = defaultdict(dict)
+    for name, file in files.items():
+        key, slash, below = name.partition("/")
+        if slash:
+            found[key][below] = file
+    return found
+
+
+def _newest(files: Mapping[str, File]) -> float:
+    return max(file.written for file in files.values())
+
+
+def _json(tree: Tree, name: str) -> Any:
+    """A description; None where there is none that can be read."""
+    try:
+        value = json.loads(tree.read(name) or b"")
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _latest_first(infos: Sequence[Info]) -> tuple[Info, ...]:
+    return tuple(sorted(infos, key=lambda info: info.used, reverse=True))

@@ -1,0 +1,68 @@
+"""Digests that are kept: as right as those that are computed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from nfbmr.data import digests
+from nfbmr.data.images import file_digest
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NFBMR_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "images" / "a.png"
+    path.parent.mkdir()
+    path.write_bytes(b"one")
+    return path
+
+
+def _state(path: Path, seconds_ago: int = 60) -> digests.State:
+    """The file's state, as if it had last changed a while ago."""
+    number, size, *_ = digests.state_of(path.stat())
+    changed = time.time_ns() - seconds_ago * 1_000_000_000
+    return number, size, changed, changed
+
+
+def test_a_file_that_changes_has_another_digest_whatever_its_size_and_time(file: Path) -> None:
+    before = file.stat()
+    assert file_digest(file) == hashlib.sha256(b"one").hexdigest()
+    file.write_bytes(b"two")
+    os.utime(file, ns=(before.st_mtime_ns, before.st_mtime_ns))
+    assert file_digest(file) == hashlib.sha256(b"two").hexdigest()
+
+
+def test_what_is_kept_counts_for_another_process_and_for_this_state_alone(file: Path) -> None:
+    state, digest = _state(file), "5e" * 32
+    digests.keep(file, state, digest)
+    digests._known.cache_clear()  # as another process begins
+    assert digests.kept(file, state) == digest
+    assert digests.kept(file.with_name("b.png"), state) is None
+    for place in range(4):
+        other = tuple(value + (n == place) for n, value in enumerate(state))
+        assert digests.kept(file, other) is None
+
+
+def test_a_file_that_changed_a_moment_ago_is_read_again(file: Path) -> None:
+    state = _state(file, seconds_ago=0)
+    digests.keep(file, state, "5e" * 32)
+    assert digests.kept(file, state) is None
+
+
+def test_damaged_lines_are_passed_over(file: Path, cache: Path) -> None:
+    state, digest = _state(file), "5e" * 32
+    digests.keep(file, state, digest)
+    (lines,) = (cache / "digests").iterdir()
+    lines.write_text('{"\n[1]\n["a.png", [1, 2], "x"]\n' + lines.read_text() + '["a.png", [1, 2, ')
+    digests._known.cache_clear()
+    assert digests.kept(file, state) == digest

@@ -1,0 +1,75 @@
+"""A run again with everything stored: what it does not load."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nfbmr.resolve import dump_yaml
+
+_HEAVY = ("timm", "torchvision", "torch._dynamo", "FrEIA")
+
+_RUN = """
+import json, sys
+from pathlib import Path
+from nfbmr import api, run, tracking
+from nfbmr.resolve import load_config
+
+config = load_config(Path(sys.argv[1]))
+summary = api.train(config, tracking=run.journal_only)
+loaded = [name for name in json.loads(sys.argv[2]) if name in sys.modules]
+print(json.dumps({"loaded": loaded, "metrics": summary["metrics"], "pictures": summary["pictures"]}))
+"""
+
+
+def _train(config: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN, str(config), json.dumps(_HEAVY)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+@pytest.mark.parametrize(("method", "needed"), [("padim", []), ("nf-bmr", ["FrEIA"])])
+def test_a_run_whose_features_are_stored_loads_no_network(
+    method: str,
+    needed: list[str],
+    tmp_path: Path,
+    small: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NFBMR_CACHE", str(tmp_path / "cache"))
+    config = tmp_path / "config.yaml"
+    config.write_text(dump_yaml(small(tmp_path, method=method, evaluation__heatmaps=2)), encoding="utf-8")
+    first = _train(config)
+    assert "timm" in first["loaded"]
+    second = _train(config)
+    assert second["loaded"] == needed
+    assert second["metrics"] == first["metrics"]
+    assert list(Path(second["pictures"]).glob("heatmaps-*.png"))
+
+
+def test_a_method_that_was_shown_is_shown_again_without_building_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NFBMR_CACHE", str(tmp_path / "cache"))
+    show = (
+        "import sys; from nfbmr.cli.methods import methods; "
+        "methods(['padim', '--json'], standalone_mode=False); print('torch' in sys.modules)"
+    )
+    first, second = (
+        subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
+    assert first.removesuffix("True\n") == second.removesuffix("False\n")
+    assert json.loads(second.removesuffix("False\n"))["name"] == "padim"

@@ -1,0 +1,573 @@
+"""A sweep, whole: what is extracted, run, pruned, gone on with after a kill, and scored once."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nfbmr.api import configure
+from nfbmr.cli.main import main
+from nfbmr.errors import ConfigError, NfbmrError
+from nfbmr.paths import RunPaths, read_json
+from nfbmr.records import read_record
+from nfbmr.resolve import dump_yaml, load_config
+from nfbmr.scoring.ranking import difference_error
+from tune.execution.resources import Resources, gpu_share
+from tune.records.driver import only_driver
+from tune.records.paths import SweepPaths
+from tune.records.sweep_summary import SweepSummary
+from tune.search.plan import SweepPlan
+from tune.search.report import headline
+from tune.search.space import Space
+from tune.search.sweep import execute_sweep, find_sweep, new_sweep
+from tune.search.warm_start import trials_of
+
+HERE = Resources(backend="local")
+SPACE = """
+mapping.latent: {choice: [4, 8]}
+flow.hidden: {choice: [4, 8]}
+features.taps: {choice: [[blocks.1], [blocks.2]]}
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_config(small):
+    """Smaller than small: what is looked at here is the sweep."""
+    size = {"features__compute": "fp32", "flow__blocks": 1, "flow__hidden": 4, "mapping__latent": 4}
+    return partial(small, train__flow__epochs=2, evaluation__bootstrap=20, evaluation__heatmaps=1, **size)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, tiny_config):
+    """A finished sweep of five trials, without pruning, and its summary."""
+    config = tiny_config(tmp_path_factory.mktemp("sweep"))
+    plan = SweepPlan("tiles", config, Space.parse(SPACE), trials=5, prune=False, resources=HERE)
+    return plan, SweepPaths(config.output / "tiles"), new_sweep(plan).as_json()
+
+
+def test_summary_says_what_was_found(swept):
+    _, paths, summary = swept
+    assert json.loads(paths.summary.read_text()) == json.loads(json.dumps(summary))
+    assert summary["name"] == "tiles"
+    assert summary["trials"] == {"asked": 5, "finished": 5, "pruned": 0, "failed": 0, "unfinished": 0}
+    best, highest = summary["best"], summary["highest"]
+    fitted = [read_json(RunPaths(paths.trial(n)).fitted) for n in range(5)]
+    values = [one["metrics"]["validation"]["image_auroc"]["value"] for one in fitted]
+    assert highest["values"]["validation/image_auroc"] == max(values)
+    assert best["values"]["validation/image_auroc"] == values[best["number"]]
+    assert set(best["params"]) == {"mapping.latent", "flow.hidden", "features.taps"}
+    assert 0 <= best["test"]["image_auroc"]["value"] <= 1
+    assert summary["pareto"] == []
+    assert summary["hits"]["features"] == 5
+    assert summary["seconds"] > 0
+
+
+def test_summary_says_how_far_the_choice_can_be_trusted(swept):
+    _, paths, summary = swept
+    trust, best = summary["trust"], summary["highest"]["number"]
+    assert (trust["finished"], trust["error"]) == (5, "paired")
+    influences = [read_json(RunPaths(paths.trial(n)).influence) for n in range(5)]
+    assert len({tuple(sorted(one)) for one in influences}) == 1  # the same parts in every trial
+    values = [read_json(RunPaths(paths.trial(n)).fitted) for n in range(5)]
+    values = [one["metrics"]["validation"]["image_auroc"]["value"] for one in values]
+    near = []
+    for number, influence in enumerate(influences):
+        pair = (torch.tensor([one[unit] for unit in sorted(one)]) for one in (influences[best], influence))
+        if values[best] - values[number] <= 2 * difference_error(*pair):
+            near.append(number)
+    assert sorted(trust["trials"]) == near
+    assert trust["trials"][0] == best
+    assert trust["within_error"] == len(near)
+
+
+def test_it_begins_with_the_base_configuration_which_is_chosen_where_it_is_as_good(swept):
+    plan, paths, summary = swept
+    assert load_config(RunPaths(paths.trial(0)).config) == plan.config
+    trust = summary["trust"]
+    assert trust["best"] == summary["highest"]["number"]
+    assert summary["best"]["number"] == (0 if 0 in trust["trials"] else trust["best"]) == trust["chosen"]
+    assert f"Trial {trust['chosen']:04d}" in trust["why"]
+
+
+def test_everybody_is_told_what_it_is_worth_and_what_is_missing(swept):
+    _, paths, summary = swept
+    record = read_record(paths.journal)
+    trust = summary["trust"]
+    sentences = (trust["sentence"], summary["importance"]["missing"], trust["why"])
+    assert summary["importance"]["finished"] == 5
+    assert summary["importance"]["needed"] == 20
+    assert sentences[1].endswith(f"nfbmr sweep --resume {paths.root} --trials 20")
+    for text in (
+        headline(SweepSummary.from_json(summary)),
+        paths.table("md").read_text(),
+        record.tags["mlflow.note.content"],
+    ):
+        for sentence in sentences:
+            assert text.count(sentence) == 1
+    assert record.tags["nfbmr.within_error"] == f"{summary['trust']['within_error']} of 5"
+    assert {path.stem for path in paths.pictures.glob("*.png")} == {"history", "timeline"}  # nobody is pruned
+
+
+def test_only_the_chosen_trial_ever_read_its_test_set(swept):
+    _, paths, summary = swept
+    tested = [n for n in range(5) if RunPaths(paths.trial(n)).summary.exists()]
+    assert tested == [summary["best"]["number"]]
+    best = RunPaths(paths.trial(tested[0]))
+    assert best.report.exists()
+    record = read_record(best.journal)
+    assert record.status == "finished"
+    assert "test/image_auroc" in record.metrics
+    assert "model" in record.models
+
+
+def test_every_trial_is_a_run_of_its_own_below_the_sweep(swept):
+    _, paths, _ = swept
+    for number in range(5):
+        record = read_record(RunPaths(paths.trial(number)).journal)
+        assert (record.run_id, record.parent_id) == (f"tiles-{number:04d}", "tiles")
+        assert record.status == "finished"
+        assert [point.step for point in record.metrics["flow/loss"]][:2] == [1, 2]
+    parent = read_record(paths.journal)
+    assert parent.status == "finished"
+    assert parent.metrics["trials/finished"][-1].value == 5
+
+
+def test_flows_that_several_trials_want_are_trained_once(swept):
+    plan, paths, summary = swept
+    fitted = [read_json(RunPaths(paths.trial(n)).fitted) for n in range(5)]
+    wanted = {(one["config"]["flow"]["hidden"], str(one["config"]["features"]["taps"])) for one in fitted}
+    flows = list((plan.config.store / "flows").glob("*/flow.json"))
+    assert len(flows) == len(wanted)
+    assert summary["hits"]["flows"] == 5 - len(wanted)
+    assert summary["saved_seconds"]["flows"] > 0
+
+
+def test_features_of_all_trials_were_extracted_before_the_first(swept):
+    plan, paths, _ = swept
+    first = min(RunPaths(paths.trial(n)).config.stat().st_mtime for n in range(5))
+    last = max(RunPaths(paths.trial(n)).fitted.stat().st_mtime for n in range(5))
+    shards = [path for path in (plan.config.store / "spaces").glob("*/*.arrow") if _is_feature(path)]
+    assert len({path.parent for path in shards}) == 2  # a space a tap
+    written = [path.stat().st_mtime for path in shards]
+    assert min(written) < first
+    assert not any(first < time < last for time in written)  # later ones are of the best's test images
+
+
+def _is_feature(shard: Path) -> bool:
+    return bool(read_json(shard.parent / "space.json")["kind"] == "features")
+
+
+def test_tables_list_every_trial_the_best_first(swept):
+    _, paths, summary = swept
+    rows = list(csv.DictReader(paths.table("csv").read_text().splitlines()))
+    assert sorted(row["trial"] for row in rows) == [f"{n:04d}" for n in range(5)]
+    assert float(rows[0]["auroc"].split()[0]) == round(
+        summary["highest"]["values"]["validation/image_auroc"], 4
+    )
+    assert {"latent", "hidden", "taps"} <= rows[0].keys()
+    lines = paths.table("md").read_text().splitlines()
+    assert sum(line.startswith("|") for line in lines) == 7  # below it stands what to make of it
+
+
+def test_the_plan_is_read_back_as_it_was(swept):
+    plan, paths, _ = swept
+    assert SweepPlan.read(paths.plan) == plan
+
+
+def test_going_on_with_a_finished_sweep_runs_nothing_again(swept):
+    _, paths, summary = swept
+    before = {path: path.stat().st_mtime_ns for path in paths.root.glob("trials/*/*.json")}
+    again = execute_sweep(SweepPlan.read(paths.plan), paths).as_json()
+    assert again["best"] == summary["best"]
+    assert again["trials"] == summary["trials"]
+    assert {path: path.stat().st_mtime_ns for path in paths.root.glob("trials/*/*.json")} == before
+
+
+def test_a_sweep_is_found_by_name_and_by_folder(swept):
+    plan, paths, _ = swept
+    assert find_sweep("tiles", plan.config.output) == paths
+    assert find_sweep(str(paths.root), Path("elsewhere")).root == paths.root
+    with pytest.raises(ConfigError, match="did you mean tiles"):
+        find_sweep("tile", plan.config.output)
+
+
+def test_a_name_that_is_taken_is_refused(swept):
+    plan, paths, _ = swept
+    before = paths.plan.read_text()
+    with pytest.raises(ConfigError, match="--resume tiles"):
+        new_sweep(plan)
+    assert paths.plan.read_text() == before
+
+
+def test_two_drivers_of_one_sweep_are_refused(tmp_path):
+    paths = SweepPaths(tmp_path / "tiles")
+    with only_driver(paths), pytest.raises(ConfigError, match=f"pid {os.getpid()}"), only_driver(paths):
+        pass
+    with only_driver(paths):
+        pass
+
+
+def test_several_objectives_end_in_a_pareto_front(tmp_path, tiny_config, swept):
+    config = tiny_config(tmp_path).model_copy(update={"store": swept[0].config.store})
+    plan = SweepPlan(
+        "front",
+        config,
+        Space.parse("mapping.latent: {choice: [4, 8]}"),
+        trials=2,
+        objectives=("auroc", "latency", "parameters"),
+        sampler="nsga2",
+        start=({"mapping.latent": 4}, {"mapping.latent": 8}),
+        resources=HERE,
+    )
+    summary = new_sweep(plan).as_json()
+    assert summary["objective"] == ["validation/image_auroc", "cost.latency_ms", "cost.parameters"]
+    assert summary["pareto"]
+    for point in summary["pareto"]:
+        assert point["values"]["cost.latency_ms"] > 0
+        assert point["values"]["cost.parameters"] > 100
+
+
+def test_a_sweep_learns_from_an_earlier_one(tmp_path, tiny_config, swept):
+    earlier, paths, _ = swept
+    config = tiny_config(tmp_path).model_copy(update={"store": earlier.config.store})
+    plan = SweepPlan("next", config, Space.parse(SPACE), trials=1, warm_start=str(paths.root), resources=HERE)
+    summary = new_sweep(plan).as_json()
+    assert summary["trials"]["finished"] == 1
+    assert summary["best"]["number"] == 5
+
+
+def test_trials_that_cannot_be_trained_do_not_end_the_others(tmp_path, tiny_config, swept):
+    config = tiny_config(tmp_path).model_copy(update={"store": swept[0].config.store})
+    space = "train.mapping.lr: {choice: [1.0e-3, 1.0e+30]}"
+    points = ({"train.mapping.lr": 1e30}, {"train.mapping.lr": 1e-3})
+    plan = SweepPlan("odd", config, Space.parse(space), trials=2, start=points, resources=HERE)
+    summary = new_sweep(plan).as_json()
+    assert (summary["trials"]["failed"], summary["trials"]["finished"]) == (1, 1)
+    assert "0000" in summary["errors"]
+    only_bad = replace(plan, name="bad", trials=1, start=points[:1], base_trial=False)
+    with pytest.raises(NfbmrError, match="no trial finished"):
+        new_sweep(only_bad)
+    assert read_record(SweepPaths(config.output / "bad").journal).status == "failed"
+
+
+# -- methods
+
+
+METHODS = """
+method: {choice: [nf, patchcore, padim, differnet]}
+padim.channels: {choice: [8, 16], when: {method: padim}}
+"""
+
+
+@pytest.fixture(scope="module")
+def over_methods(tmp_path_factory, textures):
+    """A finished sweep over four methods, of which the user chose little: each runs in its own defaults."""
+    root = tmp_path_factory.mktemp("methods")
+    chosen = {
+        "data.path": str(textures),
+        "output": str(root / "runs"),
+        "store": str(root / "store"),
+        "method": "nf",
+        "features.size": 64,
+        "features.detail.taps": [],
+        "train.flow.epochs": 2,
+        "evaluation.bootstrap": 20,
+        "evaluation.heatmaps": 1,
+        "tracking.kind": "folder",
+    }
+    methods = ({"method": "patchcore"}, {"method": "padim", "padim.channels": 8}, {"method": "differnet"})
+    plan = SweepPlan(
+        "methods",
+        configure(settings=chosen),
+        Space.parse(METHODS),
+        trials=4,
+        prune=False,
+        start=methods,
+        resources=HERE,
+        chosen=tuple(chosen),
+    )
+    return plan, SweepPaths(root / "runs" / "methods"), new_sweep(plan).as_json(), chosen
+
+
+def test_every_method_of_a_sweep_runs_in_its_own_settings(over_methods):
+    _, paths, summary, chosen = over_methods
+    assert summary["trials"] == {"asked": 4, "finished": 4, "pruned": 0, "failed": 0, "unfinished": 0}
+    given: tuple[dict[str, Any], ...] = (
+        {},
+        {"method": "patchcore"},
+        {"method": "padim", "padim.channels": 8},
+        {"method": "differnet"},
+    )
+    for number, settings in enumerate(given):
+        assert load_config(RunPaths(paths.trial(number)).config) == configure(settings=chosen | settings)
+    assert summary["errors"] == {}
+    rows = csv.DictReader(paths.table("csv").read_text().splitlines())
+    assert {row["method"]: row["flow"] for row in rows} == {
+        "nf": "trained", "differnet": "trained", "patchcore": "", "padim": "",
+    }  # fmt: skip
+
+
+def test_features_of_every_method_are_extracted_before_the_first_trial(over_methods):
+    plan, paths, _, _ = over_methods
+    first = min(RunPaths(paths.trial(n)).config.stat().st_mtime for n in range(4))
+    last = max(RunPaths(paths.trial(n)).fitted.stat().st_mtime for n in range(4))
+    written = [p.stat().st_mtime for p in (plan.config.store / "spaces").glob("*/*.arrow") if _is_feature(p)]
+    assert min(written) < first
+    assert not any(first < time < last for time in written)
+
+
+def test_a_sweep_over_methods_can_be_read_back_and_learned_from(over_methods):
+    plan, paths, _, _ = over_methods
+    assert SweepPlan.read(paths.plan) == plan
+    asking = replace(plan, name="next", warm_start=str(paths.root))
+    earlier = trials_of(str(paths.root), asking)
+    assert [one.settings["method"] for one in earlier] == ["nf", "patchcore", "padim", "differnet"]
+    assert all(plan.space.params_of(one.settings) is not None for one in earlier)
+
+
+def run_command(capsys, config_file: Path, *arguments: str) -> tuple[int, str, str]:
+    code = main(["sweep", "--config", str(config_file), "--local", *arguments])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_failed_trials_are_told_in_the_last_line_and_if_none_finished_it_exits_with_1(
+    capsys, tmp_path, tiny_config, swept
+):
+    config = tiny_config(tmp_path).model_copy(update={"store": swept[0].config.store})
+    file, space = tmp_path / "base.yaml", tmp_path / "space.yaml"
+    file.write_text(dump_yaml(config))
+    space.write_text(f"train.mapping.lr: {{choice: [{config.train.mapping.lr}, 1.0e+30]}}\n")
+    asked = ["--space", str(space), "--start", "train.mapping.lr=1e30"]
+    code, out, _ = run_command(capsys, file, *asked, "--name", "some", "--trials", "2")
+    assert code == 0
+    last = out.rstrip().splitlines()[-1]
+    assert last.split()[0] == "FAILED"
+    assert "1 of 2 trials failed (0001), the first with: " in last
+    assert "1 of 2 trials failed (0001)" in SweepPaths(config.output / "some").table("md").read_text()
+    asked += ["--name", "none", "--trials", "1", "--no-base-trial"]
+    code, _, err = run_command(capsys, file, *asked)
+    assert code == 1
+    assert "no trial finished (1 failed)" in err
+
+
+def test_methods_that_cannot_run_with_what_was_asked_are_refused_before_anything_is_made(
+    capsys, tmp_path, textures
+):
+    space = tmp_path / "space.yaml"
+    space.write_text("method: {choice: [patchcore, padim, cflow]}\n")
+    output = tmp_path / "runs"
+    arguments = ["--data", str(textures), "--output", str(output), "--space", str(space)]
+    arguments += ["--set", "scoring.reduction=image", "--method", "patchcore", "--local"]
+    code, told = call(capsys, *arguments)
+    assert code == 2
+    assert "method=padim" in told
+    assert "no score of its own for the image" in told
+    assert not output.exists()
+
+
+# -- what is refused
+
+
+def test_data_that_is_not_there_does_not_take_the_name(tmp_path, tiny_config):
+    config = tiny_config(tmp_path)
+    lost = config.model_copy(update={"data": config.data.model_copy(update={"path": tmp_path / "nowhere"})})
+    plan = SweepPlan("mistyped", lost, Space.parse(SPACE), trials=1, resources=HERE)
+    with pytest.raises(NfbmrError, match="nowhere"):
+        new_sweep(plan)
+    assert not SweepPaths(config.output / "mistyped").plan.exists()
+
+
+def call(capsys, *arguments: str) -> tuple[int, str]:
+    code = main(["sweep", *arguments])
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--space", "SPACE", "--trials", "0"], "--trials"),
+        (["--space", "no/such.yaml"], "named space"),
+        (["--objective", "auroc,size"], "no size"),
+        (["--objective", "auroc,latency", "--prune"], "--prune"),
+        (["--sampler", "tpee"], "tpee"),
+        (["--resources", "cpus=1"], "cpu=1"),
+        (["--resources", "cpu=few"], "no number"),
+        (["--resources", "cpu=nan"], "0 or more"),
+        (["--time-budget", "soon"], "2h30m"),
+        (["--start", "flow.block=4"], "did you mean flow.blocks"),
+        (["--start", "flow.blocks"], "KEY=VALUE"),
+        (["--name", "../up"], "--name"),
+        (["--resume", "nothing"], "no sweep nothing"),
+        (["--set", "flow.blocks=0"], "flow.blocks = 0"),
+    ],
+)
+def test_bad_calls_are_refused_before_anything_is_made(capsys, tmp_path, arguments, words):
+    output = tmp_path / "runs"
+    code, told = call(capsys, "--output", str(output), "--local", *arguments)
+    assert code == 2, told
+    assert words in told
+    assert not output.exists()
+
+
+def test_a_space_with_mistakes_is_refused_with_all_of_them(capsys, tmp_path):
+    space = tmp_path / "space.yaml"
+    space.write_text("flow.block: {int: [1, 2]}\nflow.hidden: {int: [9, 3]}\ndata.path: {choice: [a, b]}\n")
+    code, told = call(capsys, "--space", str(space), "--output", str(tmp_path / "runs"), "--local")
+    assert code == 2
+    assert all(f"space.yaml:{line}:" in told for line in (1, 2, 3))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_going_on_keeps_what_makes_trials_comparable(capsys, swept):
+    plan, _, _ = swept
+    where = ["--output", str(plan.config.output), "--resume", "tiles", "--local"]
+    code, told = call(capsys, *where, "--sampler", "gp", "--set", "flow.blocks=4")
+    assert code == 2
+    assert "--sampler" in told
+    assert "flow.blocks" in told
+
+
+@pytest.mark.parametrize(("peak", "total"), [(1e9, 24e9), (3e9, 24e9), (20e9, 24e9), (40e9, 24e9), (1, 80e9)])
+def test_trials_of_a_measured_size_fit_their_gpu(peak, total):
+    share = gpu_share(peak, total)
+    assert 0 < share <= 1
+    at_once = int(1 / share + 1e-9)
+    assert at_once == 1 or at_once * peak < total
+    assert round(share, 4) == share
+
+
+# -- kills, on processes of their own
+
+
+def start(config_file: Path, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tune", "sweep", "--config", str(config_file), "--local", *arguments]
+    root = str(Path(__file__).resolve().parents[3])
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, process: subprocess.Popen[str], seconds: float = 240) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < until, "nothing happened"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def long_sweep(tmp_path, tiny_config):
+    """A configuration file and arguments of a sweep that takes some seconds a trial."""
+    config = tiny_config(tmp_path)
+    file, space = tmp_path / "base.yaml", tmp_path / "space.yaml"
+    file.write_text(dump_yaml(config))
+    space.write_text("mapping.latent: {int: [4, 64], log: true}\nflow.hidden: {choice: [4, 8]}\n")
+    arguments = ["--space", str(space), "--name", "killed", "--trials", "5", "--no-prune"]
+    arguments += ["--set", "train.mapping.epochs=12"]
+    return file, arguments, SweepPaths(config.output / "killed"), tmp_path
+
+
+@pytest.mark.slow
+def test_after_kill_9_of_the_driver_the_sweep_goes_on_and_runs_nothing_twice(long_sweep):
+    file, arguments, paths, cwd = long_sweep
+    process = start(file, *arguments, cwd=cwd)
+    wait_for(RunPaths(paths.trial(2)).config.exists, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    finished = {
+        n: (RunPaths(paths.trial(n)).fitted.stat().st_mtime_ns, _searched(paths, n))
+        for n in range(5)
+        if RunPaths(paths.trial(n)).fitted.exists()
+    }
+    assert {0, 1} <= finished.keys()
+    begun = _searched(paths, 2)
+
+    summary = execute_sweep(SweepPlan.read(paths.plan), paths).as_json()
+    assert summary["trials"] == {"asked": 5, "finished": 5, "pruned": 0, "failed": 0, "unfinished": 0}
+    assert sorted(path.name for path in (paths.root / "trials").iterdir()) == [f"{n:04d}" for n in range(5)]
+    for number, (written, searched) in finished.items():
+        assert RunPaths(paths.trial(number)).fitted.stat().st_mtime_ns == written
+        assert _searched(paths, number) == searched
+    assert _searched(paths, 2) == begun
+    assert read_record(RunPaths(paths.trial(2)).journal).status == "finished"
+    assert read_record(paths.journal).status == "finished"
+
+
+def _searched(paths: SweepPaths, number: int) -> str:
+    return RunPaths(paths.trial(number)).config.read_text()
+
+
+@pytest.mark.slow
+def test_ctrl_c_checkpoints_and_says_how_to_go_on(long_sweep):
+    file, arguments, paths, cwd = long_sweep
+    process = start(file, *arguments, "--set", "train.mapping.epochs=2000", cwd=cwd)
+    wait_for(RunPaths(paths.trial(0)).checkpoints("mapping").exists, process)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 130, told
+    assert "nfbmr sweep --resume" in told
+    assert read_record(RunPaths(paths.trial(0)).journal).status == "killed"
+    assert read_record(paths.journal).status == "killed"
+
+
+@pytest.mark.slow
+def test_on_ray_trials_run_at_once_and_the_best_is_scored(tmp_path, tiny_config, swept):
+    from cluster.connection import connect
+
+    config = tiny_config(tmp_path).model_copy(update={"store": swept[0].config.store})
+
+    def plan(name: str, **resources) -> SweepPlan:
+        how = Resources(backend="ray", **resources)
+        return SweepPlan(name, config, Space.parse(SPACE), trials=4, sampler="random", resources=how)
+
+    with connect(cpus=2):
+        with pytest.raises(ConfigError, match="GPU"):
+            new_sweep(plan("none", gpus=1.0))
+        assert not SweepPaths(config.output / "none").plan.exists()
+        summary = new_sweep(plan("ray", concurrent=2, gpus="auto")).as_json()
+    trials = summary["trials"]
+    assert trials["finished"] + trials["pruned"] == 4
+    assert summary["best"]["test"]["image_auroc"]["value"] is not None
+
+
+@pytest.mark.slow
+def test_an_earlier_sweep_is_found_in_mlflow_by_its_name(tmp_path, tiny_config, swept):
+    pytest.importorskip("mlflow")
+    config = tiny_config(tmp_path).model_copy(update={"store": swept[0].config.store})
+    tracking = config.tracking.model_copy(
+        update={"kind": "mlflow", "uri": f"sqlite:///{tmp_path / 'mlflow.db'}", "log_model": False}
+    )
+    config = config.model_copy(update={"tracking": tracking})
+    plan = SweepPlan("shared", config, Space.parse(SPACE), trials=2, prune=False, resources=HERE)
+    new_sweep(plan)
+    elsewhere = config.model_copy(update={"output": tmp_path / "elsewhere"})
+    asking = SweepPlan("next", elsewhere, Space.parse(SPACE), trials=1)
+    found = {one.source: one for one in trials_of("shared", asking)}
+    assert set(found) == {"shared-0000", "shared-0001"}
+    for number in range(2):
+        fitted = read_json(RunPaths(config.output / "shared" / "trials" / f"{number:04d}").fitted)
+        one = found[f"shared-{number:04d}"]
+        assert one.values == (fitted["metrics"]["validation"]["image_auroc"]["value"],)
+        assert one.settings["features.taps"] == fitted["config"]["features"]["taps"]
+        assert one.settings["flow.hidden"] == fitted["config"]["flow"]["hidden"]
+        assert asking.space.params_of(one.settings) is not None
+    with pytest.raises(ConfigError, match="nor in MLflow"):
+        trials_of("another", asking)

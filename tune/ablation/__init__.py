@@ -1,0 +1,1 @@
+"""Ablations and comparisons: what they vary, the cells, and what these say."""

@@ -1,0 +1,1 @@
+"""The commands of this package: sweep, ablate, compare, track verify."""

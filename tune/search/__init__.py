@@ -1,0 +1,1 @@
+"""Sweeps: search spaces, the study, and what it found."""

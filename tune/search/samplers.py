@@ -1,0 +1,124 @@
+"""Who suggests trials and who is ended early: Optuna's study, samplers and pruner, as a plan asks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nfbmr.methods.table import epochs_of
+from tune.records.paths import SweepPaths
+from tune.search.plan import SweepPlan
+
+if TYPE_CHECKING:
+    import optuna
+
+log = logging.getLogger(__name__)
+
+ETA = 3
+"""Of the trials that reach a rung, one in so many goes on (successive halving's reduction factor)."""
+
+POPULATION = 16
+"""Of a generation of NSGA-II: small, as trials are dear."""
+
+STARTUP = 10
+"""Trials drawn at random before TPE and the Gaussian process use what they have seen."""
+
+
+def sampler_of(plan: SweepPlan, asked: int) -> optuna.samplers.BaseSampler:
+    """The sampler of a sweep for the trial after `asked` others.
+
+    The sequence of QMC is one for the whole sweep; all others draw from a seed of their own each time.
+    """
+    from optuna import samplers
+    from optuna.exceptions import ExperimentalWarning
+
+    seed = int(np.random.SeedSequence([plan.config.seed, asked]).generate_state(1)[0])
+    # Optuna's own default by the number of objectives, kept in spaces with conditions too: left open, `group`
+    # would make the model of several objectives a joint one there, and nowhere else.
+    joint = len(plan.objectives) == 1
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+        match plan.sampler:
+            case "tpe":
+                return samplers.TPESampler(
+                    seed=seed,
+                    n_startup_trials=STARTUP,
+                    constant_liar=True,
+                    multivariate=joint,
+                    group=joint and plan.space.conditional,
+                )
+            case "gp":
+                return samplers.GPSampler(
+                    seed=seed, n_startup_trials=STARTUP, warn_independent_sampling=False
+                )
+            case "nsga2":
+                return samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
+            case "random":
+                return samplers.RandomSampler(seed=seed)
+            case "qmc":
+                return samplers.QMCSampler(
+                    seed=plan.config.seed,
+                    scramble=True,
+                    independent_sampler=samplers.RandomSampler(seed=seed),
+                    warn_independent_sampling=False,
+                )
+
+
+def base_epochs(plan: SweepPlan) -> int:
+    """Epochs that trials are compared over: those of the base configuration.
+
+    A method that only measures has none; trials of others are then compared at a ninth, a third and all of
+    their own.
+    """
+    return epochs_of(plan.config) or ETA**3
+
+
+def open_study(paths: SweepPaths, plan: SweepPlan) -> tuple[optuna.Study, optuna.storages.BaseStorage]:
+    """The study in the sweep's folder, and what stores it.
+
+    What a killed driver left of a write is cleared away.
+
+    Args:
+        paths: Of the sweep; the caller holds its lock.
+        plan: What was asked.
+    """
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    paths.root.mkdir(parents=True, exist_ok=True)
+    _mend(paths)
+    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
+    if plan.prune and len(plan.objectives) == 1:
+        pruner = optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=max(1, round(base_epochs(plan) / ETA**2)), reduction_factor=ETA
+        )
+    storage = JournalStorage(JournalFileBackend(str(paths.study)))
+    study = optuna.create_study(
+        study_name=plan.name,
+        storage=storage,
+        directions=["maximize" if goal.maximise else "minimize" for goal in plan.goals],
+        pruner=pruner,
+        sampler=sampler_of(plan, 0),
+        load_if_exists=True,
+    )
+    return study, storage
+
+
+def _mend(paths: SweepPaths) -> None:
+    """Remove the lock and the half-written last line of a driver that was killed while it wrote.
+
+    Only the holder of the sweep's own lock may do so.
+    """
+    journal = paths.study
+    journal.with_name(journal.name + ".lock").unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError), journal.open("r+b") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            log.warning("the last entry of %s was cut short and is dropped", journal)
+            file.truncate(whole)

@@ -1,0 +1,1 @@
+"""Rows and their numbers: statistics, tables in every format, figures."""

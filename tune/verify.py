@@ -1,0 +1,376 @@
+"""Whether the three records of a sweep agree: its folder, Optuna's journal, MLflow; and mending MLflow's.
+
+The folder is what was done, Optuna's journal is what the sampler believes, MLflow is what people look at. Ray
+keeps nothing here that outlives a driver. MLflow is mended from the journals in the run folders, which hold
+all that was ever sent or should have been; Optuna's journal is never written to.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow_server.destination import Destination, without_password
+from mlflow_server.tracking.journal_uploader import JournalUploader
+from mlflow_server.tracking.remote_run import RetryLater
+from mlflow_server.tracking.server_comparison import Family, Gap, Server
+from mlflow_server.tracking.sync import destination_of
+from nfbmr import journal
+from nfbmr.errors import TrackingError
+from nfbmr.evaluation.summary import RunSummary
+from nfbmr.locks import is_locked
+from nfbmr.paths import RunPaths
+from nfbmr.records import Record, close_abandoned, read_record
+from tune.execution.trial_spec import State, TrialResult
+from tune.records.children import STATUS, Child, child_name, child_tags, children_of, close_record, record_of
+from tune.records.paths import AblationPaths, PlanPaths, SweepPaths, find
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+log = logging.getLogger(__name__)
+
+ENDED: Mapping[str, State] = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
+"""Optuna's words for how a trial ended, in ours."""
+
+LEFT_OPEN = "its process is gone, and its record was left open"
+EVERY = 5.0
+"""Seconds between two words about how far it has come."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing in which two records differ.
+
+    Attributes:
+        run: Key of the trial or cell; the plan's name for the parent.
+        between: The two records: ``folder and Optuna``, ``folder and MLflow``.
+        kind: As of a :class:`mlflow_server.tracking.server_comparison.Gap`, or ``state``, ``value``,
+            ``folder``, ``journal``.
+        what: For people.
+        count: How many of the kind.
+        mended: None where it was only looked at.
+    """
+
+    run: str
+    between: str
+    kind: str
+    what: str
+    count: int = 1
+    mended: bool | None = None
+
+    def line(self) -> str:
+        """For people."""
+        end = {None: "", True: " [mended]", False: " [not mended]"}[self.mended]
+        return f"{self.run}: {self.what} ({self.between}){end}"
+
+
+@dataclass
+class Verification:
+    """What was compared, and what came of it.
+
+    Attributes:
+        folder: Of the sweep or ablation.
+        uri: Of the tracking server, without a password; empty where the runs were meant for none.
+        runs: How many were compared, the parent among them.
+        writing: How many more are being written right now, and were not compared with MLflow.
+        states: Of the trials, by what the folder says now.
+        differences: What differed, each with whether it was mended.
+        problem: Why the server could not be asked, or not for all of it; empty where it could.
+    """
+
+    folder: Path
+    uri: str = ""
+    runs: int = 0
+    writing: int = 0
+    states: Counter[str] = field(default_factory=Counter)
+    differences: list[Difference] = field(default_factory=list)
+    problem: str = ""
+
+    @property
+    def agreed(self) -> bool:
+        """Whether all records agree now."""
+        return not self.problem and all(difference.mended for difference in self.differences)
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "folder": str(self.folder),
+            "uri": self.uri,
+            "agreed": self.agreed,
+            "runs": self.runs,
+            "writing": self.writing,
+            "states": dict(self.states),
+            "problem": self.problem,
+            "differences": [vars(difference) for difference in self.differences],
+        }
+
+    def text(self) -> str:
+        """For people."""
+        states = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
+        lines = [f"{self.folder}: {self.runs} runs compared ({states or 'no trials'})"]
+        lines += [f"  {difference.line()}" for difference in self.differences]
+        if self.writing:
+            lines.append(f"  {self.writing} more are being written: look again when they have ended")
+        if self.problem:
+            lines.append(f"  MLflow was not compared to the end: {self.problem}")
+        if not self.uri:
+            lines.append("  these runs were meant for no tracking server; --uri compares with one")
+        if self.agreed:
+            lines.append("  all records agree" + (" now" if self.differences else ""))
+        return "\n".join(lines)
+
+
+def find_plan(name_or_path: str, output: Path) -> PlanPaths:
+    """The folder of a sweep or an ablation; see :func:`tune.records.paths.find`."""
+    kinds: tuple[type[PlanPaths], ...] = (SweepPaths, AblationPaths)
+    paths = find(name_or_path, output.resolve(), *kinds, what="sweep or ablation")
+    return type(paths)(paths.root.resolve())
+
+
+def verify(paths: PlanPaths, *, uri: str | None = None, mend: bool = False) -> Verification:
+    """Compare the records of a sweep or an ablation, and mend MLflow's where that is asked for.
+
+    Args:
+        paths: Which.
+        uri: The tracking server; the one the runs were recorded for, where it is not given.
+        mend: Whether to change anything at all.
+    """
+    result = Verification(paths.root)
+    try:
+        runs = _Runs.read(paths)
+    except TrackingError as error:
+        result.differences.append(
+            Difference(paths.name, "folder and Optuna", "study", str(error), mended=False)
+        )
+        runs = _Runs.read(paths, with_study=False)
+    _close_what_is_over(runs, result, mend)
+    folders = runs.journals()
+    if not folders:
+        return result
+    states = runs.states(folders)
+    result.states = Counter(state for key, state in states.items() if key != paths.name)
+    # Whoever writes a journal also sends it.
+    maybe = [key for key in folders if runs.driven or states[key] == "running"]
+    written = {key for key in maybe if not journal.abandoned(folders[key])}
+    idle = {key: folder for key, folder in folders.items() if key not in written}
+    result.runs, result.writing = len(idle), len(folders) - len(idle)
+    destination = destination_of(next(iter(folders.values())), uri)
+    if destination is None:
+        return result
+    result.uri = without_password(destination.uri)
+    try:
+        _compare_with_server(runs, idle, destination, result, mend)
+    except RetryLater as problem:
+        result.problem = str(problem)
+    return result
+
+
+@dataclass
+class _Runs:
+    """What the folder and Optuna say.
+
+    Attributes:
+        children: By key.
+        trials: Optuna's, by key; empty for an ablation.
+        driven: Whether a process drives it right now.
+    """
+
+    paths: PlanPaths
+    children: dict[str, Child]
+    trials: dict[str, FrozenTrial]
+    driven: bool
+
+    @classmethod
+    def read(cls, paths: PlanPaths, *, with_study: bool = True) -> _Runs:
+        children = {child.key: child for child in children_of(paths)}
+        return cls(paths, children, _trials(paths) if with_study else {}, is_locked(paths.lock))
+
+    def journals(self) -> dict[str, Path]:
+        """Of the parent, by the plan's name, and of its children."""
+        parent = {self.paths.name: self.paths.journal} if (self.paths.journal / journal.FILE).exists() else {}
+        return parent | {c.key: c.paths.journal for c in self.children.values() if c.journal is not None}
+
+    def states(self, folders: Mapping[str, Path]) -> dict[str, str]:
+        """How each run ended, or will have when what is over is closed."""
+        return {key: self.state(key, record_of(folder)) for key, folder in folders.items()}
+
+    def state(self, key: str, record: Record) -> str:
+        """How a run ended: Optuna's word for it, else its journal's."""
+        trial = self.trials.get(key)
+        if trial is not None and trial.state.name in ENDED:
+            return STATUS[ENDED[trial.state.name]]
+        return record.status
+
+
+def _trials(paths: PlanPaths) -> dict[str, FrozenTrial]:
+    """Optuna's trials by key, without those that were only borrowed from an earlier sweep."""
+    if not isinstance(paths, SweepPaths) or not paths.study.exists():
+        return {}
+    from tune.search.plots import load_study
+    from tune.search.study import BORROWED
+
+    trials = load_study(paths.study).get_trials(deepcopy=False)
+    begun = [t for t in trials if BORROWED not in t.user_attrs and t.state.name != "WAITING"]
+    return {f"{trial.number:04d}": trial for trial in begun}
+
+
+# The folder and Optuna
+
+
+def _close_what_is_over(runs: _Runs, result: Verification, mend: bool) -> None:
+    """Say where folder and Optuna differ; close records of trials that are over, as Optuna or nobody says."""
+    if runs.driven:
+        log.info("%s is being worked on: trials that are running are left alone", runs.paths.root)
+    parent = runs.paths.journal
+    if (parent / journal.FILE).exists() and record_of(parent).status == "running" and not runs.driven:
+        left = Difference(runs.paths.name, "folder", "journal", LEFT_OPEN)
+        result.differences.append(replace(left, mended=close_abandoned(parent)) if mend else left)
+    for key in sorted({*runs.children, *runs.trials}):
+        child, trial = runs.children.get(key), runs.trials.get(key)
+        folder = None if child is None else child.journal
+        record = None if folder is None else record_of(folder)
+        over = trial is not None and trial.state.name in ENDED
+        for difference in list(_disagreements(runs, key, record, trial)):
+            mended = None if not mend else False
+            if mend and difference.kind == "journal" and over:
+                mended = _close(runs, trial, key)
+            elif mend and difference.kind == "journal" and folder is not None:
+                mended = close_abandoned(folder)
+            result.differences.append(replace(difference, mended=mended))
+
+
+def _disagreements(
+    runs: _Runs, key: str, record: Record | None, trial: FrozenTrial | None
+) -> Iterator[Difference]:
+    """Those of kind ``journal`` can be mended here; the others by people, or by going on with the sweep."""
+    between = "folder and Optuna"
+    state = None if trial is None else trial.state.name
+    if trial is None and runs.trials:
+        yield Difference(key, between, "folder", "has a folder, and Optuna knows no such trial")
+    if record is None:
+        if state in ENDED:
+            ended = STATUS[ENDED[str(state)]]
+            yield Difference(
+                key, between, "journal", f"{ended} for Optuna, and its folder has no record of it"
+            )
+        return
+    result = runs.children[key].paths.fitted
+    fitted = RunSummary.read(result) if result.exists() else None
+    if state in ENDED:
+        ended = STATUS[ENDED[str(state)]]
+        # The best trial is gone on with after Optuna was told of it.
+        going_on = runs.driven and record.status == "running" and _busy(runs, key)
+        if record.status != ended and not going_on:
+            yield Difference(
+                key, between, "journal", f"{ended} for Optuna, and {record.status} in its record"
+            )
+        yield from _values(key, trial, fitted)
+    elif state == "RUNNING" and fitted is not None and not runs.driven:
+        what = "has its result, and Optuna was not told: nfbmr sweep --resume does"
+        yield Difference(key, between, "state", what)
+    if record.status == "running" and state not in ENDED and not runs.driven and not _busy(runs, key):
+        yield Difference(key, "folder", "journal", LEFT_OPEN)
+
+
+def _values(key: str, trial: FrozenTrial | None, fitted: RunSummary | None) -> Iterator[Difference]:
+    """Optuna's value is one of the numbers of the result: other code, or another result, if it is not."""
+    if trial is None or fitted is None or not trial.values:
+        return
+    numbers = list(fitted.numbers().values())
+    for value in trial.values:
+        if not any(abs(value - number) <= 1e-9 * max(1.0, abs(value)) for number in numbers):
+            what = f"Optuna was told {value:.6g}, which is not among the numbers of its result"
+            yield Difference(key, "folder and Optuna", "value", what)
+
+
+def _busy(runs: _Runs, key: str) -> bool:
+    """Whether a process writes the record of a child."""
+    return not journal.abandoned(runs.children[key].paths.journal)
+
+
+def _close(runs: _Runs, trial: FrozenTrial | None, key: str) -> bool:
+    """Give a record the end that Optuna was told."""
+    if trial is None:
+        return False
+    from tune.search.study import ERROR, SETTINGS
+
+    settings = dict(trial.user_attrs.get(SETTINGS, {}))
+    result = TrialResult(key, ENDED[trial.state.name], error=trial.user_attrs.get(ERROR))
+    destination = None
+    if (runs.paths.journal / journal.FILE).exists():
+        of_parent = destination_of(runs.paths.journal)
+        destination = None if of_parent is None else of_parent.as_fields()
+    opening = {
+        "run_id": f"{runs.paths.name}-{key}",
+        "run_name": child_name(key, settings),
+        "parent_id": runs.paths.name,
+        "tags": child_tags(runs.paths.name, key, settings),
+        "destination": destination,
+    }
+    folder = RunPaths(runs.paths.root / "trials" / key)
+    done = close_record(folder.journal, result, opening)
+    runs.children.setdefault(key, Child(key, folder))
+    return done
+
+
+# The folder and MLflow
+
+
+def _compare_with_server(
+    runs: _Runs, folders: Mapping[str, Path], destination: Destination, result: Verification, mend: bool
+) -> None:
+    between = "folder and MLflow"
+    server = Server(destination)
+    family = server.family(runs.paths.name)
+    reported = time.monotonic()
+    gaps: dict[str, list[Gap]] = {}
+    ids = set()
+    for done, (key, folder) in enumerate(folders.items()):
+        record = read_record(folder)
+        ids.add(record.run_id)
+        gaps[key] = server.gaps(record, family, runs.state(key, record))
+        if time.monotonic() - reported > EVERY:
+            reported = time.monotonic()
+            log.info("%d of %d runs compared with MLflow", done + 1, len(folders))
+    ids |= {record_of(folder).run_id for folder in runs.journals().values()}
+    for run_id in sorted(family.runs.keys() - ids):
+        what = f"{run_id} is on the server, and its folder is not here"
+        result.differences.append(Difference(run_id, between, "folder", what, mended=False if mend else None))
+    incomplete = {key: lacking for key, lacking in gaps.items() if lacking}
+    left = incomplete
+    if mend and incomplete:
+        left = _mended(runs, folders, destination, server, family, incomplete)
+    for key, lacking in incomplete.items():
+        still = {gap.kind for gap in left.get(key, ())}
+        for gap in lacking:
+            mended = gap.kind not in still if mend else None
+            result.differences.append(Difference(key, between, gap.kind, gap.what, gap.count, mended))
+
+
+def _mended(
+    runs: _Runs,
+    folders: Mapping[str, Path],
+    destination: Destination,
+    server: Server,
+    family: Family,
+    incomplete: Mapping[str, list[Gap]],
+) -> dict[str, list[Gap]]:
+    """Send what is missing; what is missing still."""
+    for key in incomplete:
+        # The younger ones go first: a journal that was being sent to one of them goes on with the oldest.
+        for run in family.runs.get(record_of(folders[key]).run_id, ())[1:]:
+            server.delete(run)
+    for key in incomplete:
+        try:
+            JournalUploader(folders[key], destination, again=True).ship()
+        except RetryLater as problem:
+            log.warning("%s cannot be sent now: %s", key, problem)
+    family = server.family(runs.paths.name)
+    after = {key: read_record(folders[key]) for key in incomplete}
+    return {key: server.gaps(record, family, runs.state(key, record)) for key, record in after.items()}

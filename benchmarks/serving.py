@@ -134,7 +134,7 @@ def _served(kind: str, folder: Path, uri: str, replicas: int) -> Iterator[Server
         command = [str(programs / "mlflow"), "models", "serve", "-m", "models:/bench@champion"]
         command += ["--env-manager", "local", "--port", str(port)]
     else:
-        command = [sys.executable, "-m", "nfbmr.cli.main", "serve", "bench@champion", "--port", str(port)]
+        command = [sys.executable, "-m", "nfbmr", "serve", "bench@champion", "--port", str(port)]
         command += ["--replicas", str(replicas)]
     checkout = str(Path(__file__).parents[1])
     environment = {

@@ -114,7 +114,7 @@ def ui_hint(uri: str | None = None) -> str:
     where = Destination.resolve(uri).uri
     if urlsplit(where).scheme in ("http", "https"):
         return without_password(where)
-    nfbmr = "nfbmr" if shutil.which("nfbmr") else f"{shlex.quote(sys.executable)} -m nfbmr.cli.main"
+    nfbmr = "nfbmr" if shutil.which("nfbmr") else f"{shlex.quote(sys.executable)} -m nfbmr"
     if where == f"sqlite:///{Path.cwd() / 'mlflow.db'}":
         return f"{nfbmr} server"
     return f"{nfbmr} server --backend {shlex.quote(without_password(where))}"

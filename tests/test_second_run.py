@@ -18,11 +18,12 @@ _HEAVY = ("timm", "torchvision", "torch._dynamo", "FrEIA")
 _RUN = """
 import json, sys
 from pathlib import Path
-from nfbmr import api, run, tracking
+from nfbmr import api
+from nfbmr.cli.train import tracker_of
 from nfbmr.resolve import load_config
 
 config = load_config(Path(sys.argv[1]))
-summary = api.train(config, tracking=run.journal_only)
+summary = api.train(config, tracking=tracker_of)
 loaded = [name for name in json.loads(sys.argv[2]) if name in sys.modules]
 print(json.dumps({"loaded": loaded, "metrics": summary["metrics"], "pictures": summary["pictures"]}))
 """
@@ -40,9 +41,13 @@ def _train(config: Path) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize(("method", "needed"), [("padim", []), ("nf-bmr", ["FrEIA"])])
+@pytest.mark.parametrize(
+    ("method", "tracker", "needed"),
+    [("padim", "folder", []), ("nf-bmr", "folder", ["FrEIA"]), ("padim", "mlflow", [])],
+)
 def test_a_run_whose_features_are_stored_loads_no_network(
     method: str,
+    tracker: str,
     needed: list[str],
     tmp_path: Path,
     small: Callable[..., Any],
@@ -50,7 +55,10 @@ def test_a_run_whose_features_are_stored_loads_no_network(
 ) -> None:
     monkeypatch.setenv("NFBMR_CACHE", str(tmp_path / "cache"))
     config = tmp_path / "config.yaml"
-    config.write_text(dump_yaml(small(tmp_path, method=method, evaluation__heatmaps=2)), encoding="utf-8")
+    settings = {"evaluation__heatmaps": 2, "tracking__kind": tracker}
+    if tracker == "mlflow":
+        settings["tracking__uri"] = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    config.write_text(dump_yaml(small(tmp_path, method=method, **settings)), encoding="utf-8")
     first = _train(config)
     assert "timm" in first["loaded"]
     second = _train(config)

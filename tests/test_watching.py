@@ -193,7 +193,7 @@ def test_a_signal_ends_it_well(
     number: signal.Signals, run: Path, images: list[Path], camera: Path, tmp_path: Path
 ) -> None:
     shutil.copy(images[0], camera)
-    command = [sys.executable, "-m", "nfbmr.cli.main", "predict", str(run), "--watch", str(camera)]
+    command = [sys.executable, "-m", "nfbmr", "predict", str(run), "--watch", str(camera)]
     process = subprocess.Popen(
         [*command, "--out", str(tmp_path / "out"), "--json"],
         stdout=subprocess.PIPE,

@@ -221,7 +221,7 @@ def _explained(address: str, job_id: str | None = None) -> Iterator[None]:
 def _readable(entrypoint: str) -> str:
     """The command as a person would type it."""
     words = shlex.split(entrypoint)
-    if words[:4] == ["exec", "python", "-m", "nfbmr.cli.main"]:
+    if words[:4] == ["exec", "python", "-m", "nfbmr"]:
         words = ["nfbmr", *words[4:]]
     elif words[:4] == ["exec", "python", "-m", "cluster.jobs.probe"]:
         words = ["preflight"]

@@ -70,7 +70,7 @@ class Request:
     @property
     def entrypoint(self) -> str:
         """For the shell of the cluster's head. ``exec``: a signal must reach the command, not a shell."""
-        return shlex.join(["exec", "python", "-m", "nfbmr.cli.main", self.command, *self.words])
+        return shlex.join(["exec", "python", "-m", "nfbmr", self.command, *self.words])
 
 
 def rewrite_command(words: Sequence[str]) -> Request:

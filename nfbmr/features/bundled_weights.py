@@ -35,7 +35,10 @@ def keep_weights(config: FeatureConfig, weights_digest: str, folder: Path) -> in
         WeightsError: The weights cannot be had here, or are other ones.
         OutputError: The folder cannot be written.
     """
-    found = {side: resolve_weights(name, weights) for side, name, weights in _networks(config)}
+    networks = _networks(config)
+    if all(weights == "random" for _, _, weights in networks):
+        return 0
+    found = {side: resolve_weights(name, weights) for side, name, weights in networks}
     if joined_digest(one.digest for one in found.values()) != weights_digest:
         raise WeightsError(
             "these are not the weights that the model was trained with",

@@ -23,9 +23,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from nfbmr.disk_cache import file_state
+from nfbmr.disk_cache import cached, file_state
 from nfbmr.errors import WeightsError
-from nfbmr.features.models import OLDER, new_model
+from nfbmr.features.models import OLDER, blank_model, new_model, software
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,54 @@ class Weights:
         return {name: tensor for name, tensor in self.state_dict.items() if name not in self.classifier}
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What a backbone's weights have to look like.
+
+    Attributes:
+        shapes: Of its tensors by timm's name, in timm's order.
+        heads: Modules whose tensors are the classifier.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    heads: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Layout:
+        """A model's own."""
+        heads = getattr(model, "default_cfg", {}).get("classifier") or ()
+        return cls(
+            {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()},
+            (heads,) if isinstance(heads, str) else tuple(heads),
+        )
+
+    def is_classifier(self, name: str) -> bool:
+        """Whether a tensor is one that features do not need."""
+        return any(name.startswith(f"{head}.") for head in self.heads)
+
+
+def layout_of(backbone: str) -> Layout:
+    """A backbone's layout, kept by this machine: what needs names alone need not load timm for them.
+
+    Raises:
+        BackboneError: There is no such backbone.
+
+    Example:
+        >>> layout_of("test_efficientnet").shapes["conv_stem.weight"]
+        (16, 3, 3, 3)
+    """
+    return cached(
+        "backbones",
+        {"layout": backbone, **software()},
+        lambda: Layout.of(blank_model(backbone)),
+        dump=lambda layout: {"shapes": list(layout.shapes.items()), "heads": list(layout.heads)},
+        load=lambda kept: Layout(
+            {str(name): tuple(map(int, shape)) for name, shape in kept["shapes"]},
+            tuple(map(str, kept["heads"])),
+        ),
+    )
+
+
 def resolve_weights(
     backbone: str, weights: str = "auto", *, model: nn.Module | None = None, seed: int = 0
 ) -> Weights:
@@ -74,7 +122,7 @@ def resolve_weights(
         backbone: A timm model name.
         weights: ``auto`` (packaged where there are such weights for this backbone, else the hub), ``hub``,
             ``packaged``, ``random``, or the path of a ``.pth``, ``.pt``, ``.bin`` or ``.safetensors`` file.
-        model: The model that they shall fit; made if not given.
+        model: The model that they shall fit, where it was made already.
         seed: Of ``random`` weights.
 
     Raises:
@@ -88,12 +136,12 @@ def resolve_weights(
     if weights == "random":
         tensors = new_model(backbone, seed=seed).state_dict()
         return Weights("random", f"seed {seed}", f"random-{seed}-{tensor_digest(tensors)[:8]}", tensors)
-    model = model or new_model(backbone)
+    layout = layout_of(backbone) if model is None else Layout.of(model)
     if weights == "packaged" or (weights == "auto" and _packaged_file(backbone) is not None):
-        return _from_package(backbone, model)
+        return _from_package(backbone, layout)
     if weights in ("auto", "hub"):
-        return _from_hub(backbone, model)
-    return _from_file(Path(weights), backbone, model)
+        return _from_hub(backbone, layout)
+    return _from_file(Path(weights), backbone, layout)
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -140,7 +188,7 @@ def _packaged_file(backbone: str) -> Path | None:
     return Path(getattr(importlib.import_module(package), holder).get_model_file_path())
 
 
-def _from_package(backbone: str, model: nn.Module) -> Weights:
+def _from_package(backbone: str, layout: Layout) -> Weights:
     path = _packaged_file(backbone)
     if path is None:
         package, _ = _PACKAGED.get(backbone.partition(".")[0], (None, None))
@@ -149,10 +197,10 @@ def _from_package(backbone: str, model: nn.Module) -> Weights:
         else:
             fix = _ways_out(backbone)
         raise WeightsError("no packaged weights for this backbone", where=backbone, fix=fix)
-    theirs, ours = _read(path), model.state_dict()
+    theirs, ours = _read(path), layout.shapes
     # The package's names are another library's, but its tensors stand in the same order as timm's.
     same = len(theirs) == len(ours) and all(
-        a.rpartition(".")[2] == b.rpartition(".")[2] and theirs[a].shape == ours[b].shape
+        a.rpartition(".")[2] == b.rpartition(".")[2] and tuple(theirs[a].shape) == ours[b]
         for a, b in zip(theirs, ours, strict=True)
     )
     if not same:
@@ -161,14 +209,14 @@ def _from_package(backbone: str, model: nn.Module) -> Weights:
             where=path,
             fix=_ways_out(backbone),
         )
-    return _weights("packaged", path.name, dict(zip(ours, theirs.values(), strict=True)), model)
+    return _weights("packaged", path.name, dict(zip(ours, theirs.values(), strict=True)), layout)
 
 
-def _from_hub(backbone: str, model: nn.Module) -> Weights:
+def _from_hub(backbone: str, layout: Layout) -> Weights:
     import timm
 
     if backbone in OLDER:
-        return _from_torchvision(backbone, model)
+        return _from_torchvision(backbone, layout)
     if not timm.is_model_pretrained(backbone):
         raise WeightsError(
             "timm's hub has no weights for this backbone", where=backbone, fix=_ways_out(backbone)
@@ -183,10 +231,10 @@ def _from_hub(backbone: str, model: nn.Module) -> Weights:
             where=backbone,
             fix=_ways_out(backbone),
         ) from error
-    return _weights("hub", backbone, loaded.state_dict(), model)
+    return _weights("hub", backbone, loaded.state_dict(), layout)
 
 
-def _from_torchvision(backbone: str, model: nn.Module) -> Weights:
+def _from_torchvision(backbone: str, layout: Layout) -> Weights:
     """What torchvision has fetched before or fetches now; checked by its hash, and no pickle is run."""
     import torchvision
 
@@ -200,21 +248,21 @@ def _from_torchvision(backbone: str, model: nn.Module) -> Weights:
             where=backbone,
             fix=_ways_out(backbone),
         ) from error
-    return _weights("hub", backbone, tensors, model)
+    return _weights("hub", backbone, tensors, layout)
 
 
-def _from_file(path: Path, backbone: str, model: nn.Module) -> Weights:
+def _from_file(path: Path, backbone: str, layout: Layout) -> Weights:
     if not path.is_file():
         raise WeightsError(
             "no such weights: neither auto, hub, packaged or random, nor a file",
             where=path,
             fix=_ways_out(backbone),
         )
-    return _weights("file", str(path), _fit(_read(path), model, path, backbone), model)
+    return _weights("file", str(path), _fit(_read(path), layout, path, backbone), layout)
 
 
-def _weights(source: Source, origin: str, tensors: Mapping[str, Tensor], model: nn.Module) -> Weights:
-    classifier = frozenset(name for name in tensors if _is_classifier(name, model))
+def _weights(source: Source, origin: str, tensors: Mapping[str, Tensor], layout: Layout) -> Weights:
+    classifier = frozenset(name for name in tensors if layout.is_classifier(name))
     body = {name: tensor for name, tensor in tensors.items() if name not in classifier}
     return Weights(source, origin, tensor_digest(body), tensors, classifier)
 
@@ -295,18 +343,18 @@ def _read(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _fit(theirs: dict[str, Tensor], model: nn.Module, path: Path, backbone: str) -> dict[str, Tensor]:
+def _fit(theirs: dict[str, Tensor], layout: Layout, path: Path, backbone: str) -> dict[str, Tensor]:
     """Strip wrappers' prefixes, leave out a classifier of other classes, and refuse what is another model."""
-    ours = model.state_dict()
+    ours = layout.shapes
     theirs = _strip_prefix(theirs, ours)
-    theirs = {k: v for k, v in theirs.items() if not _is_classifier(k, model)}
-    needed = {k for k in ours if not _is_classifier(k, model)}
+    theirs = {k: v for k, v in theirs.items() if not layout.is_classifier(k)}
+    needed = {k for k in ours if not layout.is_classifier(k)}
     missing = [k for k in ours if k in needed and k not in theirs and not k.endswith(_COUNTER)]
     unexpected = [k for k in theirs if k not in needed]
     shapes = [
-        f"{k} is {tuple(v.shape)}, needs {tuple(ours[k].shape)}"
+        f"{k} is {tuple(v.shape)}, needs {ours[k]}"
         for k, v in theirs.items()
-        if k in needed and v.shape != ours[k].shape
+        if k in needed and tuple(v.shape) != ours[k]
     ]
     faults = [
         f"{len(found)} {kind} ({_some(found)})"
@@ -334,11 +382,6 @@ def _strip_prefix(theirs: dict[str, Tensor], ours: Mapping[str, Any]) -> dict[st
                 if (hits := sum(k in ours for k in stripped)) > score:
                     best, score = stripped, hits
     return best
-
-
-def _is_classifier(name: str, model: nn.Module) -> bool:
-    heads = getattr(model, "default_cfg", {}).get("classifier") or ()
-    return any(name.startswith(f"{head}.") for head in ((heads,) if isinstance(heads, str) else heads))
 
 
 def _some(names: Iterable[str], limit: int = 3) -> str:

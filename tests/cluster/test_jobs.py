@@ -112,7 +112,7 @@ def test_a_job_that_is_stopped_writes_its_checkpoint_and_can_be_gone_on_with(
 
     # Ctrl-C ends the following, not the job
     with subprocess.Popen(
-        [sys.executable, "-m", "nfbmr.cli.main", "jobs", "logs", "--follow", job],
+        [sys.executable, "-m", "nfbmr", "jobs", "logs", "--follow", job],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         text=True,

@@ -143,7 +143,7 @@ def test_a_node_that_does_not_start_leaves_nothing_and_says_why(tmp_path: Path) 
 @pytest.mark.slow
 def test_a_start_that_is_killed_half_way_leaves_no_process(tmp_path: Path) -> None:
     starting = subprocess.Popen(
-        [sys.executable, "-m", "nfbmr.cli.main", "cluster", "up", "--nodes", "2", "--cpus", "1"],
+        [sys.executable, "-m", "nfbmr", "cluster", "up", "--nodes", "2", "--cpus", "1"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         stderr=subprocess.DEVNULL,

@@ -73,7 +73,7 @@ def test_what_is_sent_is_enough_and_small() -> None:
     assert upload.size < LIMIT / 20
     with upload.staged() as folder:
         done = subprocess.run(
-            [sys.executable, "-m", "nfbmr.cli.main", "config", "--config", "demo"],
+            [sys.executable, "-m", "nfbmr", "config", "--config", "demo"],
             cwd=folder,
             capture_output=True,
             text=True,
@@ -186,9 +186,7 @@ def test_an_interrupted_run_is_gone_on_with_by_its_absolute_name(
 
 
 def test_a_signal_reaches_the_command_and_not_a_shell() -> None:
-    assert rewrite_command(["train", "--category", "a b"]).entrypoint.startswith(
-        "exec python -m nfbmr.cli.main train"
-    )
+    assert rewrite_command(["train", "--category", "a b"]).entrypoint.startswith("exec python -m nfbmr train")
     assert "'a b'" in rewrite_command(["train", "--category", "a b"]).entrypoint
 
 

@@ -1,5 +1,8 @@
 """Backbones' weights beside a model: the same digests, whoever shipped them."""
 
+import subprocess
+import sys
+
 import pytest
 
 from nfbmr.config import FeatureConfig, TargetConfig
@@ -22,6 +25,21 @@ def test_weights_that_were_kept_are_those_that_were_packaged(tmp_path):
     here = with_kept_weights(config, tmp_path)
     assert here.weights == str(tmp_path / FOLDER / "source.safetensors")
     assert digest_of(here) == digest_of(config)
+
+
+def test_a_machine_that_saw_the_backbone_keeps_its_weights_without_timm(tmp_path):
+    keep_weights(FeatureConfig(), digest_of(FeatureConfig()), tmp_path / "first")
+    script = f"""
+import sys
+from pathlib import Path
+from nfbmr.config import FeatureConfig
+from nfbmr.features.bundled_weights import keep_weights
+assert keep_weights(FeatureConfig(), {digest_of(FeatureConfig())!r}, Path({str(tmp_path / "again")!r})) == 1
+assert "timm" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    first, again = ((tmp_path / each / FOLDER / "source.safetensors") for each in ("first", "again"))
+    assert first.read_bytes() == again.read_bytes()
 
 
 def test_both_backbones_of_a_method_are_kept(tmp_path):

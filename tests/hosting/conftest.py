@@ -66,7 +66,7 @@ class Running:
 
 
 def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "nfbmr.cli.main", *words]
+    return [sys.executable, "-m", "nfbmr", *words]
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

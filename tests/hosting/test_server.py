@@ -78,7 +78,7 @@ def test_one_process_on_loopback_that_says_where_in_one_line(tmp_path, call, env
     import sys
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "nfbmr.cli.main", "server", "--port", "0"],
+        [sys.executable, "-m", "nfbmr", "server", "--port", "0"],
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

@@ -68,7 +68,7 @@ def title_of(process: psutil.Process) -> str:
 
 
 def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "nfbmr.cli.main", "serve", *words]
+    return [sys.executable, "-m", "nfbmr", "serve", *words]
 
 
 def environment(**more: str) -> dict[str, str]:

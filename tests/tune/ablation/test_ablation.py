@@ -196,7 +196,7 @@ def test_ctrl_c_ends_with_130_and_resume_goes_on(tmp_path, textures):
     (tmp_path / "rows.yaml").write_text(TWO_ROWS)
     (tmp_path / "tiny.yaml").write_text(json.dumps(TINY))
     line = [
-        sys.executable, "-m", "nfbmr.cli.main", "ablate", "rows.yaml", "--config", "tiny.yaml", "--data",
+        sys.executable, "-m", "nfbmr", "ablate", "rows.yaml", "--config", "tiny.yaml", "--data",
         str(textures), "--local", "--name", "stopped", "--seeds", "8", "--json",
     ]  # fmt: skip
     driver = subprocess.Popen(

@@ -30,7 +30,7 @@ from nfbmr.paths import RunPaths, read_json, write_json
 from nfbmr.results import side_counts
 from nfbmr.run import Clock
 from nfbmr.score_samples import score_samples
-from nfbmr.scoring.fusion import Selection
+from nfbmr.scoring.selection import Selection
 from nfbmr.stopping import StopRequest
 from nfbmr.text import count, visible
 

@@ -26,8 +26,9 @@ from nfbmr.methods.detector import Detector
 from nfbmr.paths import RunPaths, write_json
 from nfbmr.results import ScoredImages, kinds_of, side_counts, weights_of, write_maps, write_scores
 from nfbmr.run_figures import Drawn, HeatMaps, Scene, draw_curves, draw_heatmaps
-from nfbmr.scoring.fusion import Scorer, Selection, reduction_name
+from nfbmr.scoring.fusion import Scorer, reduction_name
 from nfbmr.scoring.ranking import auroc_influence
+from nfbmr.scoring.selection import Selection
 from nfbmr.scoring.thresholds import colours_of
 from nfbmr.text import count
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from nfbmr.data.samples import GOOD, Sample, units_of
 from nfbmr.errors import CheckpointError, OutputError
 from nfbmr.paths import atomic
-from nfbmr.scoring.fusion import REDUCTIONS, Scorer, UnitMaps, reduced
+from nfbmr.scoring.fusion import REDUCTIONS, Scorer, reduced
+from nfbmr.scoring.normalisation import UnitMaps
 from nfbmr.tensors import read_tensors, write_tensors
 from nfbmr.text import as_text
 

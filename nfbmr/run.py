@@ -39,7 +39,7 @@ from nfbmr.resolve import dump_yaml, load_config
 from nfbmr.results import ScoredImages
 from nfbmr.run_logger import RunLogger
 from nfbmr.score_samples import score_samples
-from nfbmr.scoring.fusion import Selection
+from nfbmr.scoring.selection import Selection
 from nfbmr.stopping import StopRequest
 from nfbmr.tracking import FolderTracker, NoTracker, Status, Tracker
 from nfbmr.workers import SINGLE_PROCESS, ProcessGroup

@@ -65,7 +65,7 @@ RUN = Picture(
         Box(2, 1, "stages fitted in order", "nfbmr/methods/fitting.py"),
         Box(1, 1, "an epoch, then validation", "nfbmr/training/loop.py"),
         Box(0, 1, "checkpoints", "runs/RUN/checkpoints", kept=True),
-        Box(2, 2, "score and threshold chosen", "nfbmr/scoring/fusion.py"),
+        Box(2, 2, "score and threshold chosen", "nfbmr/scoring/selection.py"),
         Box(1, 2, "test set read, once", "nfbmr/run.py"),
         Box(0, 2, "metrics with intervals", "nfbmr/evaluation/evaluation.py"),
         Box(0, 3, "summary, report, model", "runs/RUN", kept=True),

@@ -29,8 +29,9 @@ from nfbmr.methods.detector import Detector
 from nfbmr.methods.networks import Networks
 from nfbmr.methods.shared_stages import load_stage, only_one, save_stage
 from nfbmr.results import defective_maps
-from nfbmr.scoring.fusion import Selection, UnitMaps, check_scoring, select_scorer
+from nfbmr.scoring.normalisation import UnitMaps
 from nfbmr.scoring.ranking import auroc_influence
+from nfbmr.scoring.selection import Selection, check_scoring, select_scorer
 from nfbmr.stopping import StopRequest, until_stopped
 from nfbmr.training.batches import Batches
 from nfbmr.training.epoch_selection import ValidationResult

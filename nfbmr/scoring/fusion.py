@@ -5,22 +5,17 @@ Shapes: N images, P score parts, H W the feature map.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nfbmr.config import ScoringConfig
-from nfbmr.errors import ConfigError
-from nfbmr.scoring.levels import Level, fitted
+from nfbmr.scoring.levels import Level
 from nfbmr.scoring.maps import smoothed
-from nfbmr.scoring.ranking import auroc, auroc_error, effective
 from nfbmr.scoring.regions import Limit
-from nfbmr.scoring.thresholds import colours_of, limit_of
 
 REDUCTIONS = ("max", "mean", "topk")
 """How a map becomes one number: its maximum, its mean, or the mean of its highest share of positions."""
@@ -28,12 +23,6 @@ REDUCTIONS = ("max", "mean", "topk")
 IMAGE = "image"
 """A score part that says one thing of the whole image: constant over its map, never mixed with the others.
 It is a reduction as well: the score is then this part, whatever the map is."""
-
-FOLDS = 10
-"""Into how many folds validation units are dealt, each judged by the others."""
-
-SHRINKAGE = 10
-"""Images that the whole map's statistics count for beside a position's own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,246 +150,8 @@ def reduced(map_NHW: Tensor, reduction: str, topk: float) -> Tensor:
     return flat_ND.topk(count, dim=1).values.mean(1)
 
 
-@dataclass(frozen=True)
-class Selection:
-    """What was chosen on validation data, and everything it was chosen from.
-
-    Attributes:
-        scorer: The choice, threshold included.
-        auroc: Image AUROC of the choice, good against synthetic (or, where asked for, test) defects.
-        good_N: Scores of the good images by the choice, each unit judged by the others.
-        defective_M: Scores of the defective images, likewise.
-        candidates: Every candidate's weights, reduction and AUROC, best first.
-    """
-
-    scorer: Scorer
-    auroc: float
-    good_N: Tensor
-    defective_M: Tensor
-    candidates: tuple[Mapping[str, Any], ...]
-
-
-class UnitMaps(NamedTuple):
-    """Score parts of images, the unit (the part photographed) that each shows, and what it counts for.
-
-    Weights are those of an AUROC; None for all alike.
-    """
-
-    maps_NPHW: Tensor
-    units: tuple[str, ...]
-    weights: tuple[float, ...] | None = None
-
-
-def select_scorer(
-    good: UnitMaps,
-    defective: UnitMaps,
-    config: ScoringConfig,
-    *,
-    parts: tuple[str, ...],
-    published: tuple[float, ...],
-    false_reject_rate: float,
-    levels: tuple[tuple[Level, ...], ...] = (),
-    map_weights: tuple[float, ...] = (),
-    pixel_false_reject_rate: float = 0.05,
-) -> Selection:
-    """Choose weights, reduction and threshold on validation data, by the rule of one standard error.
-
-    Synthetic defects rank fusions only roughly, so the highest image AUROC is not taken for the best. Among
-    all candidates within one standard error of it (Hanley & McNeil 1982), the one that averages over most
-    evidence is chosen: the largest share of positions, then most parts. (Breiman et al. 1984 prune trees so.)
-
-    A unit is judged by statistics of the other units (:func:`cross_normalised`). Judged by its own as well it
-    would look more normal than any new one, and the threshold would reject more good parts than it states.
-
-    Args:
-        good: Held-out good images.
-        defective: Their synthetic defects, and known ones.
-        config: Fixes what is not ``auto``.
-        parts: The parts that the method yields.
-        published: The source's own weights of them.
-        false_reject_rate: Share of good images that the threshold may reject.
-        levels: What the method's parts are grouped to, each level in the ways there are to make its score;
-            where weights and reduction are both ``auto``, levels make the score.
-        map_weights: Of the parts in the map, where levels make the score.
-        pixel_false_reject_rate: Share of good images that may have any position above the threshold for
-            positions.
-    """
-    normalise = "none" if config.weights == "paper" else config.normalise
-    rates = (false_reject_rate, pixel_false_reject_rate)
-    good_NPHW, defective_MPHW = (cross_normalised(images, good, normalise) for images in (good, defective))
-    if levels and config.weights == "auto" and config.reduction == "auto":
-        base = Scorer(parts, map_weights, smooth=config.smooth)
-        scored = [
-            [(way, base.level_score(way, good_NPHW), base.level_score(way, defective_MPHW)) for way in ways]
-            for ways in levels
-        ]
-        scorer = replace(base, levels=fitted(scored, defective.weights))
-        return _finished(scorer, good, defective, (good_NPHW, defective_MPHW), normalise, rates)
-    options = []
-    for weights in _weight_options(config, parts, published):
-        base = Scorer(parts, weights, smooth=config.smooth)
-        good_NHW, defective_MHW = base.fuse(good_NPHW), base.fuse(defective_MPHW)
-        for reduction, share in _reduction_options(config, parts):
-            scorer = replace(base, reduction=reduction, topk=share)
-            scores = scorer.score(good_NPHW, good_NHW), scorer.score(defective_MPHW, defective_MHW)
-            options.append((auroc(*scores, defective.weights), scorer))
-    # Python's sort is stable: among equals the earlier option stays first.
-    options.sort(key=lambda option: -option[0])
-    highest = options[0][0]
-    counted = effective(len(defective_MPHW), defective.weights)
-    near = highest - auroc_error(highest, len(good_NPHW), counted)
-    _, best = max((o for o in options if o[0] >= near), key=lambda option: _evidence(option[1]))
-    rows = tuple(
-        {"weights": list(s.weights), "reduction": reduction_name(s), "auroc": value} for value, s in options
-    )
-    return _finished(best, good, defective, (good_NPHW, defective_MPHW), normalise, rates, rows)
-
-
-def _finished(
-    scorer: Scorer,
-    good: UnitMaps,
-    defective: UnitMaps,
-    normalised: tuple[Tensor, Tensor],
-    normalise: str,
-    rates: tuple[float, float],
-    candidates: tuple[Mapping[str, Any], ...] = (),
-) -> Selection:
-    """A chosen fusion with the statistics of all good images, its thresholds and its colours."""
-    good_NPHW, defective_MPHW = normalised
-    good_NHW = scorer.fuse(good_NPHW)
-    good_N, defective_M = scorer.score(good_NPHW, good_NHW), scorer.score(defective_MPHW)
-    center_PHW, scale_PHW = normal_statistics(good.maps_NPHW, normalise)
-    images = limit_of(good_N, rates[0])
-    positions = limit_of(good_NHW.flatten(1).amax(1).double(), rates[1])
-    chosen = replace(
-        scorer,
-        center_PHW=center_PHW,
-        scale_PHW=scale_PHW,
-        threshold=images.threshold,
-        colours=colours_of(good_NHW),
-        typical=images.typical,
-        pixel_typical=positions.typical,
-        pixel_threshold=positions.threshold,
-    )
-    return Selection(chosen, auroc(good_N, defective_M, defective.weights), good_N, defective_M, candidates)
-
-
-def check_scoring(config: ScoringConfig, parts: tuple[str, ...]) -> None:
-    """Refuse what a method of these parts cannot do, before anything is trained for it.
-
-    Raises:
-        ConfigError: Weights of other parts, or a score that the method does not have.
-    """
-    _weight_options(config, parts, tuple(1.0 for _ in parts))
-    _reduction_options(config, parts)
-
-
-def cross_normalised(images: UnitMaps, good: UnitMaps, normalise: str) -> Tensor:
-    """``(maps - center) / scale``, each unit by the statistics of good images of other units.
-
-    Units are dealt into :data:`FOLDS` folds, and a fold is judged by all the others.
-    """
-    number = {unit: i % FOLDS for i, unit in enumerate(sorted(set(good.units)))}
-    fold_N = torch.tensor([number.get(unit, FOLDS) for unit in images.units])
-    good_fold_N = torch.tensor([number[unit] for unit in good.units])
-    normalised_NPHW = torch.empty_like(images.maps_NPHW, dtype=torch.float32)
-    for fold in sorted(set(fold_N.tolist())):
-        others = good.maps_NPHW[good_fold_N != fold]
-        center_PHW, scale_PHW = normal_statistics(others if len(others) else good.maps_NPHW, normalise)
-        rows = fold_N == fold
-        normalised_NPHW[rows] = (images.maps_NPHW[rows].float() - center_PHW) / scale_PHW
-    return normalised_NPHW
-
-
-def normal_statistics(good_NPHW: Tensor, normalise: str) -> tuple[Tensor, Tensor]:
-    """Center and scale that make score parts comparable: (P, H, W) or (P, 1, 1), from good images.
-
-    ``part`` takes each score part's mean and standard deviation over images and positions: a part that varies
-    on good images counts for less. ``position`` takes them at each position, since an edge may vary more than
-    the middle; both are then shrunk towards those of the whole map, as if :data:`SHRINKAGE` images had been
-    added, so that few images do not make a position look certain. ``none`` is 0 and 1.
-
-    Example:
-        >>> center, scale = normal_statistics(torch.rand(50, 3, 4, 4), "part")
-        >>> center.shape, scale.shape
-        (torch.Size([3, 1, 1]), torch.Size([3, 1, 1]))
-    """
-    maps = good_NPHW.double()
-    count = len(maps)
-    mean_P11 = maps.mean((0, 2, 3)).view(-1, 1, 1)
-    if normalise == "none" or not count:
-        return torch.zeros_like(mean_P11).float(), torch.ones_like(mean_P11).float()
-    if normalise == "part":
-        deviation_P = (maps - mean_P11).square().mean((0, 2, 3)).sqrt()
-        return mean_P11.float(), _positive(deviation_P.view(-1, 1, 1))
-    keep = count / (count + SHRINKAGE)
-    center_PHW = keep * maps.mean(0) + (1 - keep) * mean_P11
-    own_PHW = (maps - center_PHW).square().mean(0).sqrt()
-    all_P11 = own_PHW.square().mean((1, 2), keepdim=True).sqrt()
-    # Shrunk as a ratio: a quiet position among loud ones stays quiet.
-    return center_PHW.float(), _positive(own_PHW**keep * all_P11 ** (1 - keep))
-
-
-def _positive(scale: Tensor) -> Tensor:
-    """A scale to divide by; one where there is nothing to measure."""
-    return torch.where(scale > 0, scale, 1.0).float()
-
-
 def reduction_name(scorer: Scorer) -> str:
     """For people: ``max``, ``mean``, ``topk 7 %``; of levels each one's, ``context: mean, detail: max``."""
     if scorer.levels:
         return ", ".join(f"{level.name}: {level.reduction}" for level in scorer.levels)
     return f"topk {scorer.topk:.0%}" if scorer.reduction == "topk" else scorer.reduction
-
-
-def _reduction_options(config: ScoringConfig, parts: Sequence[str]) -> list[tuple[str, float]]:
-    if config.reduction == IMAGE and IMAGE not in parts:
-        raise ConfigError(
-            "the method has no score of its own for the image",
-            where="scoring.reduction = image",
-            fix=f"use one of auto, {', '.join(REDUCTIONS)}",
-        )
-    own = (IMAGE,) if IMAGE in parts else ()
-    names = (*REDUCTIONS, *own) if config.reduction == "auto" else (config.reduction,)
-    plain = [(name, config.topk[0]) for name in names if name != "topk"]
-    return plain + ([("topk", share) for share in config.topk] if "topk" in names else [])
-
-
-def _evidence(scorer: Scorer) -> tuple[float, int]:
-    """How much a score averages over: the share of positions, then parts."""
-    share = {"max": 0.0, "mean": 1.0, IMAGE: 1.0}.get(scorer.reduction, scorer.topk)
-    return share, sum(weight != 0 for weight in scorer.weights)
-
-
-def _weight_options(
-    config: ScoringConfig, parts: Sequence[str], published: tuple[float, ...]
-) -> list[tuple[float, ...]]:
-    if config.weights == "paper":
-        return [published]
-    if config.weights != "auto":
-        _check_weights(config.weights, parts)
-        return [config.weights]
-    mixed = [part != IMAGE for part in parts]
-    total = sum(published)
-    own = tuple(weight / total for weight in published)
-    # Every non-empty subset of the parts, equally weighted: coarse on purpose, since a fine grid only fits
-    # the synthetic defects' noise.
-    subsets = itertools.product(*((0, 1) if may else (0,) for may in mixed))
-    equal = [tuple(one / sum(on) for one in on) for on in subsets if any(on)]
-    return list(dict.fromkeys([own, *equal]))
-
-
-def _check_weights(weights: tuple[float, ...], parts: Sequence[str]) -> None:
-    where = f"scoring.weights = {list(weights)}"
-    if len(weights) != len(parts):
-        raise ConfigError(
-            f"{len(weights)} weights for {len(parts)} score parts",
-            where=where,
-            fix=f"give a weight to each of {', '.join(parts)}, in this order",
-        )
-    if IMAGE in parts and weights[parts.index(IMAGE)] != 0:
-        raise ConfigError(
-            "the score part image is of the whole image and has no place in a map",
-            where=where,
-            fix="weigh it 0; scoring.reduction=image takes it for the score",
-        )

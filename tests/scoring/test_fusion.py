@@ -13,17 +13,11 @@ from hypothesis import strategies as st
 
 from nfbmr.config import ScoringConfig
 from nfbmr.errors import ConfigError
-from nfbmr.scoring.fusion import (
-    FOLDS,
-    Scorer,
-    UnitMaps,
-    cross_normalised,
-    normal_statistics,
-    reduced,
-    select_scorer,
-)
+from nfbmr.scoring.fusion import Scorer, reduced
 from nfbmr.scoring.maps import smoothed, squared_norm
+from nfbmr.scoring.normalisation import FOLDS, UnitMaps, cross_normalised, normal_statistics
 from nfbmr.scoring.ranking import auroc_error
+from nfbmr.scoring.selection import select_scorer
 from nfbmr.scoring.thresholds import colours_of
 
 PARTS = ("source", "target", "norm")

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from nfbmr.config import ScoringConfig
-from nfbmr.scoring.fusion import Scorer, Selection, UnitMaps, select_scorer
+from nfbmr.scoring.fusion import Scorer
 from nfbmr.scoring.levels import Level, shares
+from nfbmr.scoring.normalisation import UnitMaps
+from nfbmr.scoring.selection import Selection, select_scorer
 
 LEVELS = ((Level("context", (1.0, 0.0), "mean"),), (Level("detail", (0.0, 1.0), "max"),))
 

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from nfbmr.config import ScoringConfig
-from nfbmr.scoring.fusion import Scorer, UnitMaps, select_scorer
+from nfbmr.scoring.fusion import Scorer
+from nfbmr.scoring.normalisation import UnitMaps
 from nfbmr.scoring.regions import Limit, peak_of, predicted_mask, regions_of
+from nfbmr.scoring.selection import select_scorer
 
 MAPS = arrays.arrays(np.float32, (5, 4), elements=st.floats(-4, 4, width=16))
 SIZES = st.tuples(st.integers(1, 60), st.integers(1, 60))

@@ -140,7 +140,7 @@ def problem_with(config: Config) -> str | None:
     the scoring section names.
     """
     from nfbmr.methods.detector import blueprint
-    from nfbmr.scoring.fusion import check_scoring
+    from nfbmr.scoring.selection import check_scoring
 
     try:
         check_scoring(config.scoring, blueprint(config).networks.parts)

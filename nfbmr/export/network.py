@@ -16,7 +16,6 @@ from nfbmr.export.pictures import Normalised, Turned, exposed, resized
 from nfbmr.features.backbone import Backbone, shared_backbone
 from nfbmr.features.extraction import as_stored
 from nfbmr.features.passes import passes_of
-from nfbmr.features.shards import to_stored
 from nfbmr.features.table import Features, FeatureTable, Rows, Tensors
 from nfbmr.features.tiles import Tiling, tiling_of
 from nfbmr.methods.detector import Detector
@@ -70,7 +69,20 @@ class Pass(nn.Module):
             y: Tensors = self.backbone(x_N3ST)
         else:
             y = self._tiling.joined(self.backbone, x_N3ST, self.backbone)
-        return tuple(to_stored(as_stored(one, self.config), self._dtype).permute(0, 3, 1, 2) for one in y)
+        return tuple(to_16_bits(as_stored(one, self.config), self._dtype) for one in y)
+
+
+def to_16_bits(y_BCHW: Tensor, dtype: torch.dtype) -> Tensor:
+    """:func:`nfbmr.features.shards.to_stored` of float32 values, in operators that runtimes have.
+
+    The largest value is a float32 of either type, so it may come first: ONNX Runtime compares no bfloat16.
+
+    Example:
+        >>> to_16_bits(torch.full((1, 1, 1, 1), 1e6), torch.float16).item()
+        65504.0
+    """
+    limit = torch.finfo(dtype).max
+    return y_BCHW.float().clamp(-limit, limit).to(dtype)
 
 
 class ExportedNetwork(nn.Module):

@@ -15,6 +15,7 @@ import torch
 
 from nfbmr.errors import ExportError, MissingPackageError
 from nfbmr.export.network import ExportedNetwork
+from nfbmr.export.rounding import round_before_casts
 
 Format = Literal["onnx", "openvino"]
 FILES: dict[Format, str] = {"onnx": "model.onnx", "openvino": "model.xml"}
@@ -75,7 +76,7 @@ def write(network: ExportedNetwork, form: Format, folder: Path) -> None:
         ExportError: The method has an operator that the format does not have.
     """
     onnx_file = folder / FILES["onnx"]
-    write_onnx(network, onnx_file)
+    write_onnx(network, onnx_file, casts=form == "onnx")
     if form == "onnx":
         return
     import openvino
@@ -87,8 +88,13 @@ def write(network: ExportedNetwork, form: Format, folder: Path) -> None:
         file.unlink()
 
 
-def write_onnx(network: ExportedNetwork, path: Path) -> None:
+def write_onnx(network: ExportedNetwork, path: Path, *, casts: bool = True) -> None:
     """Draw the graph with open batch, and open image sizes where images are resized inside.
+
+    Args:
+        network: On the CPU.
+        path: The file.
+        casts: Whether the runtime rounds where the graph casts to 16 bits; else it is done in float32.
 
     Raises:
         ExportError: An operator cannot be had.
@@ -115,6 +121,8 @@ def write_onnx(network: ExportedNetwork, path: Path) -> None:
                 where=network.method,
                 fix="use nfbmr predict or nfbmr serve, or export another method",
             ) from error
+        if not casts:
+            round_before_casts(model.model.graph)
         _clean(model, names)
         model.save(path)
 

@@ -44,6 +44,7 @@ EXTRAS = MappingProxyType(
         "onnx": "export",
         "onnxruntime": "export",
         "openvino": "export",
+        "av": "video",
     }
 )
 """Which extra of this project brings a package that not everybody needs."""

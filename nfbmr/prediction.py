@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 from tqdm import tqdm
 
-from nfbmr.data.decoding import decode_inputs
-from nfbmr.data.files import IMAGE_SUFFIXES
+from nfbmr.data.given import sources_of
 from nfbmr.data.images import Source, decoded, load_image
-from nfbmr.data.masks import pictures_below
 from nfbmr.data.pictures import Picture, picture_from
+from nfbmr.data.video import Every, Frame, frames_of, is_video
 from nfbmr.devices import device_of
-from nfbmr.errors import CheckpointError, ConfigError, DataError, ImageError
+from nfbmr.errors import CheckpointError, ConfigError, ImageError, require_package
 from nfbmr.features.extraction import pictures_at_once
 from nfbmr.features.reader import FeatureReader
 from nfbmr.features.table import Tensors, ViewedFeatures
@@ -28,14 +27,10 @@ from nfbmr.methods.fitting import maps_of
 from nfbmr.paths import RunPaths
 from nfbmr.prediction_pictures import overlaid, save_picture
 from nfbmr.scoring.regions import Limit, Peak, Region, peak_of, predicted_mask, regions_of
-from nfbmr.text import count, plural, visible
+from nfbmr.stopping import StopRequest
 
 if TYPE_CHECKING:
     from PIL import Image
-
-log = logging.getLogger(__name__)
-
-_MASKS_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -58,6 +53,8 @@ class Prediction:
             map).
         peak: The map's highest place, whether or not it belongs to a region; None likewise.
         mask: The file of the predicted mask, if one was written.
+        frame: Number of a video's frame, from 0; None for an image.
+        seconds: When it is shown, from the first frame on; None likewise.
     """
 
     path: Path | None
@@ -72,6 +69,8 @@ class Prediction:
     regions: tuple[Region, ...] | None = None
     peak: Peak | None = None
     mask: Path | None = None
+    frame: int | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,66 +97,6 @@ class _Prepared(NamedTuple):
 
     tensors: Tensors
     size: tuple[int, int]
-
-
-def images_in(paths: Sequence[Path]) -> list[Path]:
-    """The given files, and the images below the given folders, sorted.
-
-    What is a mask in a folder shows no part, and is left out with a warning; a file that is given is taken
-    as it is.
-
-    Raises:
-        DataError: A path does not exist, or there is no image at all.
-    """
-    images, masks = sorted_in(paths)
-    if masks:
-        shown = ", ".join(visible(repr(mask.as_posix())) for mask in masks[:_MASKS_SHOWN])
-        number, are = count(len(masks), "mask"), plural(len(masks), "is", "are")
-        log.warning("%s %s left out, such as %s; a file that is given is scored", number, are, shown)
-    if not images:
-        raise DataError(
-            "no images", where=", ".join(map(str, paths)), fix=f"endings: {' '.join(sorted(IMAGE_SUFFIXES))}"
-        )
-    return images
-
-
-def sorted_in(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """The images that :func:`images_in` gives, and the masks that it leaves out.
-
-    Raises:
-        DataError: A path does not exist.
-    """
-    images: list[Path] = []
-    left_out: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            pictures, masks = pictures_below(path)
-            images += pictures
-            left_out += masks
-        elif path.exists():
-            images.append(path)
-        else:
-            raise DataError("no such file or folder", where=path, fix="check the path")
-    given = dict.fromkeys(images)
-    return list(given), [mask for mask in dict.fromkeys(left_out) if mask not in given]
-
-
-def sources_of(images: Any) -> list[Source | ImageError]:
-    """What :func:`predict` is given, image by image; folders are looked through as :func:`images_in` does.
-
-    Raises:
-        DataError: A path does not exist, or there is no image at all.
-        ImageError: Something is not of a type that images have.
-    """
-    found = decode_inputs(images)
-    paths = [source for source in found if isinstance(source, Path)]
-    if len(paths) == len(found):
-        return [*images_in(paths)]
-    return [
-        inside
-        for source in found
-        for inside in (images_in([source]) if isinstance(source, Path) else [source])
-    ]
 
 
 class Predictor:
@@ -216,6 +155,17 @@ class Predictor:
                 ),
                 one,
             )
+
+    def frames(
+        self, video: Path, every: Every | None = None, *, threshold: float | None = None
+    ) -> Iterator[tuple[Frame, Prediction, Scored]]:
+        """The same of a video's frames, of which a batch is held at a time."""
+        waiting = frames_of(video, every)
+        while some := list(islice(waiting, self.batch)):
+            predicted = self([frame.image for frame in some], threshold=threshold)
+            for frame, (prediction, scored) in zip(some, predicted, strict=True):
+                row = replace(prediction, path=video, frame=frame.number, seconds=frame.seconds)
+                yield frame, row, scored
 
     def limit(self, threshold: float | None = None) -> float:
         """The threshold that counts: the one given, else the model's.
@@ -335,6 +285,8 @@ def predict(
     heatmaps: Path | str | None = None,
     masks: Path | str | None = None,
     device: str = "auto",
+    every: Every | None = None,
+    stop: StopRequest | None = None,
 ) -> list[Prediction]:
     """Score images. One that cannot be read yields an error in its row; the others are scored.
 
@@ -342,30 +294,63 @@ def predict(
         model: A finished run's folder, or its model folder.
         images: Files or folders; or images in memory, as the registered model takes them: arrays (H, W) or
             (H, W, 3) of whole numbers from 0 to 255, batches (N, H, W, 3), Pillow images, bytes or base64
-            text of files. One, or a list or an iterator of any of them.
+            text of files. One, or a list or an iterator of any of them. A file of a video
+            (:data:`nfbmr.data.video.VIDEO_SUFFIXES`) stands for its frames.
         threshold: Instead of the model's.
         heatmaps: Folder to draw heat maps in; None for none. All share one scale.
         masks: Folder to write predicted masks in, at the images' own sizes; None for none.
         device: As in the configuration.
+        every: Which frames of a video; None for all.
+        stop: Asked after each image whether to leave the others out.
 
     Returns:
-        A prediction an image, in order; those of a folder in the order of :func:`images_in`.
+        A prediction an image, in order; those of a folder in the order of :func:`nfbmr.data.given.images_in`.
 
     Raises:
         DataError: A path does not exist, or there is no image at all.
         ImageError: Something is not of a type that images have; nothing is scored.
         CheckpointError: The model is damaged, has no threshold, or other weights.
+        MissingPackageError: There is a video, and what reads it is not installed.
     """
     sources = sources_of(images)
+    videos = any(map(is_video, sources))
+    if videos:
+        require_package("av")
     predictor = Predictor.load(Path(model), device)
-    found = []
-    progress = tqdm(total=len(sources), desc="predict", unit="image", disable=None, leave=False)
-    with progress:
-        for index, (prediction, scored) in enumerate(predictor(sources, threshold=threshold)):
-            drawn, written = draw_prediction(predictor, sources[index], scored, index, heatmaps, masks)
+    found: list[Prediction] = []
+    total = None if videos else len(sources)  # what a file says of the number of its frames may be wrong
+    with tqdm(total=total, desc="predict", unit="image", disable=None, leave=False) as progress:
+        for source, prediction, scored in _each(predictor, sources, every, threshold):
+            name = _frame_name(prediction)
+            drawn, written = draw_prediction(predictor, source, scored, len(found), heatmaps, masks, name)
             found.append(replace(prediction, heatmap=drawn, mask=written))
             progress.update()
+            if stop is not None and stop.requested:
+                break
     return found
+
+
+def _each(
+    predictor: Predictor, sources: Sequence[Source | ImageError], every: Every | None, threshold: float | None
+) -> Iterator[tuple[Source | ImageError, Prediction, Scored]]:
+    """Every image and every frame, in order."""
+    for videos, group in groupby(sources, is_video):
+        some = list(group)
+        if not videos:
+            for source, (prediction, scored) in zip(some, predictor(some, threshold=threshold), strict=True):
+                yield source, prediction, scored
+            continue
+        for video in some:
+            assert isinstance(video, Path)
+            for frame, prediction, scored in predictor.frames(video, every, threshold=threshold):
+                yield frame.image, prediction, scored
+
+
+def _frame_name(prediction: Prediction) -> Path | None:
+    """What a frame's pictures are named after; None for an image."""
+    if prediction.frame is None or prediction.path is None:
+        return None
+    return Path(f"{prediction.path.stem[:60]}-frame{prediction.frame:06d}.png")
 
 
 def draw_prediction(
@@ -375,14 +360,17 @@ def draw_prediction(
     index: int,
     heatmaps: Path | str | None,
     masks: Path | str | None,
+    name: Path | None = None,
 ) -> tuple[Path | None, Path | None]:
     """Draw an image's heat map and predicted mask into folders; their files, None where there is none.
+
+    They are named after `name`, else after the image's file.
 
     Raises:
         ImageError: The image cannot be read any more.
     """
     drawn = written = None
-    file = source if isinstance(source, Path) else None
+    file = source if name is None and isinstance(source, Path) else name
     if heatmaps is not None and scored.map_HW is not None and not isinstance(source, ImageError):
         drawn = save_picture(Path(heatmaps), index, file, predictor.heatmap(source, scored.map_HW))
     if masks is not None and (mask := predictor.mask(scored)) is not None:

@@ -45,18 +45,21 @@ def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
 
 def _rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, Any]]:
     named = dict.fromkeys(part for prediction in predictions for part in prediction.parts)
-    return (full_row(prediction, tuple(named)) for prediction in predictions)
+    frames = any(prediction.frame is not None for prediction in predictions)
+    return (full_row(prediction, tuple(named), frames=frames) for prediction in predictions)
 
 
-def full_row(prediction: Prediction, parts: Sequence[str]) -> dict[str, Any]:
+def full_row(prediction: Prediction, parts: Sequence[str], *, frames: bool = False) -> dict[str, Any]:
     """A prediction as plain values, regions as a list.
 
     Args:
         prediction: Of one image.
         parts: Score parts that get a column, whether or not this image has them.
+        frames: Whether there are columns for the number and the time of a video's frame.
     """
     row = asdict(prediction)
-    del row["parts"]
+    for name in ("parts",) if frames else ("parts", "frame", "seconds"):
+        del row[name]
     row["path"] = None if prediction.path is None else as_text(prediction.path)
     for picture in ("heatmap", "mask"):
         row[picture] = None if row[picture] is None else str(row[picture])

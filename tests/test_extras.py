@@ -67,6 +67,7 @@ SPACE = "flow.hidden: {choice: [4, 8]}\n"
         ("mlflow", "reconcile sweep-1", "mlflow"),
         ("mlflow", "server", "mlflow"),
         ("boto3", "server --artifacts s3://bucket/runs", "server"),
+        ("av", "predict runs/one line.mp4", "video"),
         ("psycopg", "server --backend postgresql://localhost/mlflow", "server"),
     ],
 )

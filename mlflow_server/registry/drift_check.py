@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mlflow_server.registry.drift import Drift, drift
 from mlflow_server.registry.packed_model import PackedModel
+from nfbmr.data.given import images_in
 from nfbmr.errors import DataError, RegistryError
-from nfbmr.prediction import images_in
 from nfbmr.text import as_text
 
 

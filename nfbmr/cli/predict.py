@@ -57,6 +57,11 @@ NO_REGIONS = (
     show_default=True,
     help="Write a predicted mask for each image, black and white, of its own size.",
 )
+@click.option(
+    "--every",
+    metavar="N|SECONDS",
+    help="Of a video: every N-th frame (10), or one in so many seconds (0.5s).  [default: all]",
+)
 @click.option("--threshold", type=float, help="Reject above this score, instead of the model's threshold.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
 @click.option(
@@ -73,25 +78,36 @@ def predict(
     ending: str,
     heatmaps: bool,
     masks: bool,
+    every: str | None,
     threshold: float | None,
     device: str,
     uri: str | None,
     as_json: bool,
 ) -> int:
-    """Score IMAGES (files or folders) with a MODEL.
+    """Score IMAGES (files or folders, and files of videos) with a MODEL.
 
     MODEL is the folder of a finished run, or a registered model: NAME, NAME@ALIAS or NAME/VERSION.
     With --watch the images are those that come into a folder.
 
     What looks like a mask in a folder is left out and named; a file that is given is scored whatever it is.
     An image that cannot be read is reported, and the others are scored; the exit code is then 2.
+    A video stands for its frames: a row each, with number and seconds. It is scored as it is decoded; Ctrl-C
+    ends it after the frame at hand, and the table has those before.
     """
+    from nfbmr.data.video import Every, is_video
     from nfbmr.devices import device_of, limit_threads
-    from nfbmr.errors import ConfigError
+    from nfbmr.errors import ConfigError, require_package
     from nfbmr.prediction import predict as predictions_of
+    from nfbmr.stopping import StopRequest
 
     if (watch is None) == (not images):
         raise click.UsageError("give IMAGES, or a folder to --watch")
+    videos = any(map(is_video, images))
+    if every is not None and not videos:
+        raise click.UsageError("--every is for videos, and there is none among the images")
+    which = None if every is None else Every.of(every)
+    if videos:
+        require_package("av")
     limit_threads()
     try:
         device_of(device)
@@ -102,8 +118,21 @@ def predict(
         with model_folder(model, uri) as folder:
             return _watched(folder, watch, out, ending, threshold, device, folders, as_json=as_json)
     with model_folder(model, uri) as folder:
-        found = predictions_of(folder, images, threshold=threshold, device=device, **folders)
-    return _reported(found, images, out, ending, heatmaps, as_json=as_json)
+        if not videos:
+            found = predictions_of(folder, images, threshold=threshold, device=device, **folders)
+            return _reported(found, images, out, ending, heatmaps, as_json=as_json)
+        with StopRequest() as stop:
+            found = predictions_of(
+                folder,
+                images,
+                threshold=threshold,
+                heatmaps=folders["heatmaps"],
+                masks=folders["masks"],
+                device=device,
+                every=which,
+                stop=stop,
+            )
+            return _reported(found, images, out, ending, heatmaps, as_json=as_json, stopped=stop.requested)
 
 
 def _reported(
@@ -114,11 +143,12 @@ def _reported(
     heatmaps: bool,
     *,
     as_json: bool,
+    stopped: bool = False,
 ) -> int:
-    """Write the table and say what is where; 2 where images could not be read."""
+    """Write the table and say what is where; 2 where images could not be read, 130 where it was stopped."""
     from nfbmr.cli.ending import emit_despite
-    from nfbmr.errors import ImageError
-    from nfbmr.prediction import sorted_in
+    from nfbmr.data.given import sorted_in
+    from nfbmr.errors import ImageError, Interrupted
     from nfbmr.prediction_table import write_predictions
 
     table = out / f"predictions.{ending}"
@@ -126,7 +156,7 @@ def _reported(
     broken = [p for p in found if p.error is not None]
     rejected = sum(p.rejected is True for p in found)
     lines = [
-        f"{count(len(found), 'image')}: {rejected} rejected, {len(broken)} unreadable",
+        f"{count(len(found), _unit(found))}: {rejected} rejected, {len(broken)} unreadable",
         f"  table     {table}",
     ]
     if heatmaps:
@@ -144,14 +174,30 @@ def _reported(
         "predictions": found,
     }
     text = "\n".join(lines)
+    if stopped:
+        early = Interrupted(
+            f"stopped after {count(len(found), _unit(found))}",
+            where=table,
+            fix="run the command again for all",
+        )
+        return emit_despite(early, summary, as_json=as_json, text=text)
     if broken:
         listed = "".join(f"\n     {visible(p.path)}: {p.error}" for p in broken)
         error = ImageError(
-            f"{count(len(broken), 'image')} could not be read{listed}", fix="repair or remove them"
+            f"{count(len(broken), _unit(broken))} could not be read{listed}", fix="repair or remove them"
         )
         return emit_despite(error, summary, as_json=as_json, text=text)
     emit(summary, as_json=as_json, text=text)
     return 0
+
+
+def _unit(found: list[Prediction]) -> str:
+    """What rows are of, in a word."""
+    from nfbmr.data.video import is_video
+
+    if not any(is_video(p.path) for p in found):
+        return "image"
+    return "frame" if all(p.frame is not None for p in found) else "row"
 
 
 def _watched(

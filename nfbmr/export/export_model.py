@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from nfbmr.data.given import images_in
 from nfbmr.data.images import file_digest
 from nfbmr.errors import CheckpointError, ConfigError, DataError, OutputError
 from nfbmr.export.check import Check, Sample, check
@@ -27,7 +28,7 @@ from nfbmr.export.network import ExportedNetwork
 from nfbmr.export.writing import FILES, PACKAGES, Format, input_names, output_names, require, write
 from nfbmr.methods.detector import Detector
 from nfbmr.paths import RunPaths, read_json, write_json
-from nfbmr.prediction import Predictor, images_in
+from nfbmr.prediction import Predictor
 from nfbmr.results import read_sets
 from nfbmr.scoring.regions import Limit
 from nfbmr.text import count

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from nfbmr.config import Config, DataConfig
+from nfbmr.data.given import images_in
 from nfbmr.data.images import read_mask, read_masks
 from nfbmr.data.inspect import inspect_dataset
 from nfbmr.data.layouts import load_dataset
 from nfbmr.data.masks import looks_like_mask, pictures_below
 from nfbmr.data.samples import Dataset
 from nfbmr.errors import ImageError
-from nfbmr.prediction import images_in
 from nfbmr.prepare import read_data
 from tests.data.drawn import SIZE, bad, flawed, good, part, save
 

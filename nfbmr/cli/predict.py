@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,10 +118,8 @@ def predict(
         with model_folder(model, uri) as folder:
             return _watched(folder, watch, out, ending, threshold, device, folders, as_json=as_json)
     with model_folder(model, uri) as folder:
-        if not videos:
-            found = predictions_of(folder, images, threshold=threshold, device=device, **folders)
-            return _reported(found, images, out, ending, heatmaps, as_json=as_json)
-        with StopRequest() as stop:
+        stop = StopRequest() if videos else None
+        with stop or nullcontext():
             found = predictions_of(
                 folder,
                 images,
@@ -132,7 +130,8 @@ def predict(
                 every=which,
                 stop=stop,
             )
-            return _reported(found, images, out, ending, heatmaps, as_json=as_json, stopped=stop.requested)
+            stopped = stop is not None and stop.requested
+            return _reported(found, images, out, ending, heatmaps, as_json=as_json, stopped=stopped)
 
 
 def _reported(

@@ -184,3 +184,9 @@ def read_json(path: Path) -> Any:
         raise OutputError(
             f"cannot be read ({error})", where=path, fix="is this the folder of a run?"
         ) from error
+
+
+def model_folder(folder: Path) -> Path:
+    """The model's folder of a run, or the folder itself, which then is a model's."""
+    model = RunPaths(folder).model
+    return model if model.exists() else folder

@@ -24,7 +24,7 @@ from nfbmr.features.reader import FeatureReader
 from nfbmr.features.table import Tensors, ViewedFeatures
 from nfbmr.methods.detector import Detector
 from nfbmr.methods.fitting import maps_of
-from nfbmr.paths import RunPaths
+from nfbmr.paths import model_folder
 from nfbmr.prediction_pictures import overlaid, save_picture
 from nfbmr.scoring.regions import Limit, Peak, Region, peak_of, predicted_mask, regions_of
 from nfbmr.stopping import StopRequest
@@ -126,8 +126,7 @@ class Predictor:
         Raises:
             CheckpointError: It is damaged, has no threshold, or other weights.
         """
-        folder = RunPaths(model).model if RunPaths(model).model.exists() else model
-        return cls(Detector.load(folder, device_of(device)), device)
+        return cls(Detector.load(model_folder(model), device_of(device)), device)
 
     def __call__(
         self, images: Sequence[Source | ImageError], *, threshold: float | None = None

@@ -27,7 +27,7 @@ from nfbmr.export.exported import DESCRIPTION, FORMAT, ExportedModel
 from nfbmr.export.network import ExportedNetwork
 from nfbmr.export.writing import FILES, PACKAGES, Format, input_names, output_names, require, write
 from nfbmr.methods.detector import Detector
-from nfbmr.paths import RunPaths, read_json, write_json
+from nfbmr.paths import RunPaths, model_folder, read_json, write_json
 from nfbmr.prediction import Predictor
 from nfbmr.results import read_sets
 from nfbmr.scoring.regions import Limit
@@ -88,8 +88,7 @@ def export_model(
         raise OutputError(
             "something is there already", where=out, fix="give --out a folder that is new or empty"
         )
-    folder = RunPaths(model).model if RunPaths(model).model.exists() else model
-    detector = in_float32(Detector.load(folder))
+    detector = in_float32(Detector.load(model_folder(model)))
     predictor = Predictor(detector, "cpu")
     sample = sample_of(model, images, limit)
     network = ExportedNetwork(detector, resizes=_resizes(detector, form, resize))

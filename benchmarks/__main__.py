@@ -23,6 +23,7 @@ NAMES = (
     "scale",
     "workers",
     "coreset",
+    "nearest",
     "audit",
     "serving",
 )

@@ -27,7 +27,8 @@ from nfbmr.features.table import Features, JoinedTable, Shape, ViewedFeatures, j
 from nfbmr.flows.flow import Flow
 from nfbmr.flows.standardise import Standardise
 from nfbmr.methods.coreset import greedy_coreset
-from nfbmr.methods.patchcore import nearest, projected
+from nfbmr.methods.nearest import nearest
+from nfbmr.methods.patchcore import projected
 from nfbmr.methods.statistics import Bank, MeasuredStage, batches_of, raise_if_stopped
 from nfbmr.stopping import StopRequest
 from nfbmr.training.stages import FlowStage, Stage
@@ -137,5 +138,5 @@ class MemoryStage(MeasuredStage):
         (y_BCHW,) = batch
         batch_size, _, height, width = y_BCHW.shape
         y_QC = self._standardise(y_BCHW.float()).permute(0, 2, 3, 1).flatten(0, 2)
-        distance_Q, _ = nearest(y_QC, self.bank.tensor("positions_KC"))
+        distance_Q, _ = nearest(y_QC, self.bank.tensor("positions_KC"), self.bank.squares("positions_KC"))
         return distance_Q.view(batch_size, 1, height, width)

@@ -80,8 +80,9 @@ class PaDiMStage(MeasuredStage):
         """The distance at each position, (B, 1, H, W)."""
         finest = max((y.shape[2:] for y in batch), key=lambda size: size[0] * size[1])
         y_PBD = self._vectors(batch) - self.bank.tensor("mean_PD")[:, None]
-        white_PBD = y_PBD @ self.bank.tensor("whitening_PDD").transpose(1, 2)
-        distance_PB: Tensor = white_PBD.square().sum(2).sqrt()
+        # The matrices, most of what is read, as they lie, and vectors whose channels lie together.
+        white_PDB = self.bank.tensor("whitening_PDD") @ y_PBD.contiguous().transpose(1, 2)
+        distance_PB: Tensor = white_PDB.square().sum(1).sqrt()
         return distance_PB.T.reshape(-1, 1, *finest)
 
     def _vectors(self, y: tuple[Tensor, ...]) -> Tensor:

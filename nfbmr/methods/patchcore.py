@@ -25,6 +25,7 @@ from torch.nn.functional import avg_pool2d, normalize
 from nfbmr.config import Config
 from nfbmr.features.table import Shape, Tensors, ViewedFeatures
 from nfbmr.methods.coreset import greedy_coreset
+from nfbmr.methods.nearest import closest, nearest
 from nfbmr.methods.networks import Networks
 from nfbmr.methods.statistics import (
     Bank,
@@ -35,11 +36,6 @@ from nfbmr.methods.statistics import (
     raise_if_stopped,
 )
 from nfbmr.stopping import StopRequest
-
-DISTANCES_AT_ONCE = 1 << 27
-"""Held in memory: 512 MiB."""
-ROWS_AT_ONCE = 1024
-"""Of a bank, in an exported graph."""
 
 
 class PatchCore(Networks):
@@ -86,7 +82,7 @@ class PatchCoreStage(MeasuredStage):
         """The map and, constant over it, the score: (B, 2, H, W)."""
         height, width = max((y.shape[2:] for y in batch), key=lambda size: size[0] * size[1])
         patches_QC = self._asked(batch)
-        distance_Q, nearest_Q = nearest(patches_QC, self._patches)
+        distance_Q, nearest_Q = nearest(patches_QC, self._patches, self.bank.squares("patches_KC"))
         distance_BP = distance_Q.view(-1, height * width)
         patch_B1HW = distance_BP.view(-1, 1, height, width)
         first_B = torch.arange(distance_BP.shape[0], device=distance_BP.device) * (height * width)
@@ -106,7 +102,8 @@ class PatchCoreStage(MeasuredStage):
         count = min(self._config.neighbours, len(self._patches))
         if count == 1:
             return distance_B
-        around_BK = distances(self._patches[nearest_B], self._patches).topk(count, largest=False).indices
+        squares_K = self.bank.squares("patches_KC")
+        around_BK = closest(self._patches[nearest_B], self._patches, count, squares_K)
         distances_BK = distances(patch_BC[:, None], self._patches[around_BK])[:, 0]
         share_B = torch.exp(distance_B - distances_BK.logsumexp(1))
         return (1.0 - share_B) * distance_B
@@ -114,37 +111,6 @@ class PatchCoreStage(MeasuredStage):
     @property
     def _patches(self) -> Tensor:
         return self.bank.tensor("patches_KC")
-
-
-def nearest(x_QC: Tensor, bank_KC: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Distance of each vector to the nearest of a bank, (Q,), and that one's row, (Q,).
-
-    Squared distances :math:`\|m\|^2 - 2 x m` of blocks that stay in the cache; one root a vector, after the
-    minimum. The distance to the nearest is then computed once more by differences, where nothing cancels.
-    """
-    if torch.compiler.is_exporting():
-        rows_Q = _nearest_rows(x_QC, bank_KC)
-    else:
-        square_K = bank_KC.square().sum(1)
-        at_once = max(1, min(512, DISTANCES_AT_ONCE // len(bank_KC)))
-        blocks = torch.split(x_QC, at_once)
-        rows_Q = torch.cat([torch.addmm(square_K, x, bank_KC.T, alpha=-2.0).argmin(1) for x in blocks])
-    return (x_QC - bank_KC[rows_Q]).square().sum(1).sqrt(), rows_Q
-
-
-def _nearest_rows(x_QC: Tensor, bank_KC: Tensor) -> Tensor:
-    """Rows of the nearest, (Q,): in a graph, where Q is open, the bank is what is worked off in blocks."""
-    least_Q: Tensor | None = None
-    rows_Q = torch.zeros(0)
-    for start in range(0, len(bank_KC), ROWS_AT_ONCE):
-        part_KC = bank_KC[start : start + ROWS_AT_ONCE]
-        value_Q, row_Q = torch.addmm(part_KC.square().sum(1), x_QC, part_KC.T, alpha=-2.0).min(1)
-        if least_Q is None:
-            least_Q, rows_Q = value_Q, row_Q
-        else:
-            rows_Q = torch.where(value_Q < least_Q, row_Q + start, rows_Q)
-            least_Q = torch.minimum(value_Q, least_Q)
-    return rows_Q
 
 
 def patches_of(y: Tensors, side: int) -> Tensor:

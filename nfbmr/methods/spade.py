@@ -21,12 +21,13 @@ from torch.nn.functional import interpolate
 from nfbmr.config import Config
 from nfbmr.errors import BackboneError
 from nfbmr.features.table import Shape, ViewedFeatures
+from nfbmr.methods.nearest import nearest
 from nfbmr.methods.networks import Networks
 from nfbmr.methods.statistics import Bank, MeasuredStage, batches_of, distances
 from nfbmr.stopping import StopRequest
 
-DISTANCES_AT_ONCE = 1 << 26
-"""Held in memory: 256 MiB."""
+GALLERY_AT_ONCE = 1 << 24
+"""Numbers of the near images held as float32: 64 MiB."""
 
 
 class SPADE(Networks):
@@ -79,36 +80,35 @@ class SPADEStage(MeasuredStage):
         """The map and, constant over it, the score: (B, 2, H, W) at the finest tap's H W."""
         means_BC = batch[-1].mean((2, 3))
         count = min(self._neighbours, len(self.bank.tensor("means_NC")))
-        nearest = distances(means_BC, self.bank.tensor("means_NC")).topk(count, dim=1, largest=False)
+        near = distances(means_BC, self.bank.tensor("means_NC")).topk(count, dim=1, largest=False)
         finest = max((y.shape[2:] for y in batch[:-1]), key=lambda size: size[0] * size[1])
         levels = []
         for i, y_BCHW in enumerate(batch[:-1]):
             gallery_NCHW = self.bank.tensor(f"gallery{i}")
             if torch.compiler.is_exporting():
-                map_BHW = _nearest_positions(y_BCHW, gallery_NCHW, nearest.indices)
+                map_BHW = _nearest_positions(y_BCHW, gallery_NCHW, near.indices)
             else:
-                rows = zip(y_BCHW, nearest.indices, strict=True)
-                map_BHW = torch.stack([_nearest_position(y, gallery_NCHW[near]) for y, near in rows])
+                rows = zip(y_BCHW, near.indices, strict=True)
+                map_BHW = torch.stack([_nearest_position(y, gallery_NCHW[row]) for y, row in rows])
             levels.append(
                 interpolate(map_BHW.unsqueeze(1), size=finest, mode="bilinear", align_corners=False)
             )
         pixel_B1HW = torch.stack(levels).mean(0)
-        image_B1HW = nearest.values.mean(1).view(-1, 1, 1, 1).expand_as(pixel_B1HW)
+        image_B1HW = near.values.mean(1).view(-1, 1, 1, 1).expand_as(pixel_B1HW)
         return torch.cat((pixel_B1HW, image_B1HW), dim=1)
 
 
 def _nearest_position(y_CHW: Tensor, gallery_KCHW: Tensor) -> Tensor:
     """Distance of each position to the nearest one of the gallery, (H, W)."""
-    _, height, width = y_CHW.shape
     own_PC = y_CHW.flatten(1).T.contiguous()
-    at_once = max(1, DISTANCES_AT_ONCE // (height * width))
-    # Image by image: distances to all K at once would take K times the memory.
-    best_P = torch.full((len(own_PC),), torch.inf, device=own_PC.device)
-    for image_CHW in gallery_KCHW:
-        other_QC = image_CHW.float().flatten(1).T.contiguous()
-        near = [torch.cdist(part, other_QC).amin(1) for part in torch.split(own_PC, at_once)]
-        best_P = torch.minimum(best_P, torch.cat(near))
-    return best_P.view(height, width)
+    images = max(1, GALLERY_AT_ONCE // y_CHW.numel())
+    least_P: Tensor | None = None
+    for some_MCHW in torch.split(gallery_KCHW, images):
+        bank_LC = some_MCHW.float().permute(0, 2, 3, 1).flatten(0, 2)
+        distance_P, _ = nearest(own_PC, bank_LC)
+        least_P = distance_P if least_P is None else torch.minimum(least_P, distance_P)
+    assert least_P is not None  # there is one neighbour at least
+    return least_P.view(y_CHW.shape[1:])
 
 
 def _nearest_positions(y_BCHW: Tensor, gallery_NCHW: Tensor, near_BK: Tensor) -> Tensor:

@@ -57,10 +57,21 @@ class Bank(nn.Module):
         super().__init__()
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
+        self._squares: dict[str, tuple[Tensor, Tensor]] = {}
 
     def tensor(self, name: str) -> Tensor:
         """One of them."""
         return self.get_buffer(name)
+
+    def squares(self, name: str) -> Tensor:
+        """Squared norms of one's rows, (K,): computed once, until :meth:`put`, loading or another device."""
+        tensor_KC = self.tensor(name)
+        if torch.compiler.is_exporting():
+            return tensor_KC.square().sum(1)
+        known = self._squares.get(name)
+        if known is None or known[0] is not tensor_KC:
+            known = self._squares[name] = (tensor_KC, tensor_KC.square().sum(1))
+        return known[1]
 
     def put(self, **tensors: Tensor) -> None:
         """Replace tensors, whatever their sizes were, on the device that they were on."""
@@ -76,6 +87,7 @@ class Bank(nn.Module):
                     torch.empty_like(state_dict[f"{prefix}{name}"], device=getattr(self, name).device),
                 )
         super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._squares.clear()
 
 
 def batches_of(

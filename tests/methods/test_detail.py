@@ -15,7 +15,7 @@ from nfbmr.features.passes import passes_of
 from nfbmr.features.table import Features, JoinedTable, TensorTable, ViewedFeatures
 from nfbmr.flows.standardise import Standardise
 from nfbmr.methods.detail import MemoryStage, with_detail
-from nfbmr.methods.patchcore import nearest
+from nfbmr.methods.nearest import nearest
 from tests.methods.settings import TINY
 
 DETAIL = {"taps": ["blocks.1", "blocks.2"], "size": 128}

@@ -26,6 +26,7 @@ from nfbmr.methods.detector import Detector
 from nfbmr.methods.fitting import maps_of
 from nfbmr.paths import model_folder
 from nfbmr.prediction_pictures import overlaid, save_picture
+from nfbmr.progress import ticking
 from nfbmr.scoring.regions import Limit, Peak, Region, peak_of, predicted_mask, regions_of
 from nfbmr.stopping import StopRequest
 
@@ -318,7 +319,8 @@ def predict(
     predictor = Predictor.load(Path(model), device)
     found: list[Prediction] = []
     total = None if videos else len(sources)  # what a file says of the number of its frames may be wrong
-    with tqdm(total=total, desc="predict", unit="image", disable=None, leave=False) as progress:
+    progress = tqdm(total=total, desc="predict", unit="image", disable=None, leave=False)
+    with ticking(progress):
         for source, prediction, scored in _each(predictor, sources, every, threshold):
             name = _frame_name(prediction)
             drawn, written = draw_prediction(predictor, source, scored, len(found), heatmaps, masks, name)

@@ -35,6 +35,7 @@ from nfbmr.methods.detector import Detector, build
 from nfbmr.methods.fitting import Fitting, OnEpoch, choose_scorer, maps_of
 from nfbmr.paths import RunPaths, read_json, write_json, write_text
 from nfbmr.prepare import read_data, training_data
+from nfbmr.progress import working
 from nfbmr.resolve import dump_yaml, load_config
 from nfbmr.results import ScoredImages
 from nfbmr.run_logger import RunLogger
@@ -223,26 +224,28 @@ def fit(
     """Features, both stages, and every choice; the test set is not read."""
     config = run.config
     store = open_store(config.store)  # refused before anything is read
-    dataset, split = workers.broadcast(lambda: read_data(config))
-    digest = workers.broadcast(lambda: begin(run, recorder, dataset, split))
+    with working("reading the data set"):
+        dataset, split = workers.broadcast(lambda: read_data(config))
+        digest = workers.broadcast(lambda: begin(run, recorder, dataset, split))
 
     def told(stage: str, epoch: int, metrics: Mapping[str, float]) -> None:
         recorder.epoch(stage, epoch, metrics)
         if on_epoch is not None:
             on_epoch(stage, epoch, metrics)
 
-    with clock("features"):
+    with clock("features"), working("reading the images"):
         data, features, weights_digest = training_data(config, split, store, stop, workers)
     config = config.model_copy(update={"features": features})
-    detector = build(config, data.train.features.shapes, weights_digest)
+    with working("making the networks"):
+        detector = build(config, data.train.features.shapes, weights_digest)
 
     fitted = {}
     fitting = Fitting(detector, data, store, run.paths.checkpoints, stop=stop, on_epoch=told, workers=workers)
     for stage in detector.networks.stages:
-        with clock(stage.name):
+        with clock(stage.name), working(f"stage {stage.name}"):
             fitted[stage.name] = fitting.fit(stage)
 
-    with clock("selection"):
+    with clock("selection"), working("choosing score and threshold"):
         validation = score_validation(fitting, stop)
         judge = detector.networks
         selection = workers.broadcast(
@@ -287,7 +290,7 @@ def evaluate_on_test(
     run: Run, trained: Trained, clock: Clock, stop: StopRequest, workers: ProcessGroup = SINGLE_PROCESS
 ) -> RunSummary:
     """Score the test set, once; measure, draw and report."""
-    with clock("test"):
+    with clock("test"), working("scoring the test images"):
         test, unreadable = score_test(trained, stop, workers)
         if workers.any_rank(stop.requested):  # what comes, the audit above all, takes its time
             raise Interrupted("stopped after the test images were scored", where=run.paths.root)
@@ -298,7 +301,7 @@ def measure_and_report(
     run: Run, trained: Trained, clock: Clock, test: ScoredImages, unreadable: Mapping[str, str]
 ) -> RunSummary:
     """From score parts of the test images to the run's summary."""
-    with clock("audit"):
+    with clock("audit"), working("looking for test images among the training images"):
         audit = audit_split(trained.split)
         for found in (audit.finding, audit.doubt):
             if found is not None:
@@ -306,7 +309,7 @@ def measure_and_report(
         if audit.unsure:
             draw_matches(audit.unsure, run.paths.pictures / "audit-unsure.png")
     context = replace(trained.context, leak=audit.finding, doubt=audit.doubt, unreadable=unreadable)
-    with clock("report"):
+    with clock("report"), working("measuring and drawing"):
         return finalize_run(
             run.paths,
             trained.detector,

@@ -48,7 +48,10 @@ def train(
     Features and flows that the store holds are used again. The test set is read once, after every choice.
     With --category all each category is trained on in turn, and a table shows them all with their means.
     """
-    from nfbmr import run
+    from nfbmr.progress import working
+
+    with working("starting"):
+        from nfbmr import run
     from nfbmr.category_runs import (
         is_category_runs,
         new_category_runs,

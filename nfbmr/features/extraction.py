@@ -36,6 +36,7 @@ from nfbmr.features.passes import passes_of
 from nfbmr.features.store import FeatureStore, Space, SpaceSpec, Writer
 from nfbmr.features.table import FeatureTable, Shape, TensorTable
 from nfbmr.features.tiles import tiling_of
+from nfbmr.progress import ticking
 from nfbmr.workers import SINGLE_PROCESS, ProcessGroup
 
 log = logging.getLogger(__name__)
@@ -290,7 +291,7 @@ def _fill(
     errors: dict[str, ImageError] = {}
     computed = 0
     progress = tqdm(total=len(todo), desc="features", unit="image", disable=None, leave=False)
-    with progress, ExitStack() as writers, _Shelf() as shelf:
+    with ticking(progress), ExitStack() as writers, _Shelf() as shelf:
         # The shelf is left first: all rows are with their writers when these write what they still hold.
         open_writers = {tap: writers.enter_context(space.writer()) for tap, space in spaces.items()}
         batches = writers.enter_context(closing(_batches(todo, engine, config, errors)))

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from nfbmr.progress import ticking
+
 CANDIDATES = 32768
 """Vectors that are held up to date at a time: those with the highest bounds."""
 
@@ -64,7 +66,8 @@ class _Choice:
 
     def run(self, check: Callable[[], None]) -> tuple[Tensor, float]:
         """Choose until there are enough."""
-        with tqdm(total=self.count, initial=self.done, desc="coreset", disable=None, leave=False) as bar:
+        progress = tqdm(total=self.count, initial=self.done, desc="coreset", disable=None, leave=False)
+        with ticking(progress) as bar:
             while self.done < self.count:
                 check()
                 before = self.done

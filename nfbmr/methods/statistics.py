@@ -16,6 +16,7 @@ from tqdm import tqdm
 from nfbmr.config import Section
 from nfbmr.errors import Interrupted
 from nfbmr.features.table import Tensors, ViewedFeatures
+from nfbmr.progress import ticking
 from nfbmr.stopping import StopRequest
 from nfbmr.training.stages import Stage
 
@@ -99,9 +100,11 @@ def batches_of(
         Interrupted: A stop was asked for.
     """
     rows, size = seen.rows_NV.flatten(), seen.features.at_once(size)
-    for start in tqdm(range(0, len(rows), size), desc=what, disable=None, leave=False):
-        raise_if_stopped(stop)
-        yield tuple(y.float() for y in seen.features.gather(rows[start : start + size]))
+    bar = tqdm(range(0, len(rows), size), desc=what, disable=None, leave=False)
+    with ticking(bar):
+        for start in bar:
+            raise_if_stopped(stop)
+            yield tuple(y.float() for y in seen.features.gather(rows[start : start + size]))
 
 
 def raise_if_stopped(stop: StopRequest | None) -> None:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from nfbmr.config import StageConfig, TrainConfig
 from nfbmr.devices import autocast, autocast_dtype, device_of
 from nfbmr.errors import CheckpointError, Interrupted
+from nfbmr.progress import ticking
 from nfbmr.stopping import StopRequest
 from nfbmr.training import checkpoints
 from nfbmr.training.epoch_selection import BestEpoch, ValidationResult
@@ -195,9 +196,8 @@ class _Training:
         if self.workers.count > 1:
             self.loss = self.workers.wrap_ddp(_Loss(self.module, self.loss))
         state = self.state
-        with tqdm(
-            total=self.config.epochs, initial=state.epoch, desc=self.stage.name, disable=None
-        ) as progress:
+        bar = tqdm(total=self.config.epochs, initial=state.epoch, desc=self.stage.name, disable=None)
+        with ticking(bar) as progress:
             while state.epoch < self.config.epochs:
                 self._epoch(stop)
                 metrics = self._end_of_epoch(validate)

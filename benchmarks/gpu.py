@@ -150,10 +150,9 @@ def _scores(result: dict[str, Any]) -> str:
 
 def _sharing(result: dict[str, Any]) -> str:
     share = "no GPU to share" if result["share"] is None else f"each {result['share']:g} of the card"
-    numbers = "the same numbers" if result["same_numbers"] else "OTHER numbers"
     return (
         f"{result['trials']} runs, {result['at_once']} at once ({share}), in {result['together']:.0f} s, "
-        f"one in {result['alone']:.0f} s; {numbers} as alone"
+        f"one in {result['alone']:.0f} s; AUROC {result['difference']:.1e} from that alone at most"
     )
 
 

@@ -60,7 +60,9 @@ def search(queries: int, rows: int, channels: int, *, turns: int) -> dict[str, A
             "floor": lambda: floor(x_QC, bank_KC),
             "here": lambda: nearest(x_QC, bank_KC, square_K),
             "rows": lambda: by_rows(x_QC, bank_KC),
-            "cdist": lambda: torch.cat([torch.cdist(x, bank_KC).min(1).values for x in x_QC.split(AT_ONCE)]),
+            "cdist": lambda: torch.cat(
+                [torch.cdist(x, bank_KC).min(1).values for x in torch.split(x_QC, AT_ONCE)]
+            ),
         },
         turns,
     )
@@ -98,8 +100,8 @@ def padim(side: int, *, turns: int) -> dict[str, Any]:
 def floor(x_QC: Tensor, bank_KC: Tensor) -> None:
     """The product alone, in blocks."""
     buffer = torch.empty(AT_ONCE * AT_ONCE)
-    for x in x_QC.split(AT_ONCE):
-        for rows in bank_KC.split(AT_ONCE):
+    for x in torch.split(x_QC, AT_ONCE):
+        for rows in torch.split(bank_KC, AT_ONCE):
             torch.mm(x, rows.T, out=buffer[: len(x) * len(rows)].view(len(x), len(rows)))
 
 

@@ -79,14 +79,14 @@ def _rows_on_cpu(x_QC: Tensor, bank_KC: Tensor, square_K: Tensor) -> Tensor:
             rows_MC = bank_KC[start : start + AT_ONCE]
             value_RM = buffer[: len(part_RC) * len(rows_MC)].view(len(part_RC), len(rows_MC))
             torch.addmm(square_K[start : start + AT_ONCE], part_RC, rows_MC.T, alpha=-2.0, out=value_RM)
-            for stretch_RM in value_RM.split(STRETCH, dim=1):
+            for stretch_RM in torch.split(value_RM, STRETCH, dim=1):
                 least_QS[at : at + AT_ONCE, s] = stretch_RM.amin(1)
                 s += 1
     # Vectors that look into the same stretch do so together.
     stretch_Q, order_Q = least_QS.argmin(1).sort()
     counts = torch.bincount(stretch_Q, minlength=stretches).tolist()
     numbers = []
-    for s, sorted_RC in enumerate(x_QC[order_Q].split(counts)):
+    for s, sorted_RC in enumerate(torch.split(x_QC[order_Q], counts)):
         if len(sorted_RC):
             part = slice(s * STRETCH, (s + 1) * STRETCH)
             value_RM = torch.addmm(square_K[part], sorted_RC, bank_KC[part].T, alpha=-2.0)

@@ -52,7 +52,7 @@ def test_every_part_can_be_done(tmp_path: Path) -> None:
     results, told = measure(tmp_path)
     assert [result["state"] for result in results.values()] == ["done"] * len(LIMITS)
     assert results["ddp"]["within"]
-    assert results["sharing"]["same_numbers"]
+    assert results["sharing"]["difference"] == 0.0
     assert results["sharing"]["share"] is None  # there is no card
     assert results["training"]["whole"]["how"] == "measured"
     assert len(results["extraction"]) >= 5

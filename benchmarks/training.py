@@ -2,9 +2,9 @@
 
 Run ``python -m benchmarks.training`` (``--quick`` for a look). Both are measured in the same run: the rate
 of large square products in bf16 and fp32, and the real training loop, batches and all, on random features.
-Both arithmetics are trained in, bf16 where the processor has it, each beside its own rate. Goal: 80 % of it at
-the paper's size (304 x 24 x 24, 1024 channels inside, batch 8); at 192 x 12 x 12 with 256 50 % in bf16, 60 % in
-float32.
+Both arithmetics are trained in, bf16 where the processor has it, each beside its own rate. Goal: 80 % of it
+at the paper's size (304 x 24 x 24, 1024 channels inside, batch 8); at 192 x 12 x 12 with 256, 50 % in bf16
+and 60 % in float32.
 
 On a GPU, ``--device cuda --setting paper --stage flow --images 242 --epochs 300`` is the paper's stage one.
 """

@@ -35,6 +35,8 @@ IMAGES, EPOCHS = 242, 300
 """Of a category, as the paper trains."""
 ROOM = 90.0
 """Seconds that the whole stage may take; longer ones are estimated from fewer epochs."""
+FEW = 20
+"""Epochs of the runs that are compared with each other."""
 STEPS = 20
 TOLERANCE = 1e-3
 """Relative, of losses on two devices in float32 after some steps of Adam."""
@@ -82,7 +84,12 @@ def training(folder: Path, device: str, tiny: bool) -> dict[str, Any]:
     seconds = result["stages"][0]["whole_stage_seconds"] * epochs / run
     how = "measured" if run == epochs else f"estimated from {run} epochs"
     shape = SETTINGS[setting].shape
-    return {"shape": shape, "images": images, "ways": ways, "whole": {"seconds": seconds, "how": how}}
+    return {
+        "shape": shape,
+        "images": images,
+        "ways": ways,
+        "whole": {"epochs": epochs, "seconds": seconds, "how": how},
+    }
 
 
 def extraction(folder: Path, device: str, tiny: bool) -> dict[str, Any]:
@@ -198,7 +205,7 @@ def scores(folder: Path, device: str, tiny: bool) -> dict[str, Any]:
 _TRIAL = """
 import json, sys, time
 import nfbmr
-from nfbmr.devices import device_of
+from nfbmr.devices import device_of, gpu_memory
 settings = json.loads(sys.argv[1])
 summary = nfbmr.train(nfbmr.configure(settings=settings))
 auroc = [summary["selection"]["auroc"], summary["metrics"]["test"]["image_auroc"]["value"]]
@@ -264,6 +271,8 @@ def _settings(work: Path, data: Path, device: str, tiny: bool, more: dict[str, A
         "output": str(work / "runs"),
         "store": str(work / "store"),
         "train.device": device,
+        "train.flow.epochs": FEW,
+        "train.mapping.epochs": FEW,
         "evaluation.bootstrap": 0,
         "evaluation.heatmaps": 0,
         "tracking.kind": "folder",

@@ -104,7 +104,8 @@ def _nearest_position(y_CHW: Tensor, gallery_KCHW: Tensor) -> Tensor:
     images = max(1, GALLERY_AT_ONCE // y_CHW.numel())
     least_P: Tensor | None = None
     for some_MCHW in torch.split(gallery_KCHW, images):
-        bank_LC = some_MCHW.float().permute(0, 2, 3, 1).flatten(0, 2)
+        # Turned over as float16, which is half of what is moved.
+        bank_LC = some_MCHW.flatten(2).transpose(1, 2).contiguous().float().flatten(0, 1)
         distance_P, _ = nearest(own_PC, bank_LC)
         least_P = distance_P if least_P is None else torch.minimum(least_P, distance_P)
     assert least_P is not None  # there is one neighbour at least

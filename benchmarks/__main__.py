@@ -26,6 +26,7 @@ NAMES = (
     "nearest",
     "audit",
     "serving",
+    "growth",
 )
 STUDIES = ("quality",)
 RESULTS = Path(__file__).parent / "results"

@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from mlflow_server.destination import Destination, without_password
 from mlflow_server.tracking.journal_uploader import JournalUploader
-from mlflow_server.tracking.remote_run import RetryLater
-from mlflow_server.tracking.server_comparison import Family, Gap, Server
+from mlflow_server.tracking.remote_run import RUN_ID, RetryLater
+from mlflow_server.tracking.server_comparison import MISSING, Family, Gap, Server, duplicate
 from mlflow_server.tracking.sync import destination_of
 from nfbmr import journal
 from nfbmr.errors import TrackingError
@@ -29,9 +29,13 @@ from nfbmr.records import Record, close_abandoned, read_record
 from tune.execution.trial_spec import State, TrialResult
 from tune.records.children import STATUS, Child, child_name, child_tags, children_of, close_record, record_of
 from tune.records.paths import AblationPaths, PlanPaths, SweepPaths, find
+from tune.records.verification import Difference, Verification
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from optuna.trial import FrozenTrial
+
+__all__ = ["Difference", "Verification", "find_plan", "verify"]
 
 log = logging.getLogger(__name__)
 
@@ -39,91 +43,9 @@ ENDED: Mapping[str, State] = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL"
 """Optuna's words for how a trial ended, in ours."""
 
 LEFT_OPEN = "its process is gone, and its record was left open"
+MLFLOW = "folder and MLflow"
 EVERY = 5.0
 """Seconds between two words about how far it has come."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One thing in which two records differ.
-
-    Attributes:
-        run: Key of the trial or cell; the plan's name for the parent.
-        between: The two records: ``folder and Optuna``, ``folder and MLflow``.
-        kind: As of a :class:`mlflow_server.tracking.server_comparison.Gap`, or ``state``, ``value``,
-            ``folder``, ``journal``.
-        what: For people.
-        count: How many of the kind.
-        mended: None where it was only looked at.
-    """
-
-    run: str
-    between: str
-    kind: str
-    what: str
-    count: int = 1
-    mended: bool | None = None
-
-    def line(self) -> str:
-        """For people."""
-        end = {None: "", True: " [mended]", False: " [not mended]"}[self.mended]
-        return f"{self.run}: {self.what} ({self.between}){end}"
-
-
-@dataclass
-class Verification:
-    """What was compared, and what came of it.
-
-    Attributes:
-        folder: Of the sweep or ablation.
-        uri: Of the tracking server, without a password; empty where the runs were meant for none.
-        runs: How many were compared, the parent among them.
-        writing: How many more are being written right now, and were not compared with MLflow.
-        states: Of the trials, by what the folder says now.
-        differences: What differed, each with whether it was mended.
-        problem: Why the server could not be asked, or not for all of it; empty where it could.
-    """
-
-    folder: Path
-    uri: str = ""
-    runs: int = 0
-    writing: int = 0
-    states: Counter[str] = field(default_factory=Counter)
-    differences: list[Difference] = field(default_factory=list)
-    problem: str = ""
-
-    @property
-    def agreed(self) -> bool:
-        """Whether all records agree now."""
-        return not self.problem and all(difference.mended for difference in self.differences)
-
-    def as_json(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return {
-            "folder": str(self.folder),
-            "uri": self.uri,
-            "agreed": self.agreed,
-            "runs": self.runs,
-            "writing": self.writing,
-            "states": dict(self.states),
-            "problem": self.problem,
-            "differences": [vars(difference) for difference in self.differences],
-        }
-
-    def text(self) -> str:
-        """For people."""
-        states = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
-        lines = [f"{self.folder}: {self.runs} runs compared ({states or 'no trials'})"]
-        lines += [f"  {difference.line()}" for difference in self.differences]
-        if self.writing:
-            lines.append(f"  {self.writing} more are being written: look again when they have ended")
-        if self.problem:
-            lines.append(f"  MLflow was not compared to the end: {self.problem}")
-        if not self.uri:
-            lines.append("  these runs were meant for no tracking server; --uri compares with one")
-        if self.agreed:
-            lines.append("  all records agree" + (" now" if self.differences else ""))
-        return "\n".join(lines)
 
 
 def find_plan(name_or_path: str, output: Path) -> PlanPaths:
@@ -171,6 +93,13 @@ def verify(paths: PlanPaths, *, uri: str | None = None, mend: bool = False) -> V
     return result
 
 
+class _Head(NamedTuple):
+    """What a journal says of its run, without what the run was and found."""
+
+    run_id: str
+    status: str
+
+
 @dataclass
 class _Runs:
     """What the folder and Optuna say.
@@ -185,6 +114,7 @@ class _Runs:
     children: dict[str, Child]
     trials: dict[str, FrozenTrial]
     driven: bool
+    _heads: dict[str, _Head] = field(default_factory=dict)
 
     @classmethod
     def read(cls, paths: PlanPaths, *, with_study: bool = True) -> _Runs:
@@ -196,16 +126,27 @@ class _Runs:
         parent = {self.paths.name: self.paths.journal} if (self.paths.journal / journal.FILE).exists() else {}
         return parent | {c.key: c.paths.journal for c in self.children.values() if c.journal is not None}
 
+    def head(self, key: str, folder: Path) -> _Head:
+        """What a journal says of its run, read once; numbers are not kept, as there may be many runs."""
+        if key not in self._heads:
+            record = record_of(folder)
+            self._heads[key] = _Head(record.run_id, record.status)
+        return self._heads[key]
+
+    def changed(self, key: str) -> None:
+        """A journal has to be read again."""
+        self._heads.pop(key, None)
+
     def states(self, folders: Mapping[str, Path]) -> dict[str, str]:
         """How each run ended, or will have when what is over is closed."""
-        return {key: self.state(key, record_of(folder)) for key, folder in folders.items()}
+        return {key: self.state(key, self.head(key, folder).status) for key, folder in folders.items()}
 
-    def state(self, key: str, record: Record) -> str:
+    def state(self, key: str, recorded: str) -> str:
         """How a run ended: Optuna's word for it, else its journal's."""
         trial = self.trials.get(key)
         if trial is not None and trial.state.name in ENDED:
             return STATUS[ENDED[trial.state.name]]
-        return record.status
+        return recorded
 
 
 def _trials(paths: PlanPaths) -> dict[str, FrozenTrial]:
@@ -228,32 +169,35 @@ def _close_what_is_over(runs: _Runs, result: Verification, mend: bool) -> None:
     if runs.driven:
         log.info("%s is being worked on: trials that are running are left alone", runs.paths.root)
     parent = runs.paths.journal
-    if (parent / journal.FILE).exists() and record_of(parent).status == "running" and not runs.driven:
-        left = Difference(runs.paths.name, "folder", "journal", LEFT_OPEN)
+    name = runs.paths.name
+    if (parent / journal.FILE).exists() and runs.head(name, parent).status == "running" and not runs.driven:
+        left = Difference(name, "folder", "journal", LEFT_OPEN)
         result.differences.append(replace(left, mended=close_abandoned(parent)) if mend else left)
+        runs.changed(name)
     for key in sorted({*runs.children, *runs.trials}):
         child, trial = runs.children.get(key), runs.trials.get(key)
         folder = None if child is None else child.journal
-        record = None if folder is None else record_of(folder)
+        head = None if folder is None else runs.head(key, folder)
         over = trial is not None and trial.state.name in ENDED
-        for difference in list(_disagreements(runs, key, record, trial)):
+        for difference in list(_disagreements(runs, key, head, trial)):
             mended = None if not mend else False
             if mend and difference.kind == "journal" and over:
                 mended = _close(runs, trial, key)
             elif mend and difference.kind == "journal" and folder is not None:
                 mended = close_abandoned(folder)
+            runs.changed(key)
             result.differences.append(replace(difference, mended=mended))
 
 
 def _disagreements(
-    runs: _Runs, key: str, record: Record | None, trial: FrozenTrial | None
+    runs: _Runs, key: str, head: _Head | None, trial: FrozenTrial | None
 ) -> Iterator[Difference]:
     """Those of kind ``journal`` can be mended here; the others by people, or by going on with the sweep."""
     between = "folder and Optuna"
     state = None if trial is None else trial.state.name
     if trial is None and runs.trials:
         yield Difference(key, between, "folder", "has a folder, and Optuna knows no such trial")
-    if record is None:
+    if head is None:
         if state in ENDED:
             ended = STATUS[ENDED[str(state)]]
             yield Difference(
@@ -265,16 +209,14 @@ def _disagreements(
     if state in ENDED:
         ended = STATUS[ENDED[str(state)]]
         # The best trial is gone on with after Optuna was told of it.
-        going_on = runs.driven and record.status == "running" and _busy(runs, key)
-        if record.status != ended and not going_on:
-            yield Difference(
-                key, between, "journal", f"{ended} for Optuna, and {record.status} in its record"
-            )
+        going_on = runs.driven and head.status == "running" and _busy(runs, key)
+        if head.status != ended and not going_on:
+            yield Difference(key, between, "journal", f"{ended} for Optuna, and {head.status} in its record")
         yield from _values(key, trial, fitted)
     elif state == "RUNNING" and fitted is not None and not runs.driven:
         what = "has its result, and Optuna was not told: nfbmr sweep --resume does"
         yield Difference(key, between, "state", what)
-    if record.status == "running" and state not in ENDED and not runs.driven and not _busy(runs, key):
+    if head.status == "running" and state not in ENDED and not runs.driven and not _busy(runs, key):
         yield Difference(key, "folder", "journal", LEFT_OPEN)
 
 
@@ -325,32 +267,57 @@ def _close(runs: _Runs, trial: FrozenTrial | None, key: str) -> bool:
 def _compare_with_server(
     runs: _Runs, folders: Mapping[str, Path], destination: Destination, result: Verification, mend: bool
 ) -> None:
-    between = "folder and MLflow"
     server = Server(destination)
-    family = server.family(runs.paths.name)
-    reported = time.monotonic()
-    gaps: dict[str, list[Gap]] = {}
-    ids = set()
-    for done, (key, folder) in enumerate(folders.items()):
-        record = read_record(folder)
-        ids.add(record.run_id)
-        gaps[key] = server.gaps(record, family, runs.state(key, record))
-        if time.monotonic() - reported > EVERY:
-            reported = time.monotonic()
-            log.info("%d of %d runs compared with MLflow", done + 1, len(folders))
-    ids |= {record_of(folder).run_id for folder in runs.journals().values()}
-    for run_id in sorted(family.runs.keys() - ids):
+    incomplete, strangers = _scan(runs, folders, server)
+    for run_id in strangers:
         what = f"{run_id} is on the server, and its folder is not here"
-        result.differences.append(Difference(run_id, between, "folder", what, mended=False if mend else None))
-    incomplete = {key: lacking for key, lacking in gaps.items() if lacking}
+        mended = False if mend else None
+        result.differences.append(Difference(run_id, MLFLOW, "folder", what, mended=mended))
     left = incomplete
     if mend and incomplete:
-        left = _mended(runs, folders, destination, server, family, incomplete)
+        left = _mended(runs, folders, destination, server, incomplete)
     for key, lacking in incomplete.items():
         still = {gap.kind for gap in left.get(key, ())}
         for gap in lacking:
             mended = gap.kind not in still if mend else None
-            result.differences.append(Difference(key, between, gap.kind, gap.what, gap.count, mended))
+            result.differences.append(Difference(key, MLFLOW, gap.kind, gap.what, gap.count, mended))
+
+
+def _scan(runs: _Runs, folders: Mapping[str, Path], server: Server) -> tuple[dict[str, list[Gap]], list[str]]:
+    """Compare page by page, so that what is held at once does not grow with the number of runs.
+
+    Returns:
+        What the server lacks, by key, and the names of runs that are on the server alone.
+    """
+    name = runs.paths.name
+    keys = {runs.head(key, folder).run_id: key for key, folder in folders.items()}
+    known = {runs.head(key, folder).run_id for key, folder in runs.journals().items()}
+    parents = server.named(name)
+    gaps: dict[str, list[Gap]] = {}
+    met: Counter[str] = Counter()
+    reported = time.monotonic()
+    for page in (parents, *server.children(name)):
+        pairs: list[tuple[Run, Record]] = []
+        for run in page:
+            run_id = run.data.tags[RUN_ID]
+            met[run_id] += 1
+            if met[run_id] == 1 and run_id in keys:  # the oldest counts; the others are its duplicates
+                pairs.append((run, read_record(folders[keys[run_id]])))
+        server.read_histories(pairs)
+        for run, record in pairs:
+            key = keys[record.run_id]
+            family = Family({name: parents, record.run_id: [run]})
+            gaps[key] = server.gaps(record, family, runs.state(key, record.status))
+        if time.monotonic() - reported > EVERY:
+            reported = time.monotonic()
+            log.info("%d of %d runs compared with MLflow", len(gaps), len(folders))
+    for run_id, key in keys.items():
+        if run_id not in met:
+            gaps[key] = [MISSING]
+        elif met[run_id] > 1:
+            gaps[key] = [duplicate(met[run_id]), *gaps[key]]
+    in_order = {key: gaps[key] for key in folders if gaps[key]}
+    return in_order, sorted(met.keys() - known)
 
 
 def _mended(
@@ -358,19 +325,28 @@ def _mended(
     folders: Mapping[str, Path],
     destination: Destination,
     server: Server,
-    family: Family,
     incomplete: Mapping[str, list[Gap]],
 ) -> dict[str, list[Gap]]:
     """Send what is missing; what is missing still."""
-    for key in incomplete:
+    ids = {key: runs.head(key, folders[key]).run_id for key in incomplete}
+    for run_id in ids.values():
         # The younger ones go first: a journal that was being sent to one of them goes on with the oldest.
-        for run in family.runs.get(record_of(folders[key]).run_id, ())[1:]:
+        for run in server.named(run_id)[1:]:
             server.delete(run)
     for key in incomplete:
         try:
             JournalUploader(folders[key], destination, again=True).ship()
         except RetryLater as problem:
             log.warning("%s cannot be sent now: %s", key, problem)
-    family = server.family(runs.paths.name)
-    after = {key: read_record(folders[key]) for key in incomplete}
-    return {key: server.gaps(record, family, runs.state(key, record)) for key, record in after.items()}
+    parents = server.named(runs.paths.name)
+    server.read_histories(())
+    left = {}
+    for key, run_id in ids.items():
+        record = read_record(folders[key])
+        there = {
+            name: found
+            for name, found in ((runs.paths.name, parents), (run_id, server.named(run_id)))
+            if found
+        }
+        left[key] = server.gaps(record, Family(there), runs.state(key, record.status))
+    return left

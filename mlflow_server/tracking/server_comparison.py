@@ -29,8 +29,14 @@ from nfbmr.records import Point, Record
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-PAGE = 1000
+PAGE = 200
+"""Runs that are read, and held, at once."""
+
+AT_ONCE = 5
+"""Histories of metrics from which on those of a page are read together, where that can be done."""
+
 MORE = 5
 """How many names of missing things a sentence lists."""
 
@@ -49,6 +55,15 @@ class Gap:
     kind: str
     what: str
     count: int = 1
+
+
+MISSING = Gap("child", "is not on the server")
+"""Of a run that a server does not know at all."""
+
+
+def duplicate(times: int) -> Gap:
+    """Of a run that a server has several times."""
+    return Gap("duplicate", f"is there {times} times", times - 1)
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,8 @@ class Server:
 
     def __init__(self, destination: Destination) -> None:
         self.destination = destination
+        self._histories: dict[tuple[str, str], set[tuple[int, int, float]]] = {}
+        self._store: SqlAlchemyStore | None = None
         try:
             with translated(lambda: None):
                 self._client = connect(destination)
@@ -86,18 +103,62 @@ class Server:
             raise ServerUnavailable(str(problem)) from problem
 
     def family(self, parent_id: str) -> Family:
-        """The parent, whatever names it as its parent, and their duplicates.
+        """The parent, whatever names it as its parent, and their duplicates: all of them are held at once.
 
         Raises:
             RetryLater: The server cannot be used now.
         """
         runs: dict[str, list[Run]] = defaultdict(list)
-        for tag in (RUN_ID, PARENT_ID):
-            for run in self._search(f"tags.`{tag}` = '{_quoted(parent_id)}'"):
-                runs[run.data.tags[RUN_ID]].append(run)
-        for same in runs.values():
-            same.sort(key=lambda run: (run.info.start_time, run.info.run_id))
+        for run in (*self.named(parent_id), *(run for page in self.children(parent_id) for run in page)):
+            runs[run.data.tags[RUN_ID]].append(run)
         return Family(dict(runs))
+
+    def named(self, run_id: str) -> list[Run]:
+        """The runs of a name, oldest first; more than one are duplicates.
+
+        Raises:
+            RetryLater: The server cannot be used now.
+        """
+        return [run for page in self._search(RUN_ID, run_id) for run in page]
+
+    def children(self, parent_id: str) -> Iterator[list[Run]]:
+        """Whatever names a run as its parent, oldest first, a page at a time.
+
+        Raises:
+            RetryLater: The server cannot be used now.
+        """
+        return self._search(PARENT_ID, parent_id)
+
+    def read_histories(self, pairs: Iterable[tuple[Run, Record]]) -> None:
+        """Read together what :meth:`gaps` of these runs is going to ask for; what was read before is dropped.
+
+        Only a database can be asked for many histories at once; of a server each is asked for on its own.
+
+        Args:
+            pairs: Runs, each with its record.
+
+        Raises:
+            RetryLater: The database cannot be used now.
+        """
+        self._histories = {}
+        if self.destination.uri.startswith(("http:", "https:")):
+            return
+        wanted: dict[str, list[str]] = defaultdict(list)
+        for run, record in pairs:
+            for name, points in record.metrics.items():
+                there = valid_name(name)
+                if self._tells(run, there, {_point(point) for point in points}) is None:
+                    wanted[there].append(run.info.run_id)
+        if sum(map(len, wanted.values())) < AT_ONCE:
+            return
+        with translated(lambda: None):
+            self._store = self._store or _store_of(self.destination)
+            for name, ids in wanted.items():
+                self._histories |= {(run_id, name): set() for run_id in ids}
+                history = self._store.get_metric_history_bulk(ids, name, None)  # type: ignore[no-untyped-call]
+                for item in history:
+                    point = Point(item.value, item.step, item.timestamp)
+                    self._histories[item.run_id, name].add(_point(point))
 
     def delete(self, run: Run) -> None:
         """Put a run among the deleted ones, from which MLflow can restore it.
@@ -121,7 +182,7 @@ class Server:
         """
         run = family.chosen(record.run_id)
         if run is None:
-            return [Gap("child", "is not on the server")]
+            return [MISSING]
         with translated(lambda: None):
             return [
                 *_duplicates(family.runs[record.run_id]),
@@ -134,16 +195,20 @@ class Server:
                 *_datasets(run, record),
             ]
 
-    def _search(self, query: str) -> Iterator[Run]:
+    def _search(self, tag: str, value: str) -> Iterator[list[Run]]:
         with translated(lambda: None):
             experiment = self._client.get_experiment_by_name(self.destination.experiment)
         token = None
         while experiment is not None:
             with translated(lambda: None):
                 page = self._client.search_runs(
-                    [experiment.experiment_id], query, max_results=PAGE, page_token=token
+                    [experiment.experiment_id],
+                    f"tags.`{tag}` = '{_quoted(value)}'",
+                    max_results=PAGE,
+                    order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
+                    page_token=token,
                 )
-            yield from page
+            yield list(page)
             token = page.token
             if not token:
                 return
@@ -162,6 +227,18 @@ class Server:
     def _points(
         self, run: Run, name: str, wanted: set[tuple[int, int, float]]
     ) -> set[tuple[int, int, float]]:
+        told = self._tells(run, name, wanted)
+        if told is not None:
+            return told
+        if (known := self._histories.get((run.info.run_id, name))) is not None:
+            return known
+        history = self._client.get_metric_history(run.info.run_id, name)
+        return {_point(Point(point.value, point.step, point.timestamp)) for point in history}
+
+    def _tells(
+        self, run: Run, name: str, wanted: set[tuple[int, int, float]]
+    ) -> set[tuple[int, int, float]] | None:
+        """The points that a run itself tells of; None where its history has to be asked for."""
         latest = run.data.metrics.get(name)
         if latest is None:
             return set()
@@ -169,8 +246,7 @@ class Server:
             ((step, time, value),) = wanted
             if _number(latest) == value:
                 return {(step, time, value)}
-        history = self._client.get_metric_history(run.info.run_id, name)
-        return {_point(Point(point.value, point.step, point.timestamp)) for point in history}
+        return None
 
     def _artifacts(self, run: Run, record: Record) -> Iterator[Gap]:
         wanted: dict[str, Path] = {}
@@ -212,9 +288,16 @@ class Server:
         return files
 
 
+def _store_of(destination: Destination) -> SqlAlchemyStore:
+    """MLflow's own access to a database that it has tables in."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    return SqlAlchemyStore(destination.uri, destination.artifact_location or ".")  # type: ignore[no-untyped-call]
+
+
 def _duplicates(runs: list[Run]) -> Iterator[Gap]:
     if len(runs) > 1:
-        yield Gap("duplicate", f"is there {len(runs)} times", len(runs) - 1)
+        yield duplicate(len(runs))
 
 
 def _status(run: Run, status: str) -> Iterator[Gap]:

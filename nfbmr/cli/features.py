@@ -153,9 +153,13 @@ def list_(store: Path, as_json: bool) -> None:
 
 @features.command()
 @click.option("--repair", is_flag=True, help="Remove what is damaged: only that is computed again.")
+@click.option(
+    "--space", "spaces", multiple=True, metavar="KEY",
+    help="This space alone (or how its key begins), and no flows. Repeatable.",
+)  # fmt: skip
 @store_option
 @json_option
-def verify(store: Path, repair: bool, as_json: bool) -> None:
+def verify(store: Path, repair: bool, spaces: tuple[str, ...], as_json: bool) -> None:
     """Read every stored byte and compare it with what was written; read every trained flow.
 
     Ends with exit code 2 if something is damaged and was not repaired.
@@ -164,7 +168,7 @@ def verify(store: Path, repair: bool, as_json: bool) -> None:
     from nfbmr.features import maintenance
     from nfbmr.features.shards import MEND
 
-    found = maintenance.verify(store, repair=repair)
+    found = maintenance.verify(store, spaces=spaces, repair=repair)
     damaged = [f"{store}/{name}" for name in found.damaged]
     if damaged and not repair:
         names = "".join(f"\n  {name}" for name in damaged)

@@ -157,22 +157,27 @@ class Verified:
     damaged: tuple[str, ...]
 
 
-def verify(store: Path | str | Tree, *, repair: bool = False) -> Verified:
+def verify(store: Path | str | Tree, *, spaces: Sequence[str] = (), repair: bool = False) -> Verified:
     """Read every byte of a store: shards against their checksums, flows as far as their format tells.
 
     Args:
         store: Its folder or address.
+        spaces: Keys (or unambiguous beginnings of keys) of spaces: these alone are read, and no flows.
         repair: Remove what is damaged: only that is then computed again.
 
     Raises:
         OutputError: Something damaged cannot be removed.
+        StoreError: A key names no space, or several.
     """
     tree = _tree(store)
-    spaces = list_spaces(tree)
-    flows = [info for info in list_flows(tree, spaces) if info.state == "trained"]
-    shards = [f"{info.place}/{info.key}/{name}" for info in spaces for name in info.shards]
+    every = list_spaces(tree)
+    chosen = {_one(every, key, "space").key for key in spaces}
+    flows = [] if chosen else [info for info in list_flows(tree, every) if info.state == "trained"]
+    asked = [info for info in every if info.key in chosen] if chosen else every
+    shards = [f"{info.place}/{info.key}/{name}" for info in asked for name in info.shards]
     damaged = [name for name in shards if not tree.is_whole(name)]
-    rows = sum(name.rows for path in shards if path not in damaged and (name := ShardName.of(Path(path))))
+    whole = set(shards).difference(damaged)
+    rows = sum(name.rows for path in whole if (name := ShardName.of(Path(path))))
     bad_flows = [folder for info in flows if not tree.is_whole_flow(folder := f"{info.place}/{info.key}")]
     damaged += [f"{folder}/flow.safetensors" for folder in bad_flows]
     if repair:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from tune.search.plan import SweepPlan
 if TYPE_CHECKING:
     import optuna
 
+    from tune.search.storage import SweepStorage
+
 log = logging.getLogger(__name__)
 
 ETA = 3
@@ -26,6 +29,9 @@ POPULATION = 16
 
 STARTUP = 10
 """Trials drawn at random before TPE and the Gaussian process use what they have seen."""
+
+BLOCK = 1 << 16
+"""Bytes of a journal that are read at once to find its last whole line."""
 
 
 def sampler_of(plan: SweepPlan, asked: int) -> optuna.samplers.BaseSampler:
@@ -42,6 +48,11 @@ def sampler_of(plan: SweepPlan, asked: int) -> optuna.samplers.BaseSampler:
     joint = len(plan.objectives) == 1
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         match plan.sampler:
+            case "tpe" if joint and not plan.space.conditional:
+                from tune.search.tpe import FlatTPESampler
+
+                dimensions = {dimension.name: dimension.distribution() for dimension in plan.space.dimensions}
+                return FlatTPESampler(dimensions, seed=seed, n_startup_trials=STARTUP, constant_liar=True)
             case "tpe":
                 return samplers.TPESampler(
                     seed=seed,
@@ -76,7 +87,7 @@ def base_epochs(plan: SweepPlan) -> int:
     return epochs_of(plan.config) or ETA**3
 
 
-def open_study(paths: SweepPaths, plan: SweepPlan) -> tuple[optuna.Study, optuna.storages.BaseStorage]:
+def open_study(paths: SweepPaths, plan: SweepPlan) -> tuple[optuna.Study, SweepStorage]:
     """The study in the sweep's folder, and what stores it.
 
     What a killed driver left of a write is cleared away.
@@ -86,8 +97,8 @@ def open_study(paths: SweepPaths, plan: SweepPlan) -> tuple[optuna.Study, optuna
         plan: What was asked.
     """
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from tune.search.storage import SweepStorage
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     paths.root.mkdir(parents=True, exist_ok=True)
@@ -97,7 +108,7 @@ def open_study(paths: SweepPaths, plan: SweepPlan) -> tuple[optuna.Study, optuna
         pruner = optuna.pruners.SuccessiveHalvingPruner(
             min_resource=max(1, round(base_epochs(plan) / ETA**2)), reduction_factor=ETA
         )
-    storage = JournalStorage(JournalFileBackend(str(paths.study)))
+    storage = SweepStorage(paths.study)
     study = optuna.create_study(
         study_name=plan.name,
         storage=storage,
@@ -117,8 +128,14 @@ def _mend(paths: SweepPaths) -> None:
     journal = paths.study
     journal.with_name(journal.name + ".lock").unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError), journal.open("r+b") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
+        end = whole = file.seek(0, os.SEEK_END)
+        while whole:
+            begin = max(0, whole - BLOCK)
+            file.seek(begin)
+            newline = file.read(whole - begin).rfind(b"\n")
+            whole = begin + newline + 1
+            if newline >= 0:
+                break
+        if whole < end:
             log.warning("the last entry of %s was cut short and is dropped", journal)
             file.truncate(whole)

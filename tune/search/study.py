@@ -7,12 +7,13 @@ with suggests what it would have suggested anyway.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-import operator
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from nfbmr.config import FeatureConfig
 from nfbmr.evaluation.intervals import Estimate
@@ -23,6 +24,7 @@ from tune.execution.trial_spec import TrialResult, TrialSpec
 from tune.records.children import child_name, child_tags
 from tune.records.paths import SweepPaths
 from tune.search.dimension import Settings
+from tune.search.history import first_front
 from tune.search.plan import SweepPlan
 from tune.search.samplers import base_epochs, open_study, sampler_of
 
@@ -56,12 +58,15 @@ class Study:
         self.paths, self.plan, self.space = paths, plan, plan.space
         self._base_point = plan.base_point
         self.study, self._storage = open_study(paths, plan)
+        self._storage.follow(plan.name, _is_own)
+        self._history = self._storage.history
         self._lookahead = lookahead if plan.sampler in ("qmc", "random") else 0
         self._trials: dict[str, optuna.Trial] = {}
         self._tasks: dict[str, TrialSpec] = {}
         self._ready: list[TrialSpec] = []
         self._busy: dict[str, str] = {}
         self._enqueued = False
+        self._best = max(self._frozen("COMPLETE"), key=self._quality, default=None)
         for frozen in self._frozen("RUNNING"):
             self._ready.append(self._again(frozen))
         if self._ready:
@@ -75,7 +80,8 @@ class Study:
         self._enqueue()
         while self._wants_another() and self.asked < self.plan.trials:
             self._seed(self.asked)
-            self._ready.append(self._settle(self.study.ask()))  # waiting points come first
+            with self._suggesting():
+                self._ready.append(self._settle(self.study.ask()))  # waiting points come first
         if not self._ready:
             return None
         task = next((task for task in self._ready if not self._clashes(task)), self._ready[0])
@@ -97,12 +103,13 @@ class Study:
         scaled = scaled_step(step, self._tasks[key].epochs, base_epochs(self.plan))
         if scaled in self._frozen_trial(trial).intermediate_values:
             return False
-        trial.report(float(objective), scaled)
-        # Asked in any case: the pruner writes down what the trial reached at each rung.
-        worse = trial.should_prune()
-        if worse and self.count("COMPLETE") >= GRACE and trial.params != self._base_point:
-            trial.set_user_attr(PRUNED_AT, step)
-            return True
+        with self._storage.together():
+            trial.report(float(objective), scaled)
+            # Asked in any case: the pruner writes down what the trial reached at each rung.
+            worse = trial.should_prune()
+            if worse and self.count("COMPLETE") >= GRACE and trial.params != self._base_point:
+                trial.set_user_attr(PRUNED_AT, step)
+                return True
         return False
 
     def done(self, outcome: TrialResult) -> None:
@@ -118,25 +125,30 @@ class Study:
             values = self._values(outcome)
             if values is None:
                 error = "an objective is undefined: " + ", ".join(goal.number for goal in self.plan.goals)
-        trial.set_user_attr("seconds", round(outcome.seconds, 3))
+        facts: dict[str, Any] = {"seconds": round(outcome.seconds, 3)}
         if outcome.summary is not None:
-            for name, value in _facts(outcome.summary).items():
-                trial.set_user_attr(name, value)
+            facts |= _facts(outcome.summary)
         if error is not None:
-            trial.set_user_attr(ERROR, error)
+            facts[ERROR] = error
+        with self._storage.together():
+            for name, value in facts.items():
+                trial.set_user_attr(name, value)
+            if values is not None:
+                self.study.tell(trial, values)
+            elif outcome.state == "pruned":
+                self.study.tell(trial, state=TrialState.PRUNED)
+            else:
+                self.study.tell(trial, state=TrialState.FAIL)
         if values is not None:
-            self.study.tell(trial.number, values)
-        elif outcome.state == "pruned":
-            self.study.tell(trial.number, state=TrialState.PRUNED)
-        else:
-            self.study.tell(trial.number, state=TrialState.FAIL)
+            ended = self._frozen_trial(trial)
+            self._best = ended if self._best is None else max(self._best, ended, key=self._quality)
 
     # -- what there is to say of it
 
     @property
     def asked(self) -> int:
         """Trials handed out or about to be, ended or not."""
-        return sum(1 for trial in self._own() if trial.state.name != "WAITING")
+        return self._history.counts.total() - self._history.counts["WAITING"]
 
     @property
     def has_more(self) -> bool:
@@ -145,14 +157,13 @@ class Study:
 
     def count(self, state: str) -> int:
         """Own trials in a state, by Optuna's name of it."""
-        return sum(1 for trial in self._own() if trial.state.name == state)
+        return self._history.counts[state]
 
     @property
     def counts(self) -> dict[str, int]:
         """Own trials by state, in this project's words."""
-        by_state = Counter(trial.state.name for trial in self._own())
         words = {"finished": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "unfinished": "RUNNING"}
-        return {word: by_state[state] for word, state in words.items()}
+        return {word: self.count(state) for word, state in words.items()}
 
     @property
     def trials(self) -> list[optuna.trial.FrozenTrial]:
@@ -175,11 +186,7 @@ class Study:
 
         Of several objectives the others come before the parameters, so that it is on the front.
         """
-
-        def quality(trial: optuna.trial.FrozenTrial) -> tuple[float, ...]:
-            return *self._scores(trial), -trial.user_attrs.get("parameters", math.inf), -trial.number
-
-        return max(self._frozen("COMPLETE"), key=quality, default=None)
+        return self._best
 
     @property
     def base_trial(self) -> optuna.trial.FrozenTrial | None:
@@ -194,12 +201,10 @@ class Study:
         if len(self.plan.objectives) == 1:
             return []
         finished = self._frozen("COMPLETE")  # Optuna's own front would have borrowed trials on it
-        scores = [self._scores(trial) for trial in finished]
-
-        def beaten(score: tuple[float, ...]) -> bool:
-            return any(other != score and all(map(operator.ge, other, score)) for other in scores)
-
-        return [trial for trial, score in zip(finished, scores, strict=True) if not beaten(score)]
+        if not finished:
+            return []
+        front = first_front(-np.array([self._scores(trial) for trial in finished]))
+        return [finished[i] for i in front]
 
     def task_of(self, trial: optuna.trial.FrozenTrial, *, test: bool = False) -> TrialSpec:
         """A trial as something to run.
@@ -258,7 +263,17 @@ class Study:
         self._seed(frozen.number)
         study_id = self._storage.get_study_id_from_name(self.study.study_name)
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, frozen.number)
-        return self._settle(optuna.Trial(self.study, trial_id))
+        with self._suggesting():
+            return self._settle(optuna.Trial(self.study, trial_id))
+
+    @contextlib.contextmanager
+    def _suggesting(self) -> Iterator[None]:
+        """What is chosen meanwhile is written in one piece; TPE looks at a bounded history."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._storage.together())
+            if self.plan.sampler == "tpe":
+                stack.enter_context(self._storage.narrowed())
+            yield
 
     def _settle(self, trial: optuna.Trial) -> TrialSpec:
         if SETTINGS not in trial.user_attrs:
@@ -328,13 +343,16 @@ class Study:
 
     def _own(self) -> list[optuna.trial.FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False)
-        return [trial for trial in trials if BORROWED not in trial.user_attrs]
+        return list(filter(_is_own, trials))
 
     def _frozen(self, state: str) -> list[optuna.trial.FrozenTrial]:
         return [trial for trial in self._own() if trial.state.name == state]
 
     def _frozen_trial(self, trial: optuna.Trial) -> optuna.trial.FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[trial.number]
+        return self._storage.numbered(trial.number)
+
+    def _quality(self, trial: optuna.trial.FrozenTrial) -> tuple[float, ...]:
+        return *self._scores(trial), -trial.user_attrs.get("parameters", math.inf), -trial.number
 
     def _scores(self, trial: optuna.trial.FrozenTrial) -> tuple[float, ...]:
         """Objectives of a finished trial, each the higher the better."""
@@ -346,6 +364,11 @@ class Study:
         numbers = outcome.numbers()
         values = [numbers.get(goal.number, math.nan) for goal in self.plan.goals]
         return values if all(map(math.isfinite, values)) else None
+
+
+def _is_own(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether a trial was not borrowed from an earlier sweep."""
+    return BORROWED not in trial.user_attrs
 
 
 def pass_key(features: FeatureConfig) -> str:

@@ -1,0 +1,271 @@
+"""What runs under one MLflow parent cost as they become many: sending one, the driver's part, verifying all.
+
+Children are recorded and sent by several processes at once, ours (journal and uploader) and raw calls of
+MlflowClient in turns; first under a parent without children, then under one with as many as asked for. These
+are copies of one that was sent: in its folder, in Optuna's journal, and in the database itself, since sending
+ten thousand would take an hour. ``nfbmr track verify`` then compares all of them, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.growth_trials import finished, journals, plan_of, quiet, space_named
+from mlflow_server.client import connect
+from mlflow_server.destination import Destination
+from mlflow_server.tracking.journal_uploader import JournalUploader
+from nfbmr import journal
+from nfbmr.paths import RunPaths, write_json
+from nfbmr.resolve import flat
+from nfbmr.tracking import FolderTracker
+from tune.execution.trial_spec import TrialSpec
+from tune.records.parent import ParentRecord
+from tune.records.paths import SweepPaths
+from tune.search.plan import SweepPlan
+
+EPOCHS = 10
+EXPERIMENT = "growth"
+TEMPLATE = "grown-0000"
+_OF_A_RUN = ("tags", "params", "metrics", "latest_metrics")
+"""Tables of MLflow's database whose rows belong to a run."""
+
+
+def epochs() -> list[dict[str, float]]:
+    """What a trial reports, an epoch each."""
+    return [
+        {"flow/loss": 1 / (n + 1), "flow/seconds": 1.5, "flow/validation_auroc": 0.5 + n / 100}
+        for n in range(EPOCHS)
+    ]
+
+
+REACHED = 0.9
+RESULTS = {f"validation/{name}": REACHED for name in ("image_auroc", "image_auroc_low", "f1", "recall")}
+
+
+def record(folder: Path, plan: SweepPlan, run_id: str, uri: str, parent: str | None) -> Path:
+    """A trial's journal, whole; nothing is sent.
+
+    Returns:
+        Its folder.
+    """
+    paths = RunPaths(folder)
+    folder.mkdir(parents=True)
+    write_json(paths.identity, {"run_id": run_id})
+    (folder / "notes.txt").write_text("of a trial\n", encoding="utf-8")
+    summary = finished(TrialSpec("", plan.config, folder, run_id, "", plan.name), REACHED).summary
+    assert summary is not None
+    summary.write(paths.fitted)
+    tracker = FolderTracker(
+        paths.journal, run_id=run_id, parent_id=parent, tags={"nfbmr.plan": plan.name},
+        system_metrics_every=None, destination=Destination(uri, EXPERIMENT).as_fields(),
+    )  # fmt: skip
+    tracker.params(flat(plan.config))
+    for step, numbers in enumerate(epochs()):
+        tracker.metrics(numbers, step=step)
+    tracker.metrics(RESULTS)
+    tracker.artifact(folder / "notes.txt")
+    tracker.finish()
+    return paths.journal
+
+
+def send_raw(plan: SweepPlan, uri: str, parent: str) -> None:
+    """A child of the same size by raw calls; `parent` is MLflow's own name of the run above."""
+    from mlflow.entities import Metric, Param
+
+    client = connect(Destination(uri, EXPERIMENT))
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    run = client.create_run(experiment.experiment_id, tags={"mlflow.parentRunId": parent}).info.run_id
+    params = [Param(name, str(value)[:500]) for name, value in flat(plan.config).items()]
+    for start in range(0, len(params), 100):
+        client.log_batch(run, params=params[start : start + 100])
+    now = int(time.time() * 1000)
+    points = [(n, v, step) for step, numbers in enumerate(epochs()) for n, v in numbers.items()]
+    points += [(name, value, 0) for name, value in RESULTS.items()]
+    client.log_batch(run, metrics=[Metric(name, value, now, step) for name, value, step in points])
+    note = Path(uri.removeprefix("sqlite:///")).with_name("notes.txt")
+    note.write_text("of a trial\n", encoding="utf-8")
+    client.log_artifact(run, str(note))
+    client.set_terminated(run)
+
+
+def writer(root: Path, uri: str, name: str, parent: str, trials: int) -> dict[str, list[float]]:
+    """Send children of both kinds in turns; seconds of each. The first of each is not counted."""
+    plan = plan_of(root, space_named("default"))
+    seconds: dict[str, list[float]] = {"ours": [], "raw": []}
+    for n in range(trials + 1):
+        folder = record(root / "writers" / name / str(n), plan, f"{name}-{n}", uri, plan.name)
+        for way, measured in seconds.items():
+            began = time.perf_counter()
+            if way == "ours":
+                JournalUploader(folder, Destination(uri, EXPERIMENT)).ship()
+            else:
+                send_raw(plan, uri, parent)
+            if n:
+                measured.append(time.perf_counter() - began)
+    return seconds
+
+
+def written_by(writers: int, root: Path, uri: str, stage: str, parent: str, trials: int) -> dict[str, float]:
+    """Median milliseconds a child, of so many processes at once."""
+    command = [sys.executable, "-m", "benchmarks.growth_runs", "writer", str(root), uri]
+    processes = [
+        subprocess.Popen([*command, f"{stage}-{n}", parent, str(trials)], stdout=subprocess.PIPE, text=True)
+        for n in range(writers)
+    ]
+    answers = [json.loads(process.communicate()[0]) for process in processes]
+    return {
+        f"{way}_ms": 1e3 * median(took for answer in answers for took in answer[way])
+        for way in ("ours", "raw")
+    }
+
+
+def driven(paths: SweepPaths, plan: SweepPlan, uri: str, first: int, trials: int) -> dict[str, float]:
+    """The driver's own part at the end of a trial that has sent itself: milliseconds in the median.
+
+    ``resume_s`` is what opening the parent's record took, with as many trials as there are already.
+    """
+    tracking = plan.config.tracking.model_copy(
+        update={"kind": "mlflow", "uri": uri, "experiment": EXPERIMENT}
+    )
+    config = plan.config.model_copy(update={"tracking": tracking})
+    parent = ParentRecord(paths, config)
+    began = time.perf_counter()
+    parent.begin(plan.asked(), config)
+    resumed = time.perf_counter() - began
+    wall, cpu = [], []
+    for n in range(first, first + trials):
+        folder = paths.trial(n)
+        record(folder, plan, f"{plan.name}-{n:04d}", uri, plan.name)
+        outcome = finished(
+            TrialSpec(f"{n:04d}", config, folder, f"{plan.name}-{n:04d}", "", plan.name), REACHED
+        )
+        at, used = time.perf_counter(), time.thread_time()
+        parent.outcome(outcome)
+        wall.append(time.perf_counter() - at)
+        cpu.append(time.thread_time() - used)
+    parent.end(None, "finished")
+    return {"resume_s": resumed, "driver_ms": 1e3 * median(wall), "driver_cpu_ms": 1e3 * median(cpu)}
+
+
+def fill(paths: SweepPaths, uri: str, children: range) -> None:
+    """Copies of the first child: its folder, and its rows in the database."""
+    first = paths.trial(0)
+    text = (RunPaths(first).journal / journal.FILE).read_text(encoding="utf-8")
+    database = sqlite3.connect(uri.removeprefix("sqlite:///"))
+    columns = {
+        table: [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+        for table in ("runs", *_OF_A_RUN)
+    }
+    (run,) = database.execute(
+        "SELECT run_uuid FROM tags WHERE key = 'nfbmr.run_id' AND value = ?", [TEMPLATE]
+    ).fetchone()
+    rows = {
+        table: [
+            dict(zip(names, row, strict=True))
+            for row in database.execute(f"SELECT * FROM {table} WHERE run_uuid = ?", [run])
+        ]
+        for table, names in columns.items()
+    }
+    for n in children:
+        run_id, copy = f"{paths.name}-{n:04d}", uuid.uuid4().hex
+        folder = paths.trial(n)
+        target = RunPaths(folder).journal
+        target.mkdir(parents=True)
+        (target / journal.FILE).write_text(text.replace(TEMPLATE, run_id), encoding="utf-8")
+        write_json(RunPaths(folder).identity, {"run_id": run_id})
+        for name in ("notes.txt", RunPaths(first).fitted.name):
+            shutil.copy(first / name, folder / name)
+        for table, of_run in rows.items():
+            changed = [row | {"run_uuid": copy} for row in of_run]
+            for row in changed:
+                row |= {
+                    key: value.replace(TEMPLATE, run_id).replace(run, copy)
+                    for key, value in row.items()
+                    if isinstance(value, str) and key in ("value", "name", "artifact_uri")
+                }
+            names = columns[table]
+            marks = ", ".join("?" * len(names))
+            database.executemany(
+                f"INSERT INTO {table} VALUES ({marks})", [[row[name] for name in names] for row in changed]
+            )
+        (uri_of_files,) = database.execute(
+            "SELECT artifact_uri FROM runs WHERE run_uuid = ?", [copy]
+        ).fetchone()
+        files = Path(uri_of_files.removeprefix("file://"))
+        files.mkdir(parents=True)
+        shutil.copy(folder / "notes.txt", files)
+    database.commit()
+    database.close()
+
+
+def verified(paths: SweepPaths) -> dict[str, Any]:
+    """`nfbmr track verify` in a process of its own: seconds, CPU seconds and its largest size."""
+    program = (
+        "import json, resource, sys, time; from pathlib import Path\n"
+        "from tune.verify import find_plan, verify\n"
+        "began = time.perf_counter()\n"
+        "result = verify(find_plan(sys.argv[1], Path('.')))\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        # Those of the writers have no folders among the trials.
+        "agreed = not result.problem and all(each.kind == 'folder' for each in result.differences)\n"
+        "print(json.dumps({'agreed': agreed, 'runs': result.runs, 'text': result.text()[:500],\n"
+        "    'seconds': time.perf_counter() - began, 'cpu_s': used.ru_utime + used.ru_stime,\n"
+        "    'peak_mb': used.ru_maxrss / 1024}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(paths.root)], check=True, stdout=subprocess.PIPE, text=True
+    )
+    answer: dict[str, Any] = json.loads(done.stdout)
+    if not answer["agreed"]:
+        raise RuntimeError(f"what was made does not agree: {answer['text']}")
+    return {name: answer[name] for name in ("runs", "seconds", "cpu_s", "peak_mb")}
+
+
+def under_one_parent(root: Path, children: int, writers: int, trials: int) -> dict[str, Any]:
+    """All of it on SQLite, with so many children, processes, and trials of each."""
+    root.mkdir(parents=True)
+    uri = f"sqlite:///{root / 'mlflow.db'}"
+    destination = Destination(uri, EXPERIMENT)
+    plan = plan_of(root, space_named("default"))
+    paths = SweepPaths(root / plan.name)
+    plan.write(paths.plan)
+    begin = driven(paths, plan, uri, 0, trials + 1)
+    (parent,) = _search(destination, plan.name)
+    begin |= written_by(writers, root, uri, "begin", parent, trials)
+    made = range(trials + 1, children)
+    with quiet():
+        (study,) = journals(plan, [children], root / "journals", value=lambda _: REACHED).values()
+    shutil.copy(study, paths.study)
+    fill(paths, uri, made)
+    checked = verified(paths)
+    end = driven(paths, plan, uri, children, trials)
+    end |= written_by(writers, root, uri, "end", parent, trials)
+    return {"children": children, "writers": writers, "begin": begin, "end": end, "verify": checked}
+
+
+def _search(destination: Destination, run_id: str) -> list[str]:
+    client = connect(destination)
+    experiment = client.get_experiment_by_name(destination.experiment)
+    assert experiment is not None
+    query = f"tags.`nfbmr.run_id` = '{run_id}'"
+    return [run.info.run_id for run in client.search_runs([experiment.experiment_id], query)]
+
+
+def main(arguments: list[str]) -> None:
+    """One writer's part, in a process of its own."""
+    _, root, uri, name, parent, trials = arguments
+    print(json.dumps(writer(Path(root), uri, name, parent, int(trials))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

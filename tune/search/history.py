@@ -1,0 +1,138 @@
+"""What a study knows of its trials without looking at all of them: counts, and what a sampler may look at.
+
+TPE models the best tenth of all trials, 25 at most, against the others. The 25 are looked at whatever the
+study's size; of the others, as many as a study of :data:`WINDOW` trials would have, evenly spaced over the
+sweep. A suggestion then costs the same at the ten thousandth trial as at the 250th. What is looked at follows
+from the journal alone, in whatever order trials have ended.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import optuna
+
+WINDOW = 250
+"""Ended trials that a sampler looks at; up to so many it sees every one."""
+
+ELITE = 25
+"""The best of them, all of which are looked at: as many as Optuna's TPE calls good, at most."""
+
+
+class History:
+    """The trials of a study by state, and the window that a sampler looks at.
+
+    Args:
+        maximise: For each objective whether more is better.
+        own: Whether a trial counts as one of this sweep.
+    """
+
+    def __init__(self, maximise: Sequence[bool], own: Callable[[optuna.trial.FrozenTrial], bool]) -> None:
+        self.counts: Counter[str] = Counter()
+        self._signs = np.array([-1.0 if more else 1.0 for more in maximise])
+        self._own = own
+        self._states: dict[int, str] = {}
+        self._open: dict[str, set[int]] = {"WAITING": set(), "RUNNING": set()}
+        self._ended: list[tuple[int, optuna.trial.FrozenTrial]] = []  # by number; failed ones teach nothing
+        self._best: list[tuple[float, int]] = []  # the better of finished trials, of a single objective
+        self._best_pruned: list[tuple[tuple[float, float], int]] = []
+
+    def update(self, trial: optuna.trial.FrozenTrial) -> None:
+        """Take in a trial as it is now."""
+        number, state = trial.number, trial.state.name
+        before = self._states.get(number)
+        if before == state:
+            return
+        if before in self._open:
+            self._open[before].discard(number)
+        if self._own(trial):
+            self.counts[state] += 1
+            if before is not None:
+                self.counts[before] -= 1
+        self._states[number] = state
+        if state in self._open:
+            self._open[state].add(number)
+        elif state in ("COMPLETE", "PRUNED"):
+            self._end(trial)
+
+    def numbers(self, state: str) -> list[int]:
+        """Numbers of trials that are waiting or running, in order."""
+        return sorted(self._open[state])
+
+    @property
+    def overflows(self) -> bool:
+        """Whether there are more ended trials than a sampler looks at."""
+        return len(self._ended) > WINDOW
+
+    def window(self) -> list[optuna.trial.FrozenTrial]:
+        """The ended trials that a sampler looks at, by number."""
+        if not self.overflows:
+            return [trial for _, trial in self._ended]
+        elite = self._elite()
+        others = [trial for number, trial in self._ended if number not in elite]
+        count = WINDOW - len(elite)
+        spaced = [others[i * len(others) // count] for i in range(count)]
+        best = [trial for number, trial in self._ended if number in elite]
+        return sorted([*best, *spaced], key=lambda trial: trial.number)
+
+    def _end(self, trial: optuna.trial.FrozenTrial) -> None:
+        insort(self._ended, (trial.number, trial), key=lambda pair: pair[0])
+        if trial.state.name == "PRUNED":
+            insort(self._best_pruned, (self._reached(trial), trial.number))
+            del self._best_pruned[ELITE:]
+        elif len(self._signs) == 1:
+            insort(self._best, (float(self._signs[0] * trial.values[0]), trial.number))
+            del self._best[ELITE:]
+
+    def _reached(self, trial: optuna.trial.FrozenTrial) -> tuple[float, float]:
+        """How good a pruned trial was, the lower the better: how far it came, then what it reached there."""
+        if not trial.intermediate_values:
+            return 1.0, 0.0
+        step, value = max(trial.intermediate_values.items())
+        return -float(step), math.inf if math.isnan(value) else float(self._signs[0] * value)
+
+    def _elite(self) -> set[int]:
+        """Numbers of the best trials; pruned ones where too few have finished."""
+        if len(self._signs) > 1:
+            return self._nondominated()
+        best = {number for _, number in self._best}
+        return best | {number for _, number in self._best_pruned[: ELITE - len(best)]}
+
+    def _nondominated(self) -> set[int]:
+        """Numbers of the best fronts, as many of the last one as there is room for, evenly along it."""
+        complete = [(number, trial) for number, trial in self._ended if trial.state.name == "COMPLETE"]
+        losses_NM = np.array([trial.values for _, trial in complete]) * self._signs
+        left = np.arange(len(complete))
+        chosen: list[int] = []
+        while len(left) and len(chosen) < ELITE:
+            front = left[first_front(losses_NM[left])]
+            along = front[np.lexsort(losses_NM[front].T[::-1])]
+            count = min(len(along), ELITE - len(chosen))
+            chosen += [int(along[i * len(along) // count]) for i in range(count)]
+            left = np.setdiff1d(left, front)
+        return {complete[i][0] for i in chosen}
+
+
+def first_front(losses_NM: np.ndarray) -> np.ndarray:
+    """Which points no other beats in every number, as indices; of M numbers each, the lower the better.
+
+    Example:
+        >>> first_front(np.array([[0.0, 2.0], [1.0, 1.0], [2.0, 2.0]])).tolist()
+        [0, 1]
+    """
+    left = np.lexsort(losses_NM.T[::-1])
+    at = 0
+    while at < len(left):
+        point_M = losses_NM[left[at]]
+        # Kept: whatever is better somewhere, and its equals.
+        keep = (losses_NM[left] < point_M).any(axis=1) | (losses_NM[left] == point_M).all(axis=1)
+        at = int(keep[:at].sum()) + 1
+        left = left[keep]
+    return np.sort(left)

@@ -37,6 +37,9 @@ from tune.search.sweep import TrackedTrials
 WARM = 2
 """Trials of each way at each count that are not counted: the first ones read what later ones remember."""
 
+DISTINCT = 1000
+"""Made trials of which longer journals consist, again and again."""
+
 SPACES = {
     "default": None,
     "conditional": """
@@ -138,24 +141,31 @@ def journals(
         directions=["maximize" if goal.maximise else "minimize" for goal in plan.goals],
         sampler=optuna.samplers.RandomSampler(seed=0),
     )
+    head = len(memory.logs)
+    ends = [head]
+    for _ in range(min(max(counts), DISTINCT)):
+        trial = study.ask()
+        settings = plan.space.suggest(trial)
+        facts = {
+            SETTINGS: settings, "seconds": 1.0, "parameters": 1000, "flow_reused": False,
+            "saved_seconds": 0.0, "validation": {"value": 0.5, "low": 0.4, "high": 0.6},
+            "gpu_memory": None,
+        }  # fmt: skip
+        for name, fact in facts.items():
+            trial.set_user_attr(name, fact)
+        study.tell(trial, value(settings))
+        ends.append(len(memory.logs))
     made: dict[int, Path] = {}
-    done = 0
     for count in sorted(counts):
-        for _ in range(count - done):
-            trial = study.ask()
-            settings = plan.space.suggest(trial)
-            facts = {
-                SETTINGS: settings, "seconds": 1.0, "parameters": 1000, "flow_reused": False,
-                "saved_seconds": 0.0, "validation": {"value": 0.5, "low": 0.4, "high": 0.6},
-                "gpu_memory": None,
-            }  # fmt: skip
-            for name, fact in facts.items():
-                trial.set_user_attr(name, fact)
-            study.tell(trial, value(settings))
-        done = count
         made[count] = folder / f"{count}.journal"
-        lines = (json.dumps(log, separators=(",", ":")) for log in memory.logs)
-        made[count].write_text("\n".join(lines) + "\n", encoding="utf-8")
+        with made[count].open("w", encoding="utf-8") as file:
+            for log in memory.logs[:head]:
+                file.write(json.dumps(log) + "\n")
+            for number in range(count):
+                source = number % DISTINCT
+                for log in memory.logs[ends[source] : ends[source + 1]]:
+                    shifted = log | {"trial_id": number} if "trial_id" in log else log
+                    file.write(json.dumps(shifted) + "\n")
     return made
 
 
@@ -253,11 +263,11 @@ def bookkeeping(root: Path, counts: Sequence[int], trials: int, space_name: str)
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without Optuna's word for each trial and each option that it calls experimental."""
+    """Without Optuna's word for each trial, and for options that it calls experimental or old."""
     import warnings
 
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+    with warnings.catch_warnings(action="ignore"):
         yield
     optuna.logging.set_verbosity(before)

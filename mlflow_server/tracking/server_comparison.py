@@ -277,10 +277,14 @@ class Server:
                 yield Gap("model", f"the model {name!r} is missing")
 
     def _files(self, run: Run) -> dict[str, int]:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        # The client would ask for the run again, all of it, before each list.
+        artifacts = get_artifact_repository(run.info.artifact_uri, tracking_uri=self.destination.uri)
         files: dict[str, int] = {}
         folders = [""]
         while folders:
-            for item in self._client.list_artifacts(run.info.run_id, folders.pop() or None):
+            for item in artifacts.list_artifacts(folders.pop() or None):
                 if item.is_dir:
                     folders.append(item.path)
                 else:

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfbmr.errors import CorruptShardError, Interrupted, OutputError, StoreError
-from nfbmr.features.maintenance import list_spaces, prune
+from nfbmr.features.maintenance import list_spaces, prune, verify
 from nfbmr.features.shards import open_shard, rows_per_shard, shard_paths, verify_shard, write_shard
 from nfbmr.features.store import FeatureStore, SpaceSpec
 
@@ -205,6 +205,21 @@ def test_a_truncated_shard_is_found_on_opening_and_mending_costs_only_its_rows(s
     assert fresh.verify(repair=True).corrupt == (damaged,)
     assert fresh.verify().corrupt == ()
     assert fresh.missing(keys(10)) == tuple(keys(5))
+
+
+def test_one_space_of_several_is_verified_alone(store: FeatureStore) -> None:
+    first, second = (store.space(SpaceSpec("features", {"tap": tap})) for tap in "ab")
+    for space in (first, second):
+        space.append(keys(5), rows(5))
+    damaged = shard_paths(second.folder)[0]
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    alone = verify(store.root, spaces=[first.spec.key[:10]])
+    assert (alone.shards, alone.rows, alone.damaged) == (1, 5, ())
+    every = verify(store.root)
+    assert (every.shards, every.rows) == (2, 5)
+    assert every.damaged == (damaged.relative_to(store.root).as_posix(),)
+    with pytest.raises(StoreError, match="no such space"):
+        verify(store.root, spaces=["0000"])
 
 
 # --- full disks, killed processes, several of them ---

@@ -2,14 +2,15 @@
 
 TPE models the best tenth of all trials, 25 at most, against the others. The 25 are looked at whatever the
 study's size; of the others, as many as a study of :data:`WINDOW` trials would have, evenly spaced over the
-sweep. A suggestion then costs the same at the ten thousandth trial as at the 250th. What is looked at follows
-from the journal alone, in whatever order trials have ended.
+sweep, each with the weight of those that it stands for: without it TPE would think that less was tried than
+was, and look for something new too rarely. A suggestion then costs the same at the ten thousandth trial as at
+the 250th. What is looked at follows from the journal alone, in whatever order trials have ended.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -40,7 +41,8 @@ class History:
         self._own = own
         self._states: dict[int, str] = {}
         self._open: dict[str, set[int]] = {"WAITING": set(), "RUNNING": set()}
-        self._ended: list[tuple[int, optuna.trial.FrozenTrial]] = []  # by number; failed ones teach nothing
+        self._ended: list[optuna.trial.FrozenTrial] = []  # by number; failed ones teach nothing
+        self._numbers: list[int] = []  # of those
         self._best: list[tuple[float, int]] = []  # the better of finished trials, of a single objective
         self._best_pruned: list[tuple[tuple[float, float], int]] = []
 
@@ -71,19 +73,32 @@ class History:
         """Whether there are more ended trials than a sampler looks at."""
         return len(self._ended) > WINDOW
 
+    @property
+    def crowd(self) -> float:
+        """How many trials each of the window stands for, but the best; 1 where none is left out."""
+        return (len(self._ended) - ELITE) / (WINDOW - ELITE) if self.overflows else 1.0
+
     def window(self) -> list[optuna.trial.FrozenTrial]:
         """The ended trials that a sampler looks at, by number."""
         if not self.overflows:
-            return [trial for _, trial in self._ended]
-        elite = self._elite()
-        others = [trial for number, trial in self._ended if number not in elite]
-        count = WINDOW - len(elite)
-        spaced = [others[i * len(others) // count] for i in range(count)]
-        best = [trial for number, trial in self._ended if number in elite]
-        return sorted([*best, *spaced], key=lambda trial: trial.number)
+            return list(self._ended)
+        best = sorted(bisect_left(self._numbers, number) for number in self._elite())
+        count = WINDOW - len(best)
+        others = len(self._ended) - len(best)
+        chosen = [*best]
+        passed = 0
+        for i in range(count):  # by position, as a list of all the others would take longer than the rest
+            at = i * others // count + passed
+            while passed < len(best) and best[passed] <= at:
+                passed += 1
+                at += 1
+            chosen.append(at)
+        return [self._ended[at] for at in sorted(chosen)]
 
     def _end(self, trial: optuna.trial.FrozenTrial) -> None:
-        insort(self._ended, (trial.number, trial), key=lambda pair: pair[0])
+        at = bisect_left(self._numbers, trial.number)
+        self._numbers.insert(at, trial.number)
+        self._ended.insert(at, trial)
         if trial.state.name == "PRUNED":
             insort(self._best_pruned, (self._reached(trial), trial.number))
             del self._best_pruned[ELITE:]
@@ -107,8 +122,10 @@ class History:
 
     def _nondominated(self) -> set[int]:
         """Numbers of the best fronts, as many of the last one as there is room for, evenly along it."""
-        complete = [(number, trial) for number, trial in self._ended if trial.state.name == "COMPLETE"]
-        losses_NM = np.array([trial.values for _, trial in complete]) * self._signs
+        complete = [trial for trial in self._ended if trial.state.name == "COMPLETE"]
+        if not complete:
+            return set()
+        losses_NM = np.array([trial.values for trial in complete]) * self._signs
         left = np.arange(len(complete))
         chosen: list[int] = []
         while len(left) and len(chosen) < ELITE:
@@ -117,7 +134,23 @@ class History:
             count = min(len(along), ELITE - len(chosen))
             chosen += [int(along[i * len(along) // count]) for i in range(count)]
             left = np.setdiff1d(left, front)
-        return {complete[i][0] for i in chosen}
+        return {complete[i].number for i in chosen}
+
+
+def weights_of(crowd: float) -> Callable[[int], np.ndarray]:
+    """Optuna's weights of observations, the older the less, where each stands for several.
+
+    Args:
+        crowd: For how many, as :attr:`History.crowd` says.
+
+    Returns:
+        Of a number of observations their weights, the oldest first; up to :data:`ELITE` stand for themselves.
+    """
+
+    def weights(n: int) -> np.ndarray:
+        return np.ones(n) if n <= ELITE else crowd * np.linspace(1.0 / n, 1.0, n)
+
+    return weights
 
 
 def first_front(losses_NM: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from tune.records.children import short_names
 from tune.records.paths import SweepPaths
 from tune.search.importance import Importance, Readiness, importances
 from tune.search.plot_style import apart, as_words, dressed, plain_numbers, whole_numbers
-from tune.search.study import validation_auroc
+from tune.search.trial_facts import validation_auroc
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

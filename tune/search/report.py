@@ -26,7 +26,8 @@ from tune.records.sweep_summary import (
 )
 from tune.search.choice import Choice
 from tune.search.importance import Readiness
-from tune.search.study import ERROR, SETTINGS, Study, validation_auroc
+from tune.search.study import ERROR, SETTINGS, Study
+from tune.search.trial_facts import validation_auroc
 from tune.tables.frame import Result, with_estimate, write_results
 
 if TYPE_CHECKING:

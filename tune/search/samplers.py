@@ -6,12 +6,13 @@ import contextlib
 import logging
 import os
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nfbmr.methods.table import epochs_of
 from tune.records.paths import SweepPaths
+from tune.search.history import weights_of
 from tune.search.plan import SweepPlan
 
 if TYPE_CHECKING:
@@ -34,10 +35,15 @@ BLOCK = 1 << 16
 """Bytes of a journal that are read at once to find its last whole line."""
 
 
-def sampler_of(plan: SweepPlan, asked: int) -> optuna.samplers.BaseSampler:
+def sampler_of(plan: SweepPlan, asked: int, crowd: float = 1.0) -> optuna.samplers.BaseSampler:
     """The sampler of a sweep for the trial after `asked` others.
 
     The sequence of QMC is one for the whole sweep; all others draw from a seed of their own each time.
+
+    Args:
+        plan: What was asked.
+        asked: Trials so far.
+        crowd: For how many trials each of those that TPE is shown stands; see :mod:`tune.search.history`.
     """
     from optuna import samplers
     from optuna.exceptions import ExperimentalWarning
@@ -46,20 +52,22 @@ def sampler_of(plan: SweepPlan, asked: int) -> optuna.samplers.BaseSampler:
     # Optuna's own default by the number of objectives, kept in spaces with conditions too: left open, `group`
     # would make the model of several objectives a joint one there, and nowhere else.
     joint = len(plan.objectives) == 1
-    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+    options: dict[str, Any] = {"seed": seed, "n_startup_trials": STARTUP, "constant_liar": True}
+    if crowd > 1.0:
+        options["weights"] = weights_of(crowd)
+    # Of `group`, which is experimental, and of `weights`, which Optuna wants to take away in its version 6.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.simplefilter("ignore", FutureWarning)
         match plan.sampler:
             case "tpe" if joint and not plan.space.conditional:
                 from tune.search.tpe import FlatTPESampler
 
                 dimensions = {dimension.name: dimension.distribution() for dimension in plan.space.dimensions}
-                return FlatTPESampler(dimensions, seed=seed, n_startup_trials=STARTUP, constant_liar=True)
+                return FlatTPESampler(dimensions, **options)
             case "tpe":
                 return samplers.TPESampler(
-                    seed=seed,
-                    n_startup_trials=STARTUP,
-                    constant_liar=True,
-                    multivariate=joint,
-                    group=joint and plan.space.conditional,
+                    multivariate=joint, group=joint and plan.space.conditional, **options
                 )
             case "gp":
                 return samplers.GPSampler(

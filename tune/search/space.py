@@ -194,9 +194,7 @@ class Space:
         """Every distinct combination of settings that decides on features: those, and the method's name."""
         distinct: dict[str, Settings] = {}
         for _, point in self.combinations([d for d in self.dimensions if d.sets("features.", "method")]):
-            deciding = {
-                key: setting for key, setting in point.items() if key.startswith(("features.", "method"))
-            }
+            deciding = features_of(point)
             distinct.setdefault(yaml_text.inline(sorted(deciding.items())), deciding)
         return list(distinct.values())
 
@@ -254,6 +252,11 @@ class Space:
         for label in values(first):
             with_label = {**chosen, first.name: label}
             yield from self._walk(others, values, with_label, settings | first.settings(label))
+
+
+def features_of(settings: Mapping[str, Any]) -> Settings:
+    """Those settings that decide on features: of the section, and the method's name."""
+    return {key: setting for key, setting in settings.items() if key.startswith(("features.", "method"))}
 
 
 def _all_labels(dimension: Dimension) -> Iterable[Any]:

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nfbmr.config import FeatureConfig
-from nfbmr.evaluation.intervals import Estimate
-from nfbmr.evaluation.summary import RunSummary
 from nfbmr.methods.table import sharing_key
 from nfbmr.resolve import digest
 from tune.execution.trial_spec import TrialResult, TrialSpec
@@ -27,6 +25,8 @@ from tune.search.dimension import Settings
 from tune.search.history import first_front
 from tune.search.plan import SweepPlan
 from tune.search.samplers import base_epochs, open_study, sampler_of
+from tune.search.space import features_of
+from tune.search.trial_facts import facts_of
 
 if TYPE_CHECKING:
     import optuna
@@ -37,7 +37,6 @@ GRACE = 3
 """No trial is pruned before so many are finished."""
 
 SETTINGS, ERROR, PRUNED_AT, BORROWED, PASSES = "settings", "error", "pruned_at", "from", "passes"
-VALIDATION = "validation"
 """Names of Optuna's user attributes."""
 
 
@@ -127,7 +126,7 @@ class Study:
                 error = "an objective is undefined: " + ", ".join(goal.number for goal in self.plan.goals)
         facts: dict[str, Any] = {"seconds": round(outcome.seconds, 3)}
         if outcome.summary is not None:
-            facts |= _facts(outcome.summary)
+            facts |= facts_of(outcome.summary)
         if error is not None:
             facts[ERROR] = error
         with self._storage.together():
@@ -242,12 +241,16 @@ class Study:
     def saved_by_passes(self) -> float:
         """Seconds that a pass for every trial would have taken, beyond the passes there were."""
         passes: dict[str, float] = self.study.user_attrs.get(PASSES, {})
-        alone = (
-            passes.get(pass_key(self.task_of(trial).config.features), 0.0)
-            for trial in self.trials
-            if trial.state.name in ("COMPLETE", "PRUNED")
-        )
-        return max(0.0, sum(alone) - sum(passes.values()))
+        keys: dict[str, str] = {}  # many trials, few sorts of features
+        alone = 0.0
+        for trial in self.trials:
+            if trial.state.name in ("COMPLETE", "PRUNED"):
+                settings = features_of(trial.user_attrs[SETTINGS])
+                name = digest(settings)
+                if name not in keys:
+                    keys[name] = pass_key(self.plan.config_of(settings).features)
+                alone += passes.get(keys[name], 0.0)
+        return max(0.0, alone - sum(passes.values()))
 
     def gpu_peaks(self) -> list[tuple[float, float]]:
         """Bytes that trials took on a GPU at most, and what their GPU has."""
@@ -284,7 +287,7 @@ class Study:
 
     def _seed(self, asked: int) -> None:
         """Make the sampler anew: what it draws depends on the seed and on how many were asked for."""
-        self.study.sampler = sampler_of(self.plan, asked)
+        self.study.sampler = sampler_of(self.plan, asked, self._history.crowd)
 
     def _wants_another(self) -> bool:
         """Whether to ask for one more: there is none, or all wait for flows that others are training."""
@@ -384,20 +387,3 @@ def scaled_step(step: int, epochs: int, base: int) -> int:
         [1, 1, 2, 30]
     """
     return math.ceil(step * base / max(epochs, 1))
-
-
-def _facts(summary: RunSummary) -> dict[str, Any]:
-    """What the tables say of a trial, besides its objective, in words that Optuna's journal can hold."""
-    auroc, memory = summary.metrics.get("validation", {}).get("image_auroc"), summary.gpu_memory
-    return {
-        "parameters": summary.total_parameters,
-        "flow_reused": summary.reused.get("flow"),
-        "saved_seconds": round(summary.total_saved_seconds, 3),
-        VALIDATION: None if auroc is None else auroc.as_json(),
-        "gpu_memory": None if memory is None else memory.as_json(),
-    }
-
-
-def validation_auroc(trial: optuna.trial.FrozenTrial) -> Estimate:
-    """A trial's image AUROC on validation images, as its result had it; undefined where it had none."""
-    return Estimate.from_json(trial.user_attrs.get(VALIDATION) or {})

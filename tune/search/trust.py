@@ -17,7 +17,7 @@ from nfbmr.errors import OutputError
 from nfbmr.paths import RunPaths, read_json
 from nfbmr.scoring.ranking import difference_error
 from tune.records.paths import SweepPaths
-from tune.search.study import validation_auroc
+from tune.search.trial_facts import validation_auroc
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

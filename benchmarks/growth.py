@@ -56,8 +56,8 @@ class Sizes:
 
 BOTH = ("default", "conditional")
 QUICK = Sizes((12, 24), 2, BOTH, 12, 2, (256, 512), (12, 16), 1)
-USUAL = Sizes((100, 200, 500, 1000), 15, BOTH, 500, 4, (1_000, 10_000), (250, 500), 2)
-FULL = Sizes((100, 200, 500, 1000, 10_000), 15, BOTH, 10_000, 16, (1_000, 100_000), (250, 500, 1000), 5)
+USUAL = Sizes((100, 200, 500, 1000), 15, BOTH, 500, 4, (1_000, 10_000), (500, 800), 2)
+FULL = Sizes((100, 200, 500, 1000, 10_000), 15, BOTH, 10_000, 16, (1_000, 100_000), (500, 1000, 2000), 5)
 
 
 def measure(sizes: Sizes, parts: Sequence[str] = PARTS) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class Space:
         self._handle = _open_shared(folder, spec)
         self._close = weakref.finalize(self, os.close, self._handle)
         self._shards: dict[str, Shard] = {}
-        self._rows: dict[str, tuple[Tensor, int]] = {}
+        self._rows: dict[str, Tensor] = {}
         if mirror is not None and shard_paths(folder):
             mirror.push(folder)  # what could not be sent the last time
 
@@ -105,8 +105,8 @@ class Space:
         """(C, H, W) of a row; None while there is none."""
         if not self._shards:
             self.refresh()
-        for rows_NHWC, _ in self._rows.values():
-            _, height, width, channels = rows_NHWC.shape
+        for row_HWC in self._rows.values():
+            height, width, channels = row_HWC.shape
             return channels, height, width
         return None
 
@@ -124,9 +124,8 @@ class Space:
             except FileNotFoundError:  # mended by another process in between
                 continue
             self._shards[path.name] = shard
-            for at, key in enumerate(shard.keys):
-                # Where a row is, not a view of it: few of many are ever asked for.
-                self._rows.setdefault(key, (shard.rows_NHWC, at))
+            for key, row_HWC in zip(shard.keys, shard.rows_NHWC.unbind(), strict=True):
+                self._rows.setdefault(key, row_HWC)
 
     def missing(self, keys: Iterable[str]) -> tuple[str, ...]:
         """Keys of which there is no row yet, each once, in their order.
@@ -199,8 +198,9 @@ class Space:
                 where=self.folder,
                 fix="run `nfbmr features build`, or train again: only what is missing is computed",
             )
-        rows = [rows_NHWC[at] for rows_NHWC, at in map(self._rows.__getitem__, keys)]
-        return ShardTable(keys, rows, shape, self.dtype, self.spec.key, owner=self)
+        return ShardTable(
+            keys, [self._rows[key] for key in keys], shape, self.dtype, self.spec.key, owner=self
+        )
 
     @contextmanager
     def lock(self, stop: Callable[[], bool] | None = None) -> Iterator[None]:

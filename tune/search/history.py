@@ -4,7 +4,7 @@ TPE models the best tenth of all trials, 25 at most, against the others. The 25 
 study's size; of the others, as many as a study of :data:`WINDOW` trials would have, evenly spaced over the
 sweep, each with the weight of those that it stands for: without it TPE would think that less was tried than
 was, and look for something new too rarely. A suggestion then costs the same at the ten thousandth trial as at
-the 250th. What is looked at follows from the journal alone, in whatever order trials have ended.
+the :data:`WINDOW`-th. What is looked at follows from the journal alone, in whatever order trials have ended.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 if TYPE_CHECKING:
     import optuna
 
-WINDOW = 250
+WINDOW = 500
 """Ended trials that a sampler looks at; up to so many it sees every one."""
 
 ELITE = 25

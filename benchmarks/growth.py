@@ -114,7 +114,12 @@ def _window(sizes: Sizes) -> list[dict[str, Any]]:
 
 def table(result: Mapping[str, Any]) -> str:
     """The result for people."""
-    drawn = {"trials": _trials_table, "runs": _runs_table, "store": _store_table, "window": _window_table}
+    drawn: dict[str, Callable[[Any], list[str]]] = {
+        "trials": _trials_table,
+        "runs": _runs_table,
+        "store": _store_table,
+        "window": _window_table,
+    }
     return "\n\n".join("\n".join(drawn[part](result[part])) for part in result)
 
 

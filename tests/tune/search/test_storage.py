@@ -26,12 +26,16 @@ SPACE = {
 }
 
 
-def opened(path: Path, *, raw: bool = False) -> tuple[optuna.Study, SweepStorage | JournalStorage]:
-    storage = JournalStorage(JournalFileBackend(str(path))) if raw else SweepStorage(path)
+def opened(path: Path) -> tuple[optuna.Study, SweepStorage]:
+    storage = SweepStorage(path)
     study = optuna.create_study(study_name="made", storage=storage, load_if_exists=True)
-    if isinstance(storage, SweepStorage):
-        storage.follow("made", lambda trial: "from" not in trial.user_attrs)
+    storage.follow("made", lambda trial: "from" not in trial.user_attrs)
     return study, storage
+
+
+def opened_by_another(path: Path) -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    return optuna.create_study(study_name="made", storage=storage, load_if_exists=True)
 
 
 def ask(study: optuna.Study, seed: int, sampler: type[FlatTPESampler] | None = None) -> optuna.Trial:
@@ -62,7 +66,7 @@ def made(number: int, value: float, state: TrialState = TrialState.COMPLETE) -> 
 
 
 def test_a_flat_space_is_searched_as_optunas_own_sampler_does(tmp_path: Path) -> None:
-    ours, theirs = opened(tmp_path / "ours")[0], opened(tmp_path / "theirs", raw=True)[0]
+    ours, theirs = opened(tmp_path / "ours")[0], opened_by_another(tmp_path / "theirs")
     for seed in range(STARTUP + 8):
         pair = [ask(ours, seed, FlatTPESampler), ask(theirs, seed)]
         assert pair[0].params == pair[1].params
@@ -99,7 +103,7 @@ def test_what_was_written_until_an_error_stays_written(tmp_path: Path) -> None:
 def test_a_note_that_another_program_makes_is_taken_in(tmp_path: Path) -> None:
     study, _ = opened(tmp_path / "journal")
     trial = ask(study, 0)
-    opened(tmp_path / "journal", raw=True)[0].set_user_attr("note", 1)
+    opened_by_another(tmp_path / "journal").set_user_attr("note", 1)
     study.tell(trial, value_of(trial))
     assert study.user_attrs == {"note": 1}
     study.tell(ask(study, 1), 0.5)
@@ -111,7 +115,7 @@ def test_a_note_that_another_program_makes_is_taken_in(tmp_path: Path) -> None:
 def test_a_trial_that_another_program_adds_is_refused_before_numbers_mix_up(tmp_path: Path) -> None:
     study, _ = opened(tmp_path / "journal")
     trial = ask(study, 0)
-    opened(tmp_path / "journal", raw=True)[0].ask()
+    opened_by_another(tmp_path / "journal").ask()
     with pytest.raises(TrackingError, match=r"another program(.|\n)*--resume"):
         study.tell(trial, 1.0)
     assert [t.state.name for t in opened(tmp_path / "journal")[0].trials] == ["RUNNING", "RUNNING"]
@@ -125,7 +129,8 @@ def test_counts_follow_whatever_happens_to_trials(tmp_path: Path) -> None:
     study.tell(first, 1.0)
     study.tell(second, state=TrialState.FAIL)
     study.add_trial(create_trial(value=0.1, user_attrs={"from": "elsewhere"}))
-    for history in (storage.history, opened(tmp_path / "journal")[1].history):
+    _, again = opened(tmp_path / "journal")
+    for history in (storage.history, again.history):
         assert +history.counts == {"COMPLETE": 1, "FAIL": 1, "RUNNING": 1}
         assert history.numbers("RUNNING") == [third.number]
 

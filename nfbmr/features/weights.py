@@ -99,7 +99,7 @@ def layout_of(backbone: str) -> Layout:
 
     Example:
         >>> layout_of("test_efficientnet").shapes["conv_stem.weight"]
-        (16, 3, 3, 3)
+        (24, 3, 3, 3)
     """
     return cached(
         "backbones",

@@ -80,9 +80,12 @@ class PaDiMStage(MeasuredStage):
         """The distance at each position, (B, 1, H, W)."""
         finest = max((y.shape[2:] for y in batch), key=lambda size: size[0] * size[1])
         y_PBD = self._vectors(batch) - self.bank.tensor("mean_PD")[:, None]
-        # The matrices, most of what is read, as they lie, and vectors whose channels lie together.
-        white_PDB = self.bank.tensor("whitening_PDD") @ y_PBD.contiguous().transpose(1, 2)
-        distance_PB: Tensor = white_PDB.square().sum(1).sqrt()
+        whitening_PDD = self.bank.tensor("whitening_PDD")
+        # The matrices, most of what is read, as they lie. Each image by itself, so that its score is the same
+        # to the last bit whatever else is in the batch; in a graph the batch is open.
+        vectors = [y_PBD] if torch.compiler.is_exporting() else torch.split(y_PBD, 1, dim=1)
+        white = [whitening_PDD @ y.contiguous().transpose(1, 2) for y in vectors]
+        distance_PB = torch.cat([w.square().sum(1) for w in white], 1).sqrt()
         return distance_PB.T.reshape(-1, 1, *finest)
 
     def _vectors(self, y: tuple[Tensor, ...]) -> Tensor:

@@ -51,7 +51,8 @@ def working(what: str) -> Iterator[None]:
     Args:
         what: Is being done: ``"reading images"``.
     """
-    if not sys.stderr.isatty():
+    isatty = getattr(sys.stderr, "isatty", None)  # a program around us may have put anything there, or None
+    if isatty is None or not isatty():
         yield
         return
     with _meanwhile(lambda done: _tell(what, done)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 import time
 from contextlib import redirect_stderr
@@ -53,6 +54,13 @@ def test_where_there_is_no_terminal_nothing_is_said(monkeypatch: pytest.MonkeyPa
         time.sleep(0.1)
         bar.update()
     assert written.getvalue() == ""
+
+
+@pytest.mark.parametrize("stderr", [None, object()])
+def test_a_program_without_a_standard_error_goes_on(stderr: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with working("reading images"):
+        pass
 
 
 def test_a_bar_is_drawn_anew_while_nothing_is_done_and_speaks_for_what_is_around_it(

@@ -61,6 +61,12 @@ def line(parts: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return film(tmp_path_factory.mktemp("film") / "line.mkv", frames)
 
 
+@pytest.mark.parametrize(("every", "step"), [("0.1s", 1), ("0.2s", 2), ("0.7s", 7)])
+def test_no_frame_is_passed_over_because_times_are_fractions(every: str, step: int, tmp_path: Path) -> None:
+    long = film(tmp_path / "long.mkv", [np.full((16, 16, 3), n, np.uint8) for n in range(150)])
+    assert [frame.number for frame in frames_of(long, Every.of(every))] == list(range(0, 150, step))
+
+
 def test_a_frame_is_scored_as_its_image(run: Path, line: Path, parts: list[Path], tmp_path: Path) -> None:
     found = nfbmr.predict(run, [parts[0], line], heatmaps=tmp_path / "maps")
     images = nfbmr.predict(run, parts)

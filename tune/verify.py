@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -290,32 +290,36 @@ def _scan(runs: _Runs, folders: Mapping[str, Path], server: Server) -> tuple[dic
         What the server lacks, by key, and the names of runs that are on the server alone.
     """
     name = runs.paths.name
-    keys = {runs.head(key, folder).run_id: key for key, folder in folders.items()}
+    keys: defaultdict[str, list[str]] = defaultdict(list)  # a folder may have been copied
+    for key, folder in folders.items():
+        keys[runs.head(key, folder).run_id].append(key)
     known = {runs.head(key, folder).run_id for key, folder in runs.journals().items()}
     parents = server.named(name)
     gaps: dict[str, list[Gap]] = {}
     met: Counter[str] = Counter()
     reported = time.monotonic()
     for page in (parents, *server.children(name)):
+        on_page: list[str] = []
         pairs: list[tuple[Run, Record]] = []
         for run in page:
             run_id = run.data.tags[RUN_ID]
             met[run_id] += 1
             if met[run_id] == 1 and run_id in keys:  # the oldest counts; the others are its duplicates
-                pairs.append((run, read_record(folders[keys[run_id]])))
+                on_page += keys[run_id]
+                pairs += [(run, read_record(folders[key])) for key in keys[run_id]]
         server.read_histories(pairs)
-        for run, record in pairs:
-            key = keys[record.run_id]
+        for key, (run, record) in zip(on_page, pairs, strict=True):
             family = Family({name: parents, record.run_id: [run]})
             gaps[key] = server.gaps(record, family, runs.state(key, record.status))
         if time.monotonic() - reported > EVERY:
             reported = time.monotonic()
             log.info("%d of %d runs compared with MLflow", len(gaps), len(folders))
-    for run_id, key in keys.items():
-        if run_id not in met:
-            gaps[key] = [MISSING]
-        elif met[run_id] > 1:
-            gaps[key] = [duplicate(met[run_id]), *gaps[key]]
+    for run_id, of_run in keys.items():
+        for key in of_run:
+            if run_id not in met:
+                gaps[key] = [MISSING]
+            elif met[run_id] > 1:
+                gaps[key] = [duplicate(met[run_id]), *gaps[key]]
     in_order = {key: gaps[key] for key in folders if gaps[key]}
     return in_order, sorted(met.keys() - known)
 

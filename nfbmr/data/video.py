@@ -5,6 +5,7 @@ PyAV is an extra, ``nfbmr[video]``, and loaded with the first video.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ from nfbmr.errors import ConfigError, ImageError, require_package
 VIDEO_SUFFIXES = frozenset(
     {".avi", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 )
+
+_SLACK = 1e-6
+"""Of a stretch: times are sums of fractions, and a frame shown at its very beginning belongs to it."""
 
 
 class Every(NamedTuple):
@@ -60,7 +64,8 @@ class Frame(NamedTuple):
     Attributes:
         image: Its pixels; or why there are none, which ends the video.
         number: From 0, whether or not all are looked at; None where the video cannot be read on.
-        seconds: When it is shown, from the first frame on; None likewise, and where the file does not say.
+        seconds: When it is shown, from the first frame on; None likewise, and where the file does not
+            say. A raw stream (``.mjpeg``) has no times: FFmpeg takes 25 frames a second for granted.
     """
 
     image: Decoded | ImageError
@@ -113,14 +118,17 @@ def frames_of(video: Path, every: Every | None = None) -> Iterator[Frame]:
 
 def _chosen(frames: Iterator[Any], video: Path, every: Every) -> Iterator[Frame]:
     """Those that are looked at, of PyAV's frames."""
-    first, due = None, 0.0
+    first, last = None, -1
     for number, frame in enumerate(frames):
         first = frame.time if first is None else first
         seconds = None if frame.time is None or first is None else float(frame.time - first)
-        if number % every.frames or (every.seconds and seconds is not None and seconds < due):
+        if number % every.frames:
             continue
-        while every.seconds and seconds is not None and due <= seconds:
-            due += every.seconds
+        if every.seconds and seconds is not None:
+            stretch = math.floor(seconds / every.seconds + _SLACK)
+            if stretch <= last:
+                continue
+            last = stretch
         yield Frame(Decoded(_pixels(frame), f"{video.name}, frame {number}"), number, seconds)
 
 

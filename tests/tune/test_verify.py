@@ -148,6 +148,11 @@ def test_records_that_agree(sweep: SweepPaths) -> None:
     assert result.states == {"finished": 2, "pruned": 1, "failed": 1}
 
 
+def test_a_copy_of_a_trials_folder_is_compared_as_well(sweep: SweepPaths) -> None:
+    shutil.copytree(sweep.trial(1), sweep.trial(1).with_name("0001-backup"))
+    assert verify(sweep).runs == 6
+
+
 def remove_run(server: Server) -> None:
     server.client.delete_run(server.run("tiles-0000").info.run_id)
 

@@ -3,8 +3,9 @@
 TPE models the best tenth of all trials, 25 at most, against the others. The 25 are looked at whatever the
 study's size; of the others, as many as a study of :data:`WINDOW` trials would have, evenly spaced over the
 sweep, each with the weight of those that it stands for: without it TPE would think that less was tried than
-was, and look for something new too rarely. A suggestion then costs the same at the ten thousandth trial as at
-the :data:`WINDOW`-th. What is looked at follows from the journal alone, in whatever order trials have ended.
+was, and look for something new too rarely. For a single objective a suggestion then costs the same at the ten
+thousandth trial as at the :data:`WINDOW`-th; for several it grows with their front. What is looked at follows
+from the journal alone, in whatever order trials have ended.
 """
 
 from __future__ import annotations

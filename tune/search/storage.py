@@ -26,14 +26,16 @@ from tune.search.history import History
 
 log = logging.getLogger(__name__)
 
-_MAKES_A_TRIAL = 4
-"""The journal's ``op_code`` of an entry that makes a trial, and so gives it the next number."""
+_NOTES = {0, 2, 3, 8, 9}
+"""The journal's ``op_code`` of entries that decide nothing: asking for a study that is there, attributes of
+a study or of a trial."""
 
 
 class SweepJournal(BaseJournalBackend):
     """A journal's file with one writer.
 
-    Entries of others are taken in as well, as a note of a dashboard, after our own of the moment.
+    Notes of others, as a dashboard's, are taken in after our own entries of the moment. Whatever else they
+    write (trials made or ended, parameters, values) is refused: in the file it stands before ours.
 
     Args:
         path: Of the file, made where it is missing; its last line is whole.
@@ -93,22 +95,33 @@ class SweepJournal(BaseJournalBackend):
     def _write(self) -> None:
         if not self._unwritten:
             return
-        data, self._unwritten = b"".join(self._unwritten), []
-        self._lock.acquire()
+        data = b"".join(self._unwritten)
         try:
-            with self._path.open("ab") as file:
+            with self._locked(), self._path.open("ab", buffering=0) as file:
                 if (end := file.tell()) != self._size:
                     self._take_in(end)
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            self._size += len(data)
+                try:
+                    left = memoryview(data)
+                    while left:
+                        left = left[file.write(left) :]
+                    os.fsync(file.fileno())
+                except OSError:
+                    os.truncate(self._path, self._size)  # no half line, to which the next would be glued
+                    raise
         except OSError as error:
             raise OutputError(
                 f"the study's journal cannot be written ({error.strerror})",
                 where=self._path,
                 fix="free some space, then go on: nfbmr sweep --resume",
             ) from error
+        self._size += len(data)
+        self._unwritten.clear()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._lock.acquire()
+        try:
+            yield
         finally:
             self._lock.release()
 
@@ -117,9 +130,10 @@ class SweepJournal(BaseJournalBackend):
         handed_out = self._handed_out
         others = list(self._of_file(end))
         self._handed_out = handed_out
-        if any(entry.get("op_code") == _MAKES_A_TRIAL for entry in others):
+        if any(entry.get("op_code") not in _NOTES for entry in others):
+            self._unwritten.clear()
             raise TrackingError(
-                "another program has added trials to the study while the sweep was going on",
+                "another program has added or changed trials of the study while the sweep was going on",
                 where=self._path,
                 fix="end it, then go on: nfbmr sweep --resume",
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from nfbmr.errors import TrackingError
+from nfbmr.errors import OutputError, TrackingError
 from tune.search.history import ELITE, WINDOW, History, first_front
 from tune.search.samplers import STARTUP
 from tune.search.storage import SweepStorage
@@ -119,6 +120,31 @@ def test_a_trial_that_another_program_adds_is_refused_before_numbers_mix_up(tmp_
     with pytest.raises(TrackingError, match=r"another program(.|\n)*--resume"):
         study.tell(trial, 1.0)
     assert [t.state.name for t in opened(tmp_path / "journal")[0].trials] == ["RUNNING", "RUNNING"]
+
+
+def test_a_trial_that_another_program_ends_is_refused_before_values_part(tmp_path: Path) -> None:
+    study, _ = opened(tmp_path / "journal")
+    trial = ask(study, 0)
+    opened_by_another(tmp_path / "journal").tell(trial.number, 0.7)
+    with pytest.raises(TrackingError, match=r"changed trials(.|\n)*--resume"):
+        study.tell(trial, 0.5)
+    assert opened(tmp_path / "journal")[0].trials[0].value == 0.7
+
+
+def test_a_full_disk_leaves_whole_lines_and_is_gone_on_from(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    study, _ = opened(path)
+    trial = ask(study, 0)
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 9, limits[1]))
+    try:
+        with pytest.raises(OutputError, match="free some space"):
+            study.tell(trial, 0.5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    ask(study, 1)
+    assert opened(path)[0].trials == study.trials
 
 
 def test_counts_follow_whatever_happens_to_trials(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Signs of life on a terminal: nothing is silent for more than two seconds.
+"""Signs of life on a terminal: long work says that it goes on, and what it is.
 
 Progress bars of tqdm are drawn when something is done; what takes long at once looks as if it hung. So a
 bar's time goes on by itself here (:func:`ticking`), and work without a bar says what it is (:func:`working`).

@@ -27,7 +27,7 @@ import nfbmr
 from cluster.connection import connect
 from nfbmr.config import Config
 from nfbmr.data.synthesize import CLASSES, synthesize
-from nfbmr.devices import usable_cores
+from nfbmr.machine import usable_cores
 from nfbmr.run import execute_run, new_run
 from nfbmr.stopping import StopRequest
 from nfbmr.tracking import NoTracker

@@ -135,7 +135,7 @@ def _served(kind: str, folder: Path, uri: str, replicas: int) -> Iterator[Server
         command += ["--env-manager", "local", "--port", str(port)]
     else:
         command = [sys.executable, "-m", "nfbmr", "serve", "bench@champion", "--port", str(port)]
-        command += ["--replicas", str(replicas)]
+        command += ["--replicas", str(replicas), "--start-timeout", str(PATIENCE)]
     checkout = str(Path(__file__).parents[1])
     environment = {
         **os.environ,

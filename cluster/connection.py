@@ -23,8 +23,8 @@ from typing import Any
 from cluster.auth_token import make_token, may_show, read_token, use_tokens
 from cluster.node import START_SECONDS, Node, NodeError, NodeSpec, node_environment, short_folder, start
 from cluster.ray_environment import ENVIRONMENT, LOOPBACK_ONLY, as_driver_says
-from nfbmr.devices import usable_cores
 from nfbmr.errors import ConfigError, MissingPackageError
+from nfbmr.machine import usable_cores
 from nfbmr.sockets import LOOPBACK
 from nfbmr.stopping import signals_handled
 

@@ -23,8 +23,8 @@ from typing import Any
 import psutil
 
 from cluster.ray_environment import LOOPBACK_ONLY, as_driver_says, environment
-from nfbmr.devices import busy
 from nfbmr.errors import NfbmrError
+from nfbmr.machine import busy
 from nfbmr.sockets import LOOPBACK, free_ports
 
 log = logging.getLogger(__name__)

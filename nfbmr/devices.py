@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from nfbmr.errors import ConfigError
+from nfbmr.machine import usable_cores
 from nfbmr.processors import has_bf16
 
 log = logging.getLogger(__name__)
@@ -70,23 +70,6 @@ def autocast(precision: Precision, device: torch.device | str) -> AbstractContex
     """The context to run a network in; no context at all where the arithmetic is float32."""
     dtype = autocast_dtype(precision, device)
     return nullcontext() if dtype is None else torch.autocast(torch.device(device).type, dtype=dtype)
-
-
-def usable_cores() -> int:
-    """Cores that this process may really use: its affinity and its container's quota, whichever is less."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass  # no quota ("max"), or no such file system
-    return cores
-
-
-def busy() -> str:
-    """That this machine has more than twice as much to do as it can, in words; else nothing."""
-    load, cores = os.getloadavg()[0], usable_cores()
-    return f"this machine is busy: load {load:.0f} on {cores} cores" if load > 2 * cores else ""
 
 
 def limit_threads() -> int:

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from nfbmr import devices
-from nfbmr.devices import autocast, autocast_dtype, device_of, limit_threads, usable_cores
+from nfbmr.devices import autocast, autocast_dtype, device_of, limit_threads
 from nfbmr.errors import ConfigError
+from nfbmr.machine import usable_cores
 
 
 def test_auto_is_a_device_that_exists() -> None:

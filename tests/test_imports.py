@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import grimp
@@ -25,3 +27,11 @@ def test_a_circle_inside_a_function_is_found(tmp_path: Path, monkeypatch: pytest
     cycle = cycle_of(grimp.build_graph("hidden_circle", cache_dir=None))
     assert set(cycle) == {"hidden_circle.a", "hidden_circle.b"}
     assert cycle[0] == cycle[-1]
+
+
+@pytest.mark.parametrize(
+    "module", ["cluster.serving.service", "cluster.serving.listener", "cluster.cli.jobs"]
+)
+def test_what_only_watches_listens_or_asks_loads_no_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -18,8 +18,8 @@ from benchmarks.quality.report import TEST, write_report
 from benchmarks.quality.rows import Row, Rows
 from benchmarks.quality.sets import COUNTS, FEW, DataSet, parse_set, synthetic_sets
 from nfbmr.data.synthesize import CLASSES
-from nfbmr.devices import usable_cores
 from nfbmr.errors import NfbmrError
+from nfbmr.machine import usable_cores
 
 
 def parser() -> argparse.ArgumentParser:

@@ -40,9 +40,9 @@ from cluster.node import (
     start,
 )
 from cluster.ray_environment import LOOPBACK_ONLY
-from nfbmr.devices import usable_cores
 from nfbmr.errors import NfbmrError, require_package
 from nfbmr.locks import always, file_lock
+from nfbmr.machine import usable_cores
 from nfbmr.paths import write_json, write_text
 
 FOLDER = Path(".nfbmr/cluster")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from pydantic_core import from_json
 
 from cluster.serving.messages import HttpError
-from nfbmr.inference import ScoreRequest
+
+if TYPE_CHECKING:
+    from nfbmr.inference import ScoreRequest
 
 FORMS = ("inputs", "instances", "dataframe_split", "dataframe_records")
 IMAGE = "image"
@@ -78,6 +80,8 @@ def questions_of(body: bytes, max_images: int) -> list[ScoreRequest]:
         >>> questions_of(b'{"inputs": ["iVBORw0K..."], "params": {"threshold": 2}}', 8)
         [ScoreRequest(item='iVBORw0K...', threshold=2.0, heatmap=False)]
     """
+    from nfbmr.inference import ScoreRequest  # with torch, which whoever only listens does without
+
     if sum(body.count(sign) for sign in (b",", b"[", b"{")) > MAX_VALUES:
         fix = "send image files as base64 text, which is smaller than pixels"
         raise HttpError(413, f"more than {MAX_VALUES} values", fix)

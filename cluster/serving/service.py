@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 
 from cluster.connection import connect
 from cluster.serving.settings import ServingSettings
-from nfbmr.devices import busy, usable_cores
 from nfbmr.errors import NfbmrError, ServingError
+from nfbmr.machine import busy, usable_cores
 from nfbmr.model_source import ModelSource, ServedModel
 from nfbmr.sockets import bound_socket
 from nfbmr.stopping import signals_handled

@@ -23,9 +23,10 @@ from cluster.training.driver_channel import open_channel
 from cluster.training.worker import RELAYED, WorkerJob, own_address, peer_lost, work
 from nfbmr import run as core
 from nfbmr.config import Config, FeatureConfig
-from nfbmr.devices import limit_threads, usable_cores
+from nfbmr.devices import limit_threads
 from nfbmr.errors import ConfigError, Interrupted, NfbmrError
 from nfbmr.evaluation.summary import RunSummary
+from nfbmr.machine import usable_cores
 from nfbmr.methods.fitting import OnEpoch
 from nfbmr.prepare import extract_all
 from nfbmr.run import Run

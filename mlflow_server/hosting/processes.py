@@ -94,7 +94,7 @@ def _given_up_after(seconds: float, begun: float) -> Iterator[Callable[[], None]
 
     Importing MLflow is most of a start: a signal interrupts it, as nothing else in this process could.
     """
-    from nfbmr.devices import busy  # a signal may arrive in the middle of any import
+    from nfbmr.machine import busy  # a signal may arrive in the middle of any import
 
     def late(*_: object) -> None:
         words = busy()

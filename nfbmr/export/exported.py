@@ -13,8 +13,8 @@ from PIL import Image
 
 from nfbmr.data.images import Source, load_image
 from nfbmr.data.pictures import Pixels, resized
-from nfbmr.devices import usable_cores
 from nfbmr.errors import CheckpointError
+from nfbmr.machine import usable_cores
 from nfbmr.paths import read_json
 
 DESCRIPTION = "model.json"

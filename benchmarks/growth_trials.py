@@ -31,8 +31,9 @@ from tune.records.paths import SweepPaths
 from tune.search.plan import SweepPlan
 from tune.search.samplers import STARTUP
 from tune.search.space import Space
-from tune.search.study import SETTINGS, Study
+from tune.search.study import Study
 from tune.search.sweep import TrackedTrials
+from tune.search.trial_facts import SETTINGS
 
 WARM = 2
 """Trials of each way at each count that are not counted: the first ones read what later ones remember."""
@@ -61,6 +62,9 @@ class Silent:
         """Say nothing."""
 
     def ended(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def repeated(self, *_: Any) -> None:
         """Say nothing."""
 
 

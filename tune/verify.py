@@ -153,11 +153,11 @@ def _trials(paths: PlanPaths) -> dict[str, FrozenTrial]:
     """Optuna's trials by key, without those that were only borrowed from an earlier sweep."""
     if not isinstance(paths, SweepPaths) or not paths.study.exists():
         return {}
+    from tune.search.borrowed import is_own
     from tune.search.plots import load_study
-    from tune.search.study import BORROWED
 
     trials = load_study(paths.study).get_trials(deepcopy=False)
-    begun = [t for t in trials if BORROWED not in t.user_attrs and t.state.name != "WAITING"]
+    begun = [t for t in trials if is_own(t) and t.state.name != "WAITING"]
     return {f"{trial.number:04d}": trial for trial in begun}
 
 
@@ -240,7 +240,8 @@ def _close(runs: _Runs, trial: FrozenTrial | None, key: str) -> bool:
     """Give a record the end that Optuna was told."""
     if trial is None:
         return False
-    from tune.search.study import ERROR, SETTINGS
+    from tune.search.study import ERROR
+    from tune.search.trial_facts import SETTINGS
 
     settings = dict(trial.user_attrs.get(SETTINGS, {}))
     result = TrialResult(key, ENDED[trial.state.name], error=trial.user_attrs.get(ERROR))

@@ -19,7 +19,7 @@ class ProgressState:
 
     Attributes:
         total: Trials asked for.
-        before: Trials that had ended when this driver began.
+        before: Trials that had ended when this driver began, or have cost it nothing.
         states: Trials that ended since, by state.
         running: Trials that are being run.
         best: The best first objective so far, and whose it is.
@@ -144,6 +144,20 @@ class Progress:
             words = progress.words()
             log.info("%s %s %s%s; %d of %d done%s%s", self._what, key, state, reached, progress.done,
                      progress.total, words and f", {words}", self._time_left())  # fmt: skip
+        self._draw()
+
+    def repeated(self, key: str, earlier: str, state: str) -> None:
+        """A trial was not run, as an earlier one had its settings.
+
+        Args:
+            key: Of the trial.
+            earlier: Key of the earlier one.
+            state: How that ended, and with it this one.
+        """
+        self.state.before += 1  # it took no time, so it says nothing of the time that is left
+        if self._bar is None:
+            log.info("%s %s repeats %s, so it is not run: %s as well; %d of %d done", self._what, key,
+                     earlier, state, self.state.done, self.state.total)  # fmt: skip
         self._draw()
 
     def _time_left(self) -> str:

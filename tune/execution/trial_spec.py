@@ -85,6 +85,7 @@ class TrialResult:
         error: What was wrong, for people, where it failed.
         seconds: From its start to its end, of the last attempt.
         cost: What its model costs to use, where that was measured: ``parameters``, ``latency_ms``.
+        copy_of: Key of the earlier task that it repeats, where it was not run at all.
     """
 
     key: str
@@ -93,6 +94,7 @@ class TrialResult:
     error: str | None = None
     seconds: float = 0.0
     cost: Mapping[str, float] = field(default_factory=dict)
+    copy_of: str | None = None
 
     def numbers(self) -> dict[str, float]:
         """Every number of the result, by the names that objectives have.

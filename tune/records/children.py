@@ -13,8 +13,10 @@ from nfbmr import journal
 from nfbmr.errors import OutputError
 from nfbmr.paths import RunPaths, read_json
 from nfbmr.records import Record
-from nfbmr.tracking import Status
-from tune.execution.trial_spec import State, TrialResult
+from nfbmr.resolve import flat
+from nfbmr.trackers import revision_tags
+from nfbmr.tracking import FolderTracker, Status
+from tune.execution.trial_spec import State, TrialResult, TrialSpec
 from tune.records.paths import PlanPaths
 
 STATUS: Mapping[State, Status] = {
@@ -24,6 +26,8 @@ STATUS: Mapping[State, Status] = {
     "interrupted": "killed",
 }
 ERROR = "nfbmr.error"
+COPY_OF = "nfbmr.copy_of"
+"""Label of a trial that was not run: key of the earlier one with its settings."""
 # MLflow's pages show it as the description of a run.
 NOTE = "mlflow.note.content"
 _LONGEST_NAME = 120
@@ -89,6 +93,38 @@ def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "+".join(map(_shown, value))
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def record_copy(task: TrialSpec, outcome: TrialResult, destination: Mapping[str, str] | None) -> None:
+    """The record of a trial that was not run, as an earlier one had its settings.
+
+    It has the settings and the numbers of the result, and the label :data:`COPY_OF`; curves, pictures and the
+    model are in the earlier one's.
+
+    Args:
+        task: What would have been run.
+        outcome: How the earlier one ended, whose key is `copy_of`.
+        destination: Where it is to be sent.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    earlier = str(outcome.copy_of)
+    tracker = FolderTracker(
+        RunPaths(task.folder).journal,
+        run_id=task.run_id,
+        run_name=task.run_name,
+        parent_id=task.parent_id,
+        tags={**revision_tags(), **task.tags, "nfbmr.method": task.config.method},
+        system_metrics_every=None,
+        destination=destination,
+    )
+    tracker.params(flat(task.config))
+    tracker.metrics({name: value for name, value in outcome.numbers().items() if "/" in name})
+    note = f"Not run: trial {earlier} had the same settings, so this one ended as that did."
+    tags = {COPY_OF: earlier, NOTE: note if outcome.error is None else f"{note} {outcome.error}"}
+    tracker.tags(tags | ({} if outcome.error is None else {ERROR: outcome.error}))
+    tracker.finish(STATUS[outcome.state])
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ from nfbmr.records import read_record
 from nfbmr.resolve import flat
 from nfbmr.trackers import kind_of, make_tracker
 from nfbmr.tracking import Status, Tracker
-from tune.execution.trial_spec import TrialResult
+from tune.execution.trial_spec import TrialResult, TrialSpec
 from tune.records.ablation_summary import TableSummary
-from tune.records.children import NOTE, Child, child_tags, children_of, close_record, record_of
+from tune.records.children import NOTE, Child, child_tags, children_of, close_record, record_copy, record_of
 from tune.records.paths import PlanPaths, SweepPaths
 from tune.records.sweep_summary import SweepSummary
 
@@ -134,6 +134,22 @@ class ParentRecord:
             short = name.rpartition("/")[2]
             numbers |= {f"objective/{short}": value, f"best/{short}": self._best[name]}
         self._tracker.metrics(numbers, step=len(self._states))
+
+    def copied(self, task: TrialSpec, outcome: TrialResult) -> None:
+        """A trial ended as an earlier one did, without a run: its record is begun and closed here.
+
+        Args:
+            task: What would have been run.
+            outcome: How it ended; `copy_of` says as which.
+        """
+        if self._tracker is None:
+            return
+        if kind_of(self.config.tracking) != "none":
+            try:
+                record_copy(task, outcome, self._destination())
+            except NfbmrError as error:
+                log.warning("the record of trial %s cannot be written: %s", task.key, error)
+        self.outcome(outcome)
 
     def end(self, summary: SweepSummary | TableSummary | None, status: Status) -> None:
         """Record the results: tables, pictures, and the table as the description of the run.

@@ -132,6 +132,7 @@ class SweepSummary(Summary):
         pareto: Trials that no other beats in every objective; empty for one objective.
         hits: Trials that found features, or the flow, in the store.
         saved_seconds: What that saved.
+        repeats: Trials that were not run, as an earlier one had their settings: its number by theirs.
         errors: Why trials failed, by number.
         seconds: That the last driver took.
         table: The table of trials.
@@ -155,6 +156,7 @@ class SweepSummary(Summary):
     pareto: tuple[TrialPoint, ...] = ()
     hits: Shared
     saved_seconds: SavedSeconds
+    repeats: dict[Text, int] = Field(default_factory=dict)
     errors: dict[Text, Text] = Field(default_factory=dict)
     seconds: float
     table: Text
@@ -167,10 +169,23 @@ class SweepSummary(Summary):
         trust, known = self.trust, (self.best.known_defects if self.best else None) or {}
         notes = (
             *((trust.sentence, trust.why) if trust else ()),
+            self.repeated,
             chosen_with(known),
             self.importance.missing,
         )
         return [note for note in notes if note]
+
+    @property
+    def repeated(self) -> str | None:
+        """Which trials repeated an earlier one, in a sentence; None where none did."""
+        if not self.repeats:
+            return None
+        named = [f"{name} is {first:04d}" for name, first in self.repeats.items()]
+        listed = ", ".join(named[:_NAMED]) + (", ..." if len(named) > _NAMED else "")
+        return (
+            f"{len(named)} of {self.trials.asked} trials repeated an earlier point, took its result and were "
+            f"not run ({listed})."
+        )
 
     @property
     def failures(self) -> str | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tune.records.sweep_summary import TrustFacts
 from tune.search.study import Study
+from tune.search.trial_facts import is_copy
 from tune.search.trust import Trust, trust_of
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def choose(study: Study) -> Choice | None:
         return None
     if plan.objectives[0] != "auroc":
         return Choice(best, best)
-    finished = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+    finished = [t for t in study.trials if t.state.name == "COMPLETE" and not is_copy(t)]
     trust = trust_of(study.paths, finished, best, plan.config.evaluation.confidence)
     if len(plan.objectives) > 1:
         return Choice(best, best, trust)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from nfbmr.evaluation.intervals import Estimate
 from nfbmr.text import count
+from tune.search.trial_facts import is_copy
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -46,7 +47,8 @@ class Readiness:
     """Whether finished trials suffice to say what the objective depended on.
 
     Attributes:
-        finished: Trials with an objective, those of an earlier sweep among them.
+        finished: Trials with an objective, those of an earlier sweep among them; of trials with one point
+            the first.
         names: What was searched in them.
         varied: Those of the names that took more than one value.
     """
@@ -58,7 +60,7 @@ class Readiness:
     @classmethod
     def of(cls, trials: Sequence[FrozenTrial]) -> Readiness:
         """Of all trials of a study."""
-        complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+        complete = [trial for trial in trials if trial.state.name == "COMPLETE" and not is_copy(trial)]
         names = sorted({name for trial in complete for name in trial.params})
         varied = [name for name in names if len({str(trial.params.get(name)) for trial in complete}) > 1]
         return cls(len(complete), tuple(names), tuple(varied))

@@ -20,7 +20,7 @@ from tune.records.children import short_names
 from tune.records.paths import SweepPaths
 from tune.search.importance import Importance, Readiness, importances
 from tune.search.plot_style import apart, as_words, dressed, plain_numbers, whole_numbers
-from tune.search.trial_facts import validation_auroc
+from tune.search.trial_facts import is_copy, validation_auroc
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -141,7 +141,7 @@ def _pictures(
     from optuna.visualization import matplotlib as optuna_plots
 
     trials = study.get_trials(deepcopy=False)
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    complete = [t for t in trials if t.state == TrialState.COMPLETE and not is_copy(t)]
     readiness = Readiness.of(trials)
     varied = list(readiness.varied)
     goals = _Goal.of(study, objectives)

@@ -26,8 +26,8 @@ from tune.records.sweep_summary import (
 )
 from tune.search.choice import Choice
 from tune.search.importance import Readiness
-from tune.search.study import ERROR, SETTINGS, Study
-from tune.search.trial_facts import validation_auroc
+from tune.search.study import ERROR, Study
+from tune.search.trial_facts import COPY_OF, SETTINGS, is_copy, validation_auroc
 from tune.tables.frame import Result, with_estimate, write_results
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def summarise(
             flows=sum(bool(trial.user_attrs.get("flow_reused")) for trial in study.trials),
         ),
         saved_seconds=SavedSeconds(features=round(study.saved_by_passes(), 3), flows=round(saved, 3)),
+        repeats={f"{t.number:04d}": t.user_attrs[COPY_OF] for t in study.trials if is_copy(t)},
         errors={f"{t.number:04d}": t.user_attrs[ERROR] for t in study.trials if ERROR in t.user_attrs},
         seconds=round(seconds, 1),
         table=str(study.paths.table("md")),
@@ -136,7 +137,7 @@ def results_of(study: Study, summary: SweepSummary) -> Iterator[Result]:
     for trial in study.trials:
         about: dict[str, Any] = {
             "row": f"{trial.number:04d}",
-            "state": STATES.get(trial.state.name, trial.state.name.lower()),
+            "state": _state(trial),
             "settings": json.dumps(trial.user_attrs.get(SETTINGS, {}), default=str),
             "seed": study.plan.config.seed,
         }
@@ -184,11 +185,17 @@ def _row(study: Study, trial: FrozenTrial, searched: Mapping[str, Any]) -> list[
     return [
         f"{trial.number:04d}",
         *values,
-        STATES.get(trial.state.name, trial.state.name.lower()),
+        _state(trial),
         *(_setting(settings[key]) if key in settings else "" for key in searched),
         f"{facts['seconds']:.1f}" if "seconds" in facts else "",
         flow,
     ]
+
+
+def _state(trial: FrozenTrial) -> str:
+    """How a trial ended: ``finished``, or ``finished, as 0003`` where that one had its settings before."""
+    state = STATES.get(trial.state.name, trial.state.name.lower())
+    return f"{state}, as {trial.user_attrs[COPY_OF]:04d}" if is_copy(trial) else state
 
 
 def _with_interval(value: float, auroc: Estimate) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,13 @@ BLOCK = 1 << 16
 """Bytes of a journal that are read at once to find its last whole line."""
 
 
-def sampler_of(plan: SweepPlan, asked: int, crowd: float = 1.0) -> optuna.samplers.BaseSampler:
+CANDIDATES = 24
+"""Points that TPE draws around the good ones to take the best of, as Optuna does by default."""
+
+
+def sampler_of(
+    plan: SweepPlan, asked: int, crowd: float = 1.0, again: int = 0
+) -> optuna.samplers.BaseSampler:
     """The sampler of a sweep for the trial after `asked` others.
 
     The sequence of QMC is one for the whole sweep; all others draw from a seed of their own each time.
@@ -44,15 +51,20 @@ def sampler_of(plan: SweepPlan, asked: int, crowd: float = 1.0) -> optuna.sample
         plan: What was asked.
         asked: Trials so far.
         crowd: For how many trials each of those that TPE is shown stands; see :mod:`tune.search.history`.
+        again: How often a point for this trial was suggested that is not wanted. Of TPE's candidates half as
+            many are looked at each time, as the best of 24 would be the same point again.
     """
     from optuna import samplers
     from optuna.exceptions import ExperimentalWarning
 
-    seed = int(np.random.SeedSequence([plan.config.seed, asked]).generate_state(1)[0])
+    drawn = [plan.config.seed, asked, again] if again else [plan.config.seed, asked]
+    seed = int(np.random.SeedSequence(drawn).generate_state(1)[0])
     # Optuna's own default by the number of objectives, kept in spaces with conditions too: left open, `group`
     # would make the model of several objectives a joint one there, and nowhere else.
     joint = len(plan.objectives) == 1
     options: dict[str, Any] = {"seed": seed, "n_startup_trials": STARTUP, "constant_liar": True}
+    if again:
+        options["n_ei_candidates"] = max(1, CANDIDATES >> again)
     if crowd > 1.0:
         options["weights"] = weights_of(crowd)
     # Of `group`, which is experimental, and of `weights`, which Optuna wants to take away in its version 6.
@@ -93,6 +105,16 @@ def base_epochs(plan: SweepPlan) -> int:
     their own.
     """
     return epochs_of(plan.config) or ETA**3
+
+
+def scaled_step(step: int, epochs: int, base: int) -> int:
+    """A trial's step on the scale of the base configuration.
+
+    Example:
+        >>> [scaled_step(step, 60, 30) for step in (1, 2, 3, 60)]
+        [1, 1, 2, 30]
+    """
+    return math.ceil(step * base / max(epochs, 1))
 
 
 def open_study(paths: SweepPaths, plan: SweepPlan) -> tuple[optuna.Study, SweepStorage]:

@@ -81,13 +81,36 @@ class Space:
         Returns:
             Dotted keys to values.
         """
+        return self.chosen_by(lambda dimension: dimension.suggest(trial))
+
+    def chosen_by(self, choose: Callable[[Dimension], Any]) -> Settings:
+        """Let somebody choose a value of every dimension that applies, from the first to the last.
+
+        Returns:
+            Dotted keys to values.
+        """
         chosen: dict[str, Any] = {}
         settings: Settings = {}
         for dimension in self.dimensions:
             if dimension.applies(chosen):
-                chosen[dimension.name] = dimension.suggest(trial)
+                chosen[dimension.name] = choose(dimension)
                 settings |= dimension.settings(chosen[dimension.name])
         return settings
+
+    def points(self, at_most: int) -> list[tuple[dict[str, Any], Settings]]:
+        """Every point there is, with what it sets; none where there are more, or too many to count.
+
+        Args:
+            at_most: So many points are worth looking through.
+
+        Example:
+            >>> [settings for _, settings in Space.parse("flow.blocks: {int: [2, 4]}").points(9)]
+            [{'flow.blocks': 2}, {'flow.blocks': 3}, {'flow.blocks': 4}]
+        """
+        if any(dimension.labels() is None for dimension in self.dimensions):
+            return []
+        points = list(itertools.islice(self.combinations(self.dimensions), at_most + 1))
+        return points if len(points) <= at_most else []
 
     def params_of(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """The point of the space that these settings are, in the sampler's terms; None outside of it.

@@ -21,12 +21,14 @@ from nfbmr.resolve import digest
 from tune.execution.trial_spec import TrialResult, TrialSpec
 from tune.records.children import child_name, child_tags
 from tune.records.paths import SweepPaths
+from tune.search.borrowed import borrow, is_own
 from tune.search.dimension import Settings
 from tune.search.history import first_front
 from tune.search.plan import SweepPlan
-from tune.search.samplers import base_epochs, open_study, sampler_of
+from tune.search.repeats import Copied, Repeats, copied_outcome, end_as
+from tune.search.samplers import base_epochs, open_study, sampler_of, scaled_step
 from tune.search.space import features_of
-from tune.search.trial_facts import facts_of
+from tune.search.trial_facts import COPY_OF, SETTINGS, facts_of, is_copy
 
 if TYPE_CHECKING:
     import optuna
@@ -36,7 +38,7 @@ log = logging.getLogger(__name__)
 GRACE = 3
 """No trial is pruned before so many are finished."""
 
-SETTINGS, ERROR, PRUNED_AT, BORROWED, PASSES = "settings", "error", "pruned_at", "from", "passes"
+ERROR, PRUNED_AT, PASSES = "error", "pruned_at", "passes"
 """Names of Optuna's user attributes."""
 
 
@@ -44,7 +46,8 @@ class Study:
     """The trials of a sweep: a :class:`tune.execution.trial_spec.TrialSource`.
 
     Opening the study of an earlier driver goes on with it: trials that it left running are handed out again
-    before any other, with their parameters, numbers and folders.
+    before any other, with their parameters, numbers and folders. A trial with the point of an earlier one is
+    not handed out, but ends as that one did (:mod:`tune.search.repeats`).
 
     Args:
         paths: Of the sweep; the caller holds its lock.
@@ -57,7 +60,7 @@ class Study:
         self.paths, self.plan, self.space = paths, plan, plan.space
         self._base_point = plan.base_point
         self.study, self._storage = open_study(paths, plan)
-        self._storage.follow(plan.name, _is_own)
+        self._storage.follow(plan.name, is_own)
         self._history = self._storage.history
         self._lookahead = lookahead if plan.sampler in ("qmc", "random") else 0
         self._trials: dict[str, optuna.Trial] = {}
@@ -66,11 +69,12 @@ class Study:
         self._busy: dict[str, str] = {}
         self._enqueued = False
         self._best = max(self._frozen("COMPLETE"), key=self._quality, default=None)
+        self._repeats = Repeats(self._own())
+        self._copies: list[Copied] = []
         for frozen in self._frozen("RUNNING"):
-            self._ready.append(self._again(frozen))
+            self._again(frozen)
         if self._ready:
-            keys = ", ".join(task.key for task in self._ready)
-            log.info("begun and not ended, so first to go on: %s", keys)
+            log.info("begun, not ended, so first to go on: %s", ", ".join(task.key for task in self._ready))
 
     # -- Tasks
 
@@ -79,14 +83,18 @@ class Study:
         self._enqueue()
         while self._wants_another() and self.asked < self.plan.trials:
             self._seed(self.asked)
-            with self._suggesting():
-                self._ready.append(self._settle(self.study.ask()))  # waiting points come first
+            self._offer(self.study.ask())  # waiting points come first
         if not self._ready:
             return None
         task = next((task for task in self._ready if not self._clashes(task)), self._ready[0])
         self._ready.remove(task)
         self._busy[task.key] = sharing_key(task.config)
         return task
+
+    def take_copies(self) -> list[Copied]:
+        """Trials that were ended without a run since the last call."""
+        copies, self._copies = self._copies, []
+        return copies
 
     def report(self, key: str, step: int, metrics: Mapping[str, float]) -> bool:
         """Tell Optuna of a validated epoch; whether successive halving ends the trial here.
@@ -118,13 +126,14 @@ class Study:
         self._busy.pop(outcome.key, None)
         if outcome.state == "interrupted":
             return
-        trial = self._trials[outcome.key]
-        error, values = outcome.error, None
+        trial, error, values = self._trials[outcome.key], outcome.error, None
         if outcome.state == "finished":
             values = self._values(outcome)
             if values is None:
                 error = "an objective is undefined: " + ", ".join(goal.number for goal in self.plan.goals)
         facts: dict[str, Any] = {"seconds": round(outcome.seconds, 3)}
+        if outcome.copy_of is not None:
+            facts[COPY_OF] = int(outcome.copy_of)
         if outcome.summary is not None:
             facts |= facts_of(outcome.summary)
         if error is not None:
@@ -138,9 +147,7 @@ class Study:
                 self.study.tell(trial, state=TrialState.PRUNED)
             else:
                 self.study.tell(trial, state=TrialState.FAIL)
-        if values is not None:
-            ended = self._frozen_trial(trial)
-            self._best = ended if self._best is None else max(self._best, ended, key=self._quality)
+        self._ended(self._frozen_trial(trial))
 
     # -- what there is to say of it
 
@@ -151,8 +158,8 @@ class Study:
 
     @property
     def has_more(self) -> bool:
-        """Whether there is anything left to run."""
-        return bool(self._ready) or self.asked < self.plan.trials
+        """Whether there is anything left to run, or to tell of."""
+        return bool(self._ready or self._copies) or self.asked < self.plan.trials
 
     def count(self, state: str) -> int:
         """Own trials in a state, by Optuna's name of it."""
@@ -199,7 +206,8 @@ class Study:
         """Finished trials that no other beats in every objective; empty for a single objective."""
         if len(self.plan.objectives) == 1:
             return []
-        finished = self._frozen("COMPLETE")  # Optuna's own front would have borrowed trials on it
+        # Optuna's own front would have borrowed trials on it, and points twice.
+        finished = [trial for trial in self._frozen("COMPLETE") if not is_copy(trial)]
         if not finished:
             return []
         front = first_front(-np.array([self._scores(trial) for trial in finished]))
@@ -236,21 +244,25 @@ class Study:
     @property
     def feature_hits(self) -> int:
         """Trials that found all their features in the store."""
-        return sum(1 for trial in self.trials if trial.state.name in ("COMPLETE", "PRUNED"))
+        return sum(1 for _ in self._served())
 
     def saved_by_passes(self) -> float:
         """Seconds that a pass for every trial would have taken, beyond the passes there were."""
         passes: dict[str, float] = self.study.user_attrs.get(PASSES, {})
         keys: dict[str, str] = {}  # many trials, few sorts of features
         alone = 0.0
-        for trial in self.trials:
-            if trial.state.name in ("COMPLETE", "PRUNED"):
-                settings = features_of(trial.user_attrs[SETTINGS])
-                name = digest(settings)
-                if name not in keys:
-                    keys[name] = pass_key(self.plan.config_of(settings).features)
-                alone += passes.get(keys[name], 0.0)
+        for trial in self._served():
+            settings = features_of(trial.user_attrs[SETTINGS])
+            name = digest(settings)
+            if name not in keys:
+                keys[name] = pass_key(self.plan.config_of(settings).features)
+            alone += passes.get(keys[name], 0.0)
         return max(0.0, alone - sum(passes.values()))
+
+    def _served(self) -> Iterator[optuna.trial.FrozenTrial]:
+        """Trials that were run, and looked for their features in the store."""
+        ended = (trial for trial in self.trials if trial.state.name in ("COMPLETE", "PRUNED"))
+        return (trial for trial in ended if not is_copy(trial))
 
     def gpu_peaks(self) -> list[tuple[float, float]]:
         """Bytes that trials took on a GPU at most, and what their GPU has."""
@@ -259,15 +271,50 @@ class Study:
 
     # -- asking
 
-    def _again(self, frozen: optuna.trial.FrozenTrial) -> TrialSpec:
-        """A trial that an earlier driver left running; what it had not chosen yet is chosen now."""
+    def _again(self, frozen: optuna.trial.FrozenTrial) -> None:
+        """Go on with a trial that was left running; what it had not chosen yet is chosen now."""
         import optuna
 
         self._seed(frozen.number)
         study_id = self._storage.get_study_id_from_name(self.study.study_name)
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, frozen.number)
+        self._offer(optuna.Trial(self.study, trial_id))
+
+    def _offer(self, trial: optuna.Trial) -> None:
+        """Settle a trial's point: it is run, or ends as the earlier one that has the point already."""
         with self._suggesting():
-            return self._settle(optuna.Trial(self.study, trial_id))
+            task = self._settle(trial)
+        now = self._frozen_trial(trial)
+        first = self._repeats.first(trial.number, now.user_attrs[SETTINGS])
+        if first is None:
+            self._ready.append(task)
+        elif (earlier := self._storage.numbered(first)).state.name == "RUNNING":
+            self._repeats.wait(trial.number, first)
+        else:
+            self._copy(task.key, earlier)
+
+    def _copy(self, key: str, earlier: optuna.trial.FrozenTrial) -> None:
+        """End a trial as an earlier one with its point ended; where that failed, it failed as well."""
+        trial, of = self._trials[key], f"{earlier.number:04d}"
+        if earlier.state.name == "FAIL":
+            error = f"its point is that of trial {of}, which failed: {earlier.user_attrs.get(ERROR)}"
+            outcome = TrialResult(key, "failed", error=error, copy_of=of)
+            self.done(outcome)
+        else:
+            with self._storage.together():
+                end_as(self.study, trial, self._frozen_trial(trial), earlier)
+            outcome = copied_outcome(key, earlier, self.plan.goals, self.paths)
+            self._ended(self._frozen_trial(trial))
+        self._copies.append(Copied(self._tasks[key], outcome))
+
+    def _ended(self, trial: optuna.trial.FrozenTrial) -> None:
+        """Take notice of a trial's end, and end those that waited for it."""
+        if trial.state.name == "COMPLETE":
+            self._best = trial if self._best is None else max(self._best, trial, key=self._quality)
+        elif trial.state.name == "FAIL":
+            self._repeats.failed(trial)
+        for number in self._repeats.released(trial.number):
+            self._copy(f"{number:04d}", trial)
 
     @contextlib.contextmanager
     def _suggesting(self) -> Iterator[None]:
@@ -287,7 +334,15 @@ class Study:
 
     def _seed(self, asked: int) -> None:
         """Make the sampler anew: what it draws depends on the seed and on how many were asked for."""
-        self.study.sampler = sampler_of(self.plan, asked, self._history.crowd)
+        from tune.search.new_points import NewPointSampler
+
+        crowd = self._history.crowd
+        self.study.sampler = NewPointSampler(
+            self.space,
+            self._repeats.tried,
+            lambda again: sampler_of(self.plan, asked, crowd, again),
+            (self.plan.config.seed, asked),
+        )
 
     def _wants_another(self) -> bool:
         """Whether to ask for one more: there is none, or all wait for flows that others are training."""
@@ -309,44 +364,15 @@ class Study:
                 self.study.enqueue_trial(dict(point), skip_if_exists=True)
         self._enqueued = True
 
-    def has_imported(self, params: Mapping[str, Any]) -> bool:
-        """Whether a trial of an earlier sweep is this point, in the sampler's terms."""
-        trials = self.study.get_trials(deepcopy=False)
-        return any(trial.params == dict(params) for trial in trials if BORROWED in trial.user_attrs)
-
     def import_trials(self, earlier: Iterable[tuple[Settings, Sequence[float], str]]) -> int:
-        """Add trials of another sweep as finished ones, for the sampler to learn from.
-
-        Args:
-            earlier: Settings, objective values and the run each comes from; one that is here already, or
-                outside the space, is left out.
-
-        Returns:
-            How many were added.
-        """
-        import optuna
-
-        there = {trial.user_attrs.get(BORROWED) for trial in self.study.get_trials(deepcopy=False)}
-        added = 0
-        for settings, values, source in earlier:
-            params = self.space.params_of(settings)
-            if params is None or source in there:
-                continue
-            trial = optuna.trial.create_trial(
-                params=params,
-                distributions=self.space.distributions(params),
-                values=list(values),
-                user_attrs={BORROWED: source, SETTINGS: self.space.settings_of(params)},
-            )
-            self.study.add_trial(trial)
-            added += 1
-        return added
+        """Add trials of another sweep as finished ones; see :func:`tune.search.borrowed.borrow`."""
+        return borrow(self.study, self.space, earlier)
 
     # -- reading
 
     def _own(self) -> list[optuna.trial.FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False)
-        return list(filter(_is_own, trials))
+        return list(filter(is_own, trials))
 
     def _frozen(self, state: str) -> list[optuna.trial.FrozenTrial]:
         return [trial for trial in self._own() if trial.state.name == state]
@@ -369,21 +395,6 @@ class Study:
         return values if all(map(math.isfinite, values)) else None
 
 
-def _is_own(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether a trial was not borrowed from an earlier sweep."""
-    return BORROWED not in trial.user_attrs
-
-
 def pass_key(features: FeatureConfig) -> str:
     """Equal for feature configurations that one pass of the backbone serves."""
     return digest(features.model_dump(mode="json", exclude={"taps"}))
-
-
-def scaled_step(step: int, epochs: int, base: int) -> int:
-    """A trial's step on the scale of the base configuration.
-
-    Example:
-        >>> [scaled_step(step, 60, 30) for step in (1, 2, 3, 60)]
-        [1, 1, 2, 30]
-    """
-    return math.ceil(step * base / max(epochs, 1))

@@ -29,6 +29,7 @@ from tune.records.driver import only_driver
 from tune.records.parent import ParentRecord
 from tune.records.paths import SweepPaths, find
 from tune.records.sweep_summary import SweepSummary
+from tune.search.borrowed import has_borrowed
 from tune.search.choice import Choice, choose
 from tune.search.plan import SweepPlan
 from tune.search.report import summarise, write_tables
@@ -136,7 +137,7 @@ def _tell_about_base(study: Study) -> None:
     if point is None:
         log.info("the space does not contain the base configuration, so no trial is it: %s",
                  "; ".join(study.space.lacks(values_of(study.plan.config))))  # fmt: skip
-    elif study.base_trial is None and study.has_imported(point):
+    elif study.base_trial is None and has_borrowed(study.study, point):
         log.info("the warm start has the base configuration already: it is not run again")
 
 
@@ -206,6 +207,7 @@ class TrackedTrials:
         if self._left == 0:
             return None
         task = self._study.next()
+        self._tell_copies()
         if task is not None:
             self._left = None if self._left is None else self._left - 1
             self._progress.started()
@@ -232,6 +234,13 @@ class TrackedTrials:
             None if best is None else (best.values[0], f"{best.number:04d}"),
             error,
         )
+        self._tell_copies()
+
+    def _tell_copies(self) -> None:
+        """Record and count trials that ended as earlier ones did."""
+        for task, outcome in self._study.take_copies():
+            self._parent.copied(task, outcome)
+            self._progress.repeated(task.key, outcome.copy_of or "", outcome.state)
 
 
 def _search(study: Study, parent: ParentRecord, stop: StopRequest) -> None:

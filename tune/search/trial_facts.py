@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 VALIDATION = "validation"
 """Name of the attribute that holds a trial's image AUROC on validation images, with its interval."""
 
+SETTINGS = "settings"
+"""Name of the attribute that holds what a trial's point sets, by dotted key."""
+
+COPY_OF = "copy_of"
+"""Name of the attribute that holds the number of the earlier trial which a trial repeats without a run."""
+
+COPIED = ("parameters", VALIDATION)
+"""Attributes of an earlier trial that hold for one that repeats it, too."""
+
 
 def facts_of(summary: RunSummary) -> dict[str, Any]:
     """What the tables say of a trial, besides its objective, in words that Optuna's journal can hold."""
@@ -29,3 +38,8 @@ def facts_of(summary: RunSummary) -> dict[str, Any]:
 def validation_auroc(trial: optuna.trial.FrozenTrial) -> Estimate:
     """A trial's image AUROC on validation images, as its result had it; undefined where it had none."""
     return Estimate.from_json(trial.user_attrs.get(VALIDATION) or {})
+
+
+def is_copy(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether a trial ended as an earlier one with the same point did, without being run."""
+    return COPY_OF in trial.user_attrs

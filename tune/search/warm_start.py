@@ -12,9 +12,11 @@ from nfbmr.config import Config
 from nfbmr.errors import ConfigError, MissingPackageError
 from nfbmr.layers import set_layer
 from nfbmr.resolve import flat, resolve, values_of
+from tune.records.children import COPY_OF
 from tune.records.paths import SweepPaths
 from tune.search.dimension import Settings
 from tune.search.plan import SweepPlan
+from tune.search.trial_facts import is_copy
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -73,6 +75,8 @@ def _in_folder(paths: SweepPaths, plan: SweepPlan) -> Iterable[Found]:
     order = [earlier.objectives.index(name) for name in plan.objectives]
     study = load_study(paths.study)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        if is_copy(trial):  # the one that it repeats is here
+            continue
         config = earlier.config_of(trial.user_attrs["settings"])
         source = trial.user_attrs.get("from", f"{earlier.name}-{trial.number:04d}")
         yield Found(values_of(config), tuple(trial.values[i] for i in order), source)
@@ -91,7 +95,8 @@ def _in_mlflow(name: str, plan: SweepPlan) -> Iterable[Found]:
     for run in _children(name, plan.config):
         value = run.data.metrics.get(plan.goals[0].number)
         state = run.data.tags.get("nfbmr.state", "finished")
-        if run.info.status == "FINISHED" and state == "finished" and value is not None:
+        copied = COPY_OF in run.data.tags
+        if run.info.status == "FINISHED" and state == "finished" and value is not None and not copied:
             assignments = [f"{key}={text}" for key, text in run.data.params.items() if key in flat(Config())]
             config = resolve([set_layer(assignments)]).config
             yield Found(values_of(config), (float(value),), run.data.tags["nfbmr.run_id"])

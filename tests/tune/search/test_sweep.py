@@ -33,6 +33,7 @@ from tune.search.report import headline
 from tune.search.space import Space
 from tune.search.sweep import execute_sweep, find_sweep, new_sweep
 from tune.search.warm_start import trials_of
+from tune.verify import verify
 
 HERE = Resources(backend="local")
 SPACE = """
@@ -529,6 +530,36 @@ def test_ctrl_c_checkpoints_and_says_how_to_go_on(long_sweep):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("backend", ["local", "ray"])
+def test_a_point_is_run_once_however_often_it_is_suggested(tmp_path, tiny_config, backend):
+    resources = Resources(backend=backend, concurrent=2 if backend == "ray" else None)
+    space = Space.parse("mapping.latent: {choice: [4, 8]}")
+    plan = SweepPlan("twice", tiny_config(tmp_path), space, trials=4, prune=False, resources=resources)
+    summary = new_sweep(plan)
+    paths = SweepPaths(plan.config.output / "twice")
+    assert summary.trials.finished == 4
+    assert list(summary.repeats) == ["0002", "0003"]
+    assert summary.trust is not None
+    assert summary.trust.finished == 2
+    sentence = "2 of 4 trials repeated an earlier point, took its result and were not run"
+    assert sentence in headline(summary)
+    assert sentence in paths.table("md").read_text()
+    assert not RunPaths(paths.trial(2)).config.exists()  # nothing was run in its folder
+    for key, first in summary.repeats.items():
+        copy, original = (read_record(RunPaths(paths.trial(int(n))).journal) for n in (key, first))
+        assert copy.tags["nfbmr.copy_of"] == f"{first:04d}"
+        assert (copy.run_id, copy.parent_id, copy.status) == (f"twice-{key}", "twice", "finished")
+        assert copy.params["mapping.latent"] == original.params["mapping.latent"]
+        name = "validation/image_auroc"
+        assert copy.metrics[name][-1].value == original.metrics[name][-1].value
+        assert f"finished, as {first:04d}" in paths.table("csv").read_text()
+    assert read_record(paths.journal).metrics["trials/finished"][-1].value == 4
+    assert verify(paths).differences == []
+    again = execute_sweep(replace(plan, trials=5), paths)
+    assert list(again.repeats) == ["0002", "0003", "0004"]
+    assert verify(paths).differences == []
+
+
 def test_on_ray_trials_run_at_once_and_the_best_is_scored(tmp_path, tiny_config, swept):
     from cluster.connection import connect
 

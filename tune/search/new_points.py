@@ -1,0 +1,136 @@
+"""Points that were not tried yet: a sampler that is asked again where it suggests an old one.
+
+Samplers draw, and in a space of few values they draw a point again that they have seen: TPE above all, which
+looks around the best ones. Running it again would tell nothing. So the sampler is asked again, with another
+seed, and of TPE's candidates (it takes the best of 24) fewer and fewer are looked at, down to the first that
+is drawn around the good points. If that gives nothing new, a point of a small space is drawn from those that
+are left. Only where all are tried is an old one suggested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from optuna.samplers import BaseSampler
+
+from tune.search.dimension import Dimension, Settings
+from tune.search.space import Space
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial, TrialState
+
+AGAIN = 8
+"""Times that a sampler is asked for another point."""
+
+FEW = 10_000
+"""Points of a space that are looked through for those left."""
+
+
+class NewPointSampler(BaseSampler):
+    """Suggests what another sampler does, but for points that were tried.
+
+    Without an old point in its way it suggests exactly what the other one would.
+
+    Args:
+        space: What is searched.
+        tried: Whether a point was tried, by its settings.
+        sampler: Makes the sampler for each time that it is asked, counted from 0.
+        seed: Of the choice among points that are left.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        tried: Callable[[Settings], bool],
+        sampler: Callable[[int], BaseSampler],
+        seed: Sequence[int],
+    ) -> None:
+        self._space, self._tried, self._sampler, self._seed = space, tried, sampler, seed
+        self.first = sampler(0)
+
+    def reseed_rng(self) -> None:
+        """Nothing: seeds follow from the sweep's alone."""
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """See :class:`optuna.samplers.BaseSampler`."""
+        self.first.before_trial(study, trial)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """See :class:`optuna.samplers.BaseSampler`."""
+        self.first.after_trial(study, trial, state, values)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """All dimensions: whole points are compared."""
+        return {dimension.name: dimension.distribution() for dimension in self._space.dimensions}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """A point, new if there is one; dimensions that do not apply in it are left out."""
+        fixed = trial.system_attrs.get("fixed_params", {})  # a point that was asked for, or a part of one
+        oldest: dict[str, Any] | None = None
+        for time in range(1 + AGAIN):
+            draft = _Draft(self._sampler(time) if time else self.first, study, trial, fixed)
+            if not self._tried(self._space.chosen_by(draft.choose)):
+                return draft.params
+            oldest = draft.params if oldest is None else oldest
+            if fixed.keys() >= draft.params.keys():  # all of it was asked for
+                return draft.params
+        left = [
+            point
+            for point, settings in self._space.points(FEW)
+            if _agrees(point, fixed) and not self._tried(settings)
+        ]
+        if left:
+            return left[int(np.random.default_rng([*self._seed, trial.number]).integers(len(left)))]
+        return oldest or {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """See :class:`optuna.samplers.BaseSampler`."""
+        return self.first.sample_independent(study, trial, param_name, param_distribution)
+
+
+class _Draft:
+    """A point that a sampler draws, as Optuna's trials have it drawn, before anything is written down."""
+
+    def __init__(
+        self, sampler: BaseSampler, study: Study, trial: FrozenTrial, fixed: Mapping[str, Any]
+    ) -> None:
+        self.params: dict[str, Any] = {}
+        self._sampler, self._study, self._trial, self._fixed = sampler, study, trial, fixed
+        self._relative: dict[str, Any] | None = None
+
+    def choose(self, dimension: Dimension) -> Any:
+        """The value of a dimension: asked for, the only one, drawn with others, or drawn alone."""
+        name, distribution = dimension.name, dimension.distribution()
+        if name in self._fixed:
+            value = self._fixed[name]
+        elif distribution.single():
+            value = (dimension.labels() or dimension.corners())[0]
+        elif name in self._drawn:
+            value = self._drawn[name]
+        else:
+            value = self._sampler.sample_independent(self._study, self._trial, name, distribution)
+        # The type that a storage would give back: numbers of NumPy's have another name in a digest.
+        self.params[name] = distribution.to_external_repr(distribution.to_internal_repr(value))
+        return self.params[name]
+
+    @property
+    def _drawn(self) -> Mapping[str, Any]:
+        """What the sampler draws together, once one of them is wanted."""
+        if self._relative is None:
+            space = self._sampler.infer_relative_search_space(self._study, self._trial)
+            self._relative = self._sampler.sample_relative(self._study, self._trial, space)
+        return self._relative
+
+
+def _agrees(point: Mapping[str, Any], fixed: Mapping[str, Any]) -> bool:
+    return all(point[name] == value for name, value in fixed.items() if name in point)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 from tqdm import tqdm
 
+from nfbmr.data.files import is_video
 from nfbmr.data.given import sources_of
 from nfbmr.data.images import Source, decoded, load_image
 from nfbmr.data.pictures import Picture, picture_from
-from nfbmr.data.video import Every, Frame, frames_of, is_video
+from nfbmr.data.video import Every, Frame, frames_of
 from nfbmr.devices import device_of
 from nfbmr.errors import CheckpointError, ConfigError, ImageError, require_package
 from nfbmr.features.extraction import pictures_at_once
@@ -295,7 +296,7 @@ def predict(
         images: Files or folders; or images in memory, as the registered model takes them: arrays (H, W) or
             (H, W, 3) of whole numbers from 0 to 255, batches (N, H, W, 3), Pillow images, bytes or base64
             text of files. One, or a list or an iterator of any of them. A file of a video
-            (:data:`nfbmr.data.video.VIDEO_SUFFIXES`) stands for its frames.
+            (:data:`nfbmr.data.files.VIDEO_SUFFIXES`), given or in a folder, stands for its frames.
         threshold: Instead of the model's.
         heatmaps: Folder to draw heat maps in; None for none. All share one scale.
         masks: Folder to write predicted masks in, at the images' own sizes; None for none.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -20,7 +21,8 @@ from PIL import Image
 
 import nfbmr
 from nfbmr.cli.main import main
-from nfbmr.data.video import Every, frames_of, is_video
+from nfbmr.data.files import is_video
+from nfbmr.data.video import Every, frames_of
 from nfbmr.errors import ConfigError, ImageError
 from nfbmr.stopping import StopRequest
 
@@ -121,6 +123,22 @@ def silence() -> av.AudioFrame:
     frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
     frame.sample_rate = 8000
     return frame
+
+
+def test_videos_in_a_folder_come_after_its_images(
+    run: Path, line: Path, parts: list[Path], tmp_path: Path
+) -> None:
+    shift = tmp_path / "shift" / "camera 2"
+    shift.mkdir(parents=True)
+    shutil.copy(line, shift / "z.mkv")
+    (shift / ".hidden.mkv").write_bytes(b"")
+    out = tmp_path / "out"
+    assert main(["predict", str(run), str(tmp_path / "shift"), "--every", "3", "--out", str(out)]) == 0
+    with (out / "predictions.csv").open() as file:
+        assert [row["frame"] for row in csv.DictReader(file)] == ["0", "3"]
+    shutil.copy(parts[0], tmp_path / "shift" / "part.png")
+    found = nfbmr.predict(run, tmp_path / "shift", every=Every(frames=3))
+    assert [row.frame for row in found] == [None, 0, 3]
 
 
 def test_a_stop_leaves_the_rows_before_it(

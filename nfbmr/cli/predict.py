@@ -84,7 +84,7 @@ def predict(
     uri: str | None,
     as_json: bool,
 ) -> int:
-    """Score IMAGES (files or folders, and files of videos) with a MODEL.
+    """Score IMAGES (files or folders, videos among them) with a MODEL.
 
     MODEL is the folder of a finished run, or a registered model: NAME, NAME@ALIAS or NAME/VERSION.
     With --watch the images are those that come into a folder.
@@ -94,7 +94,9 @@ def predict(
     A video stands for its frames: a row each, with number and seconds. It is scored as it is decoded; Ctrl-C
     ends it after the frame at hand, and the table has those before.
     """
-    from nfbmr.data.video import Every, is_video
+    from nfbmr.data.files import is_video
+    from nfbmr.data.given import sorted_in
+    from nfbmr.data.video import Every
     from nfbmr.devices import device_of, limit_threads
     from nfbmr.errors import ConfigError, require_package
     from nfbmr.prediction import predict as predictions_of
@@ -102,7 +104,7 @@ def predict(
 
     if (watch is None) == (not images):
         raise click.UsageError("give IMAGES, or a folder to --watch")
-    videos = any(map(is_video, images))
+    videos = any(map(is_video, sorted_in(images, videos=True)[0]))
     if every is not None and not videos:
         raise click.UsageError("--every is for videos, and there is none among the images")
     which = None if every is None else Every.of(every)
@@ -192,7 +194,7 @@ def _reported(
 
 def _unit(found: list[Prediction]) -> str:
     """What rows are of, in a word."""
-    from nfbmr.data.video import is_video
+    from nfbmr.data.files import is_video
 
     if not any(is_video(p.path) for p in found):
         return "image"

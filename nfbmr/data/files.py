@@ -9,6 +9,9 @@ from pathlib import Path
 from nfbmr.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+VIDEO_SUFFIXES = frozenset(
+    {".avi", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
+)
 LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
 
 
@@ -87,6 +90,28 @@ def images_below(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[P
         yield from images_in(folder)
         for inner in folders(folder):
             yield from images_below(inner, seen | {real})
+
+
+def videos_below(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Files of videos at any depth, as :func:`images_below` finds images."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    for entry in (folder / inside.name for inside in _entries(folder)):
+        if is_video(entry) and not entry.name.startswith(".") and entry.is_file():
+            yield entry
+    for inner in folders(folder):
+        yield from videos_below(inner, seen | {real})
+
+
+def is_video(source: object) -> bool:
+    """Whether this is the name of a video file.
+
+    Example:
+        >>> is_video(Path("line/camera.MP4")), is_video(Path("part.png"))
+        (True, False)
+    """
+    return isinstance(source, Path) and source.suffix.lower() in VIDEO_SUFFIXES
 
 
 def strange_below(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[tuple[Path, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nfbmr.data.decoding import decode_inputs
-from nfbmr.data.files import IMAGE_SUFFIXES
+from nfbmr.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, videos_below
 from nfbmr.data.images import Source
 from nfbmr.data.masks import pictures_below
 from nfbmr.errors import DataError, ImageError
@@ -19,28 +19,34 @@ log = logging.getLogger(__name__)
 _MASKS_SHOWN = 3
 
 
-def images_in(paths: Sequence[Path]) -> list[Path]:
+def images_in(paths: Sequence[Path], *, videos: bool = False) -> list[Path]:
     """The given files, and the images below the given folders, sorted.
 
     What is a mask in a folder shows no part, and is left out with a warning; a file that is given is taken
     as it is.
 
+    Args:
+        paths: Files and folders.
+        videos: Whether videos below a folder are wanted as well; they come after its images.
+
     Raises:
         DataError: A path does not exist, or there is no image at all.
     """
-    images, masks = sorted_in(paths)
+    images, masks = sorted_in(paths, videos=videos)
     if masks:
         shown = ", ".join(visible(repr(mask.as_posix())) for mask in masks[:_MASKS_SHOWN])
         number, are = count(len(masks), "mask"), plural(len(masks), "is", "are")
         log.warning("%s %s left out, such as %s; a file that is given is scored", number, are, shown)
     if not images:
         raise DataError(
-            "no images", where=", ".join(map(str, paths)), fix=f"endings: {' '.join(sorted(IMAGE_SUFFIXES))}"
+            "no images",
+            where=", ".join(map(str, paths)),
+            fix=f"endings: {' '.join(sorted(IMAGE_SUFFIXES | (VIDEO_SUFFIXES if videos else set())))}",
         )
     return images
 
 
-def sorted_in(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+def sorted_in(paths: Sequence[Path], *, videos: bool = False) -> tuple[list[Path], list[Path]]:
     """The images that :func:`images_in` gives, and the masks that it leaves out.
 
     Raises:
@@ -51,7 +57,7 @@ def sorted_in(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     for path in paths:
         if path.is_dir():
             pictures, masks = pictures_below(path)
-            images += pictures
+            images += [*pictures, *sorted(videos_below(path))] if videos else pictures
             left_out += masks
         elif path.exists():
             images.append(path)
@@ -62,7 +68,7 @@ def sorted_in(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def sources_of(images: Any) -> list[Source | ImageError]:
-    """What :func:`predict` is given, image by image; folders are looked through as :func:`images_in` does.
+    """What :func:`predict` is given, image by image; folders are looked through, for videos as well.
 
     Raises:
         DataError: A path does not exist, or there is no image at all.
@@ -71,9 +77,9 @@ def sources_of(images: Any) -> list[Source | ImageError]:
     found = decode_inputs(images)
     paths = [source for source in found if isinstance(source, Path)]
     if len(paths) == len(found):
-        return [*images_in(paths)]
+        return [*images_in(paths, videos=True)]
     return [
         inside
         for source in found
-        for inside in (images_in([source]) if isinstance(source, Path) else [source])
+        for inside in (images_in([source], videos=True) if isinstance(source, Path) else [source])
     ]

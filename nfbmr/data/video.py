@@ -16,10 +16,6 @@ import numpy as np
 from nfbmr.data.images import Decoded
 from nfbmr.errors import ConfigError, ImageError, require_package
 
-VIDEO_SUFFIXES = frozenset(
-    {".avi", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
-)
-
 _SLACK = 1e-6
 """Of a stretch: times are sums of fractions, and a frame shown at its very beginning belongs to it."""
 
@@ -71,16 +67,6 @@ class Frame(NamedTuple):
     image: Decoded | ImageError
     number: int | None = None
     seconds: float | None = None
-
-
-def is_video(source: object) -> bool:
-    """Whether this is the name of a video file.
-
-    Example:
-        >>> is_video(Path("line/camera.MP4")), is_video(Path("part.png"))
-        (True, False)
-    """
-    return isinstance(source, Path) and source.suffix.lower() in VIDEO_SUFFIXES
 
 
 def frames_of(video: Path, every: Every | None = None) -> Iterator[Frame]:

@@ -3,20 +3,18 @@ r"""What happens to pixels before a backbone, as operators of a graph.
 The product decodes with Pillow and resizes with torch's 8-bit kernel (:mod:`nfbmr.data.pictures`); neither
 is an operator of ONNX. Here are the same steps on float values that are whole numbers from 0 to 255: bicubic
 antialiased resizing rounds after each of its two passes, as the 8-bit kernel does, and a turned square is
-sampled where Pillow samples it. A few pixels in a thousand differ by one level, since the 8-bit kernel's
-weights have 16 bits.
+sampled as Pillow samples it: both to the last bit. Photometric changes differ by a level in a few pixels of a
+thousand.
 
 Shapes: B batch, V views, H W the image, S T the height and width that a network sees.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from nfbmr.data.pictures import Photometric
@@ -103,8 +101,9 @@ def _cubic(t: Tensor) -> Tensor:
 class Turned(nn.Module):
     """A square turned by each of `parts` of a full turn, itself first: (B, C, S, S) to (B V, C, S, S).
 
-    Where Pillow samples is asked of Pillow: a ramp of coordinates is turned. The views of an image are next
-    to each other.
+    As Pillow turns 8-bit images, to the last bit: positions and sums are in double precision and in its
+    order, and fractions are cut off. All views are gathered at once, so that a graph has a few operators for
+    them, however many there are. The views of an image are next to each other.
 
     Args:
         parts: V.
@@ -113,38 +112,42 @@ class Turned(nn.Module):
 
     def __init__(self, parts: int, side: int) -> None:
         super().__init__()
-        places = [_places(360.0 * k / parts, side) for k in range(1, parts)]
-        for name, values in zip(("corner", "across", "down", "seen"), zip(*places, strict=True), strict=True):
-            self.register_buffer(name, torch.from_numpy(np.stack(values)), persistent=False)
-        self._parts, self._side = parts, side
+        turns = torch.tensor([_turn(360.0 * k / parts, side) for k in range(parts)], dtype=torch.float64)
+        self.register_buffer("turns", turns, persistent=False)
+        self._side = side
 
     def forward(self, x_BCSS: Tensor) -> Tensor:
-        """All views."""
+        """All views; Q = V S S."""
+        side, turns_V6 = self._side, self.get_buffer("turns")[:, :, None, None]
+        middle_S = torch.arange(side, dtype=torch.float64) + 0.5
+        across_VSS = turns_V6[:, 0] * middle_S + turns_V6[:, 1] * middle_S[:, None] + turns_V6[:, 2]
+        down_VSS = turns_V6[:, 3] * middle_S + turns_V6[:, 4] * middle_S[:, None] + turns_V6[:, 5]
+        seen_VSS = (across_VSS >= 0) & (across_VSS < side) & (down_VSS >= 0) & (down_VSS < side)
+        across_Q, down_Q = across_VSS.flatten() - 0.5, down_VSS.flatten() - 0.5
+        left_Q, upper_Q = across_Q.floor(), down_Q.floor()
         flat_BCP = x_BCSS.flatten(2)
-        views = [x_BCSS]
-        for k in range(self._parts - 1):
-            corner_P, side = self.get_buffer("corner")[k], self._side
-            across_P, down_P = self.get_buffer("across")[k], self.get_buffer("down")[k]
-            upper_BCP = torch.lerp(flat_BCP[:, :, corner_P], flat_BCP[:, :, corner_P + 1], across_P)
-            lower_BCP = torch.lerp(
-                flat_BCP[:, :, corner_P + side], flat_BCP[:, :, corner_P + side + 1], across_P
-            )
-            turned_BCP = torch.lerp(upper_BCP, lower_BCP, down_P).add(1e-3).floor()  # Pillow cuts off
-            views.append(torch.unflatten(turned_BCP * self.get_buffer("seen")[k], 2, (side, side)))
-        return torch.stack(views, dim=1).flatten(0, 1)
+
+        def at(right: int, lower: int) -> Tensor:
+            column_Q, row_Q = ((left_Q + right).clamp(0, side - 1), (upper_Q + lower).clamp(0, side - 1))
+            return flat_BCP.index_select(2, (row_Q * side + column_Q).long()).double()
+
+        upper_BCQ = at(0, 0) + (at(1, 0) - at(0, 0)) * (across_Q - left_Q)
+        lower_BCQ = at(0, 1) + (at(1, 1) - at(0, 1)) * (across_Q - left_Q)
+        turned_BCQ = (upper_BCQ + (lower_BCQ - upper_BCQ) * (down_Q - upper_Q)).floor().float()
+        views_BCVSS = torch.unflatten(turned_BCQ * seen_VSS.flatten().float(), 2, (-1, side, side))
+        return views_BCVSS.transpose(1, 2).flatten(0, 1)
 
 
-def _places(degrees: float, side: int) -> tuple[NDArray[Any], ...]:
-    """Of each position: the upper left one of the four it is made of, shares of the others, whether seen."""
+def _turn(degrees: float, side: int) -> tuple[float, ...]:
+    """Where a position of the turned square lies in the square itself: a x + b y + c and d x + e y + f.
 
-    def turn(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        image = Image.fromarray(np.ascontiguousarray(values))
-        return np.asarray(image.rotate(degrees, resample=Image.Resampling.BILINEAR)).reshape(-1)
-
-    ramp = np.broadcast_to(np.arange(side, dtype=np.float32), (side, side))
-    x, y, seen = turn(ramp), turn(ramp.T), turn(np.ones((side, side), np.float32))
-    left, upper = (np.minimum(np.floor(one), side - 2) for one in (x, y))
-    return (upper * side + left).astype(np.int64), (x - left), (y - upper), seen
+    The numbers are those of :meth:`PIL.Image.Image.rotate`, which turns about the middle and rounds to 15
+    digits.
+    """
+    angle = -math.radians(degrees % 360.0)
+    a, b = round(math.cos(angle), 15), round(math.sin(angle), 15)
+    d, e, middle = -b, a, side / 2
+    return a, b, a * -middle + b * -middle + middle, d, e, d * -middle + e * -middle + middle
 
 
 class Normalised(nn.Module):

@@ -173,7 +173,8 @@ def test_the_command(
     trained: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "line-7"
-    command = ["export", str(trained("differnet")), "--out", str(out), "--limit", "4", "--json"]
+    turned = trained("differnet", **{"features.test_rotations": 16})  # as many as it has by default
+    command = ["export", str(turned), "--out", str(out), "--limit", "4", "--json"]
     assert main(command) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["folder"] == str(out)

@@ -2,8 +2,8 @@
 
 Samplers draw, and in a space of few values they draw a point again that they have seen: TPE above all, which
 looks around the best ones. Running it again would tell nothing. So the sampler is asked again, with another
-seed, and of TPE's candidates (it takes the best of 24) fewer and fewer are looked at, down to the first that
-is drawn around the good points. If that gives nothing new, a point of a small space is drawn from those that
+seed, and of TPE's candidates (it takes the best of 24) six and then one are looked at: the first that is
+drawn around the good points. If that gives nothing new, a point of a small space is drawn from those that
 are left. Only where all are tried is an old one suggested.
 """
 
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from optuna.samplers import BaseSampler
 
-from tune.search.dimension import Dimension, Settings
+from tune.search.dimension import Dimension
+from tune.search.repeats import Repeats
 from tune.search.space import Space
 
 if TYPE_CHECKING:
@@ -23,11 +24,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial, TrialState
 
-AGAIN = 8
+AGAIN = 4
 """Times that a sampler is asked for another point."""
-
-FEW = 10_000
-"""Points of a space that are looked through for those left."""
 
 
 class NewPointSampler(BaseSampler):
@@ -37,7 +35,7 @@ class NewPointSampler(BaseSampler):
 
     Args:
         space: What is searched.
-        tried: Whether a point was tried, by its settings.
+        tried: Which points were tried.
         sampler: Makes the sampler for each time that it is asked, counted from 0.
         seed: Of the choice among points that are left.
     """
@@ -45,7 +43,7 @@ class NewPointSampler(BaseSampler):
     def __init__(
         self,
         space: Space,
-        tried: Callable[[Settings], bool],
+        tried: Repeats,
         sampler: Callable[[int], BaseSampler],
         seed: Sequence[int],
     ) -> None:
@@ -77,16 +75,12 @@ class NewPointSampler(BaseSampler):
         oldest: dict[str, Any] | None = None
         for time in range(1 + AGAIN):
             draft = _Draft(self._sampler(time) if time else self.first, study, trial, fixed)
-            if not self._tried(self._space.chosen_by(draft.choose)):
+            if not self._tried.has(self._space.chosen_by(draft.choose)):
                 return draft.params
             oldest = draft.params if oldest is None else oldest
             if fixed.keys() >= draft.params.keys():  # all of it was asked for
                 return draft.params
-        left = [
-            point
-            for point, settings in self._space.points(FEW)
-            if _agrees(point, fixed) and not self._tried(settings)
-        ]
+        left = [point for point in self._tried.left(self._space) if _agrees(point, fixed)]
         if left:
             return left[int(np.random.default_rng([*self._seed, trial.number]).integers(len(left)))]
         return oldest or {}

@@ -18,11 +18,16 @@ from nfbmr.resolve import digest
 from tune.execution.trial_spec import TrialResult, TrialSpec
 from tune.records.paths import SweepPaths
 from tune.search.plan import Objective
+from tune.search.space import Space
 from tune.search.trial_facts import COPIED, COPY_OF, SETTINGS, is_copy
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
+
+
+FEW = 10_000
+"""Points of a space that are looked through for those that nobody has tried."""
 
 
 class Copied(NamedTuple):
@@ -47,13 +52,14 @@ class Repeats:
         >>> repeats = Repeats([])
         >>> repeats.first(0, {"flow.blocks": 4}), repeats.first(1, {"flow.blocks": 8})
         (None, None)
-        >>> repeats.first(2, {"flow.blocks": 4}), repeats.tried({"flow.blocks": 6})
+        >>> repeats.first(2, {"flow.blocks": 4}), repeats.has({"flow.blocks": 6})
         (0, False)
     """
 
     def __init__(self, trials: Iterable[FrozenTrial]) -> None:
         self._first: dict[str, int] = {}
         self._tried: set[str] = set()
+        self._points: list[tuple[dict[str, Any], str]] | None = None
         self._waiting: defaultdict[int, list[int]] = defaultdict(list)
         for trial in trials:
             if SETTINGS not in trial.user_attrs:
@@ -63,9 +69,19 @@ class Repeats:
             if trial.state.name in ("COMPLETE", "PRUNED") and not is_copy(trial):
                 self.first(trial.number, settings)
 
-    def tried(self, settings: Mapping[str, Any]) -> bool:
+    def has(self, settings: Mapping[str, Any]) -> bool:
         """Whether a trial has had these settings, however it ended."""
         return digest(settings) in self._tried
+
+    def left(self, space: Space) -> list[dict[str, Any]]:
+        """Points of a small space that no trial has had, in the sampler's terms; none of a large one.
+
+        Args:
+            space: Which; the same at every call.
+        """
+        if self._points is None:
+            self._points = [(point, digest(settings)) for point, settings in space.points(FEW)]
+        return [point for point, key in self._points if key not in self._tried]
 
     def first(self, number: int, settings: Mapping[str, Any]) -> int | None:
         """The earlier trial with these settings, which has not failed; None: this one is the first.

@@ -51,8 +51,8 @@ def sampler_of(
         plan: What was asked.
         asked: Trials so far.
         crowd: For how many trials each of those that TPE is shown stands; see :mod:`tune.search.history`.
-        again: How often a point for this trial was suggested that is not wanted. Of TPE's candidates half as
-            many are looked at each time, as the best of 24 would be the same point again.
+        again: How often a point for this trial was suggested that is not wanted. Of TPE's candidates a
+            quarter are looked at each time, as the best of 24 would be the same point again.
     """
     from optuna import samplers
     from optuna.exceptions import ExperimentalWarning
@@ -64,7 +64,7 @@ def sampler_of(
     joint = len(plan.objectives) == 1
     options: dict[str, Any] = {"seed": seed, "n_startup_trials": STARTUP, "constant_liar": True}
     if again:
-        options["n_ei_candidates"] = max(1, CANDIDATES >> again)
+        options["n_ei_candidates"] = max(1, CANDIDATES >> 2 * again)
     if crowd > 1.0:
         options["weights"] = weights_of(crowd)
     # Of `group`, which is experimental, and of `weights`, which Optuna wants to take away in its version 6.

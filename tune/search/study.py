@@ -339,7 +339,7 @@ class Study:
         crowd = self._history.crowd
         self.study.sampler = NewPointSampler(
             self.space,
-            self._repeats.tried,
+            self._repeats,
             lambda again: sampler_of(self.plan, asked, crowd, again),
             (self.plan.config.seed, asked),
         )

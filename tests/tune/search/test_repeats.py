@@ -14,6 +14,7 @@ from tune.records.paths import SweepPaths
 from tune.search.importance import Readiness
 from tune.search.new_points import NewPointSampler
 from tune.search.plan import SAMPLERS, SweepPlan
+from tune.search.repeats import Repeats
 from tune.search.report import grid_of, summarise
 from tune.search.samplers import STARTUP, sampler_of
 from tune.search.space import Space
@@ -86,9 +87,7 @@ def test_where_no_point_is_in_the_way_the_sampler_suggests_what_it_would_have(ma
             trial = plain.study.ask()
             expected = plain.space.suggest(trial)
             drawn = sampler_of(careful.plan, number)
-            careful.study.sampler = NewPointSampler(
-                careful.space, lambda _: False, partial(_same, drawn), (0,)
-            )
+            careful.study.sampler = NewPointSampler(careful.space, Repeats([]), partial(_same, drawn), (0,))
             ours = careful.study.ask()
             assert careful.space.suggest(ours) == expected
             assert ours.params == trial.params

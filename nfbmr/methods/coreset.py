@@ -22,7 +22,7 @@ from nfbmr.progress import ticking
 CANDIDATES = 32768
 """Vectors that are held up to date at a time: those with the highest bounds."""
 ROWS = 4096
-"""Vectors that are compared with 2048 chosen ones in one product, 32 MiB of distances: more take no less time."""
+"""Vectors compared with 2048 chosen ones in one product, 32 MiB of distances: more take no less time."""
 
 GROUP = 512
 """Rows are refreshed together whose last looks lie within so many choices: a few are compared again."""

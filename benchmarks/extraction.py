@@ -53,7 +53,8 @@ def measure(*, images: int = 192, memory_at: tuple[int, ...] = (100, 1000, 10_00
         yardstick = forward_alone(SETTING.batch)
         in_pairs = forward_alone(2, batches=16)
         ways: dict[str, dict[str, Any]] = {
-            "fp32": {"compute": "fp32"},
+            "fp32": {"compute": "fp32", "engine": "torch"},
+            "fp32, OpenVINO": {"compute": "fp32", "engine": "openvino"},
             "bf16": {"compute": "bf16"},
             "fp32, compiled": {"compute": "fp32", "compile": True},
             "bf16, compiled": {"compute": "bf16", "compile": True},

@@ -86,7 +86,7 @@ def training_data(
             good_samples=validation.good_samples,
             defective_samples=validation.defective_samples,
         ),
-        config.features.model_copy(update={"compute": extraction.compute}),
+        extraction.made(config.features),
         extraction.weights_digest,
     )
 

@@ -201,6 +201,7 @@ def compute(unit: Unit, folder: Folder, resamples: int) -> list[Row]:
         "output": str(folder.root / "work"),
         "store": str(folder.store),
         "features.compute": "fp32",  # nothing may depend on what a stopwatch says on a busy machine
+        "features.engine": "torch",
         "evaluation.bootstrap": resamples,
         "evaluation.heatmaps": 0,
         "tracking.kind": "none",

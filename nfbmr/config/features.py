@@ -108,6 +108,11 @@ class FeatureConfig(Section):
     compute: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="arithmetic of the forward pass; auto = bf16 where that is faster"
     )
+    engine: Literal["auto", "torch", "openvino"] = Field(
+        "auto",
+        description="library of the forward pass on a CPU; auto = OpenVINO (nfbmr[export]) where that is "
+        "faster in fp32 and there are enough images",
+    )
     compile: bool = Field(False, description="torch.compile with frozen weights; slow to start, faster after")
     batch: PositiveInt = Field(16, description="images a forward pass")
 
@@ -120,6 +125,14 @@ class FeatureConfig(Section):
             raise ValueError("maps of turned images do not lie on each other: test_rotations needs pooled")
         if self.turns and self.aspect not in ("auto", 1.0):
             raise ValueError("a turned image has other proportions: with turns and rotations aspect is 1")
+        return self
+
+    @model_validator(mode="after")
+    def _in_float32(self) -> FeatureConfig:
+        if self.engine == "openvino" and self.compute == "bf16":
+            raise ValueError("OpenVINO computes in float32 here: engine=openvino needs compute auto or fp32")
+        if self.engine == "openvino" and self.compile:
+            raise ValueError("compile is torch's own: engine=openvino needs compile=false")
         return self
 
     @property

@@ -16,6 +16,7 @@ from nfbmr.data.pictures import Pixels, resized
 from nfbmr.errors import CheckpointError
 from nfbmr.machine import usable_cores
 from nfbmr.paths import read_json
+from nfbmr.runtimes import import_openvino
 
 DESCRIPTION = "model.json"
 FORMAT = "nfbmr-export-1"
@@ -110,8 +111,7 @@ def onnx_session(file: Path, outputs: list[str], threads: int) -> Callable[[dict
 
 def openvino_session(file: Path, outputs: list[str], threads: int) -> Callable[[dict[str, Pixels]], Outputs]:
     """OpenVINO on the CPU, in float32: left alone it takes bfloat16 where the processor has it."""
-    import openvino
-
+    openvino = import_openvino()
     how = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
     model = openvino.Core().compile_model(file, "CPU", how)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nfbmr.config import FeatureConfig
 from nfbmr.export.pictures import Normalised, Turned, exposed, resized
 from nfbmr.features.backbone import Backbone, shared_backbone
-from nfbmr.features.extraction import as_stored
+from nfbmr.features.keys import as_stored
 from nfbmr.features.passes import passes_of
 from nfbmr.features.table import Features, FeatureTable, Rows, Tensors
 from nfbmr.features.tiles import Tiling, tiling_of

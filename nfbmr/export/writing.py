@@ -16,6 +16,7 @@ import torch
 from nfbmr.errors import ExportError, MissingPackageError
 from nfbmr.export.network import ExportedNetwork
 from nfbmr.export.rounding import round_before_casts
+from nfbmr.runtimes import import_openvino
 
 Format = Literal["onnx", "openvino"]
 FILES: dict[Format, str] = {"onnx": "model.onnx", "openvino": "model.xml"}
@@ -38,8 +39,8 @@ def require(form: Format) -> None:
     """
     for package in PACKAGES[form]:
         try:
-            importlib.import_module(package)
-        except ImportError as error:
+            import_openvino() if package == "openvino" else importlib.import_module(package)
+        except (ImportError, MissingPackageError) as error:
             raise MissingPackageError(
                 f"{form} needs a package that is not installed",
                 where=package,
@@ -79,8 +80,7 @@ def write(network: ExportedNetwork, form: Format, folder: Path) -> None:
     write_onnx(network, onnx_file, casts=form == "onnx")
     if form == "onnx":
         return
-    import openvino
-
+    openvino = import_openvino()
     model = openvino.Core().read_model(onnx_file)
     openvino.save_model(model, folder / FILES["openvino"], compress_to_fp16=False)
     del model  # it reads the file's weights where they lie

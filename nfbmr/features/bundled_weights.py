@@ -11,7 +11,7 @@ from typing import Any
 
 from nfbmr.config import FeatureConfig
 from nfbmr.errors import WeightsError
-from nfbmr.features.extraction import joined_digest
+from nfbmr.features.keys import joined_digest
 from nfbmr.features.weights import resolve_weights
 from nfbmr.tensors import write_tensors
 

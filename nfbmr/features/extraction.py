@@ -15,7 +15,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -30,12 +30,13 @@ from tqdm import tqdm
 from nfbmr.config import FeatureConfig
 from nfbmr.data.pictures import Picture, prepare
 from nfbmr.errors import ImageError, Interrupted
-from nfbmr.features.backbone import Backbone, BackboneInfo, backbone_info, same_backbone
-from nfbmr.features.engine import Compute, Engine, choose_compute
+from nfbmr.features.backbone import backbone_info, same_backbone
+from nfbmr.features.choosing import Arithmetic, arithmetic_for
+from nfbmr.features.engine import Compute, Engine, Library
+from nfbmr.features.keys import as_stored, joined_digest, space_spec, stored_shapes
 from nfbmr.features.passes import passes_of
 from nfbmr.features.store import FeatureStore, Space, SpaceSpec, Writer
 from nfbmr.features.table import FeatureTable, Shape, TensorTable
-from nfbmr.features.tiles import tiling_of
 from nfbmr.progress import ticking
 from nfbmr.workers import SINGLE_PROCESS, ProcessGroup
 
@@ -43,8 +44,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_SQUARE = "square, bicubic, antialias"
-_RECTANGLE = "bicubic, antialias"
 PIXELS_AT_ONCE = 16 * 1024**2
 """That are held in memory as floats, whatever ``features.batch`` is: sixteen pictures of 1024 px."""
 
@@ -79,39 +78,14 @@ class Extraction:
         """Arithmetic the features were made in, whatever ``features.compute`` left open."""
         return "bf16" if self.specs[0].fields["compute"] == "bf16" else "fp32"
 
+    @property
+    def engine(self) -> Library:
+        """Library that they were made by, whatever ``features.engine`` left open."""
+        return "openvino" if "engine" in self.specs[0].fields else "torch"
 
-def joined_digest(digests: Iterable[str]) -> str:
-    """Fingerprints of several backbones' weights as one; that of one backbone is its own."""
-    return "+".join(dict.fromkeys(digests))
-
-
-def space_spec(
-    backbone: Backbone | BackboneInfo, tap: str, config: FeatureConfig, compute: Compute
-) -> SpaceSpec:
-    """All that decides the features of a picture at one tap, but the picture."""
-    height, width = config.shape
-    tiling = tiling_of(config.shape, config.tile)
-    square = height == width  # said as it was before there were rectangles: what is stored is still found
-    return SpaceSpec(
-        "features",
-        {
-            "backbone": backbone.name,
-            "weights": backbone.weights_digest,
-            "tap": tap,
-            "size": height if square else [height, width],
-            "photometric": config.photometric,
-            "mean": list(backbone.mean),
-            "std": list(backbone.std),
-            "resize": _SQUARE if square else _RECTANGLE,
-            "dtype": config.dtype,
-            "compute": compute,
-            "pooled": config.pooled,
-            "folded": backbone.folded,
-            **({"axes": "corrected"} if tap in backbone.corrected else {}),
-            **({} if config.bits == 16 else {"depth": config.bits}),
-            **({} if tiling is None else {"tile": list(tiling.seen), "margin": tiling.margin}),
-        },
-    )
+    def made(self, config: FeatureConfig) -> FeatureConfig:
+        """How the features were made, with nothing left to be measured, so that prediction does the same."""
+        return config.model_copy(update={"compute": self.compute, "engine": self.engine})
 
 
 def extract(
@@ -153,11 +127,10 @@ def extract(
     errors: dict[str, ImageError] = {}
     computed: set[str] = set()
     filled: list[tuple[Space, SpaceSpec, Shape]] = []
-    compute = config.compute
+    # One arithmetic for all passes, so that one word says it.
+    arithmetic = workers.broadcast(lambda: arithmetic_for(config, store, tuple(distinct), device, stop))
     for one in passes_of(config):
-        settings = one.model_copy(update={"compute": compute})
-        spaces, done, failed = _fill_pass(distinct, settings, store, device, stop, workers)
-        compute = spaces[0][1].fields["compute"]  # one arithmetic for all passes, so that one word says it
+        spaces, done, failed = _fill_pass(distinct, one, arithmetic, store, device, stop, workers)
         filled += spaces
         computed |= done
         errors |= failed
@@ -179,6 +152,7 @@ def extract(
 def _fill_pass(
     distinct: Mapping[str, Picture],
     config: FeatureConfig,
+    arithmetic: Arithmetic,
     store: FeatureStore,
     device: str,
     stop: Callable[[], bool] | None,
@@ -191,9 +165,8 @@ def _fill_pass(
     """
     info = backbone_info(config)
     shapes = stored_shapes(dict(zip(info.taps, info.shapes, strict=True)), config)
-    pictures = tuple(distinct.values())
-    compute = workers.broadcast(lambda: _compute(info, config, store, pictures, device, stop))
-    specs = tuple(space_spec(info, tap, config, compute) for tap in info.taps)
+    compute, library = arithmetic
+    specs = tuple(space_spec(info, tap, config, compute, library) for tap in info.taps)
     spaces = {tap: store.space(spec) for tap, spec in zip(info.taps, specs, strict=True)}
     wanted = workers.broadcast(lambda: _missing(spaces, distinct))
     computed: set[str] = set()
@@ -215,6 +188,7 @@ def _fill_pass(
                     device=device,
                     compiled=config.compile,
                     tile=config.tile,
+                    library=library,
                 )
                 errors = _fill(spaces, todo, engine, config, stop)
             failed = workers.all_gather(errors)
@@ -222,18 +196,6 @@ def _fill_pass(
             computed = set(wanted) - set(errors)
     made = [(spaces[tap], spec, shapes[tap]) for tap, spec in zip(info.taps, specs, strict=True)]
     return made, computed, errors
-
-
-def stored_shapes(shapes: Mapping[str, Shape], config: FeatureConfig) -> dict[str, Shape]:
-    """(C, H, W) of what is stored of each tap, from those of the taps' maps."""
-    return {tap: (shape[0], 1, 1) if config.pooled else shape for tap, shape in shapes.items()}
-
-
-def as_stored(y_BCHW: Tensor, config: FeatureConfig) -> Tensor:
-    """What is stored of a tap's map: the map itself, or its mean over positions, (B, C, 1, 1)."""
-    if not config.pooled:
-        return y_BCHW
-    return y_BCHW.float().mean((2, 3), keepdim=True).to(y_BCHW.dtype)
 
 
 def unusable(failed: Mapping[Path, ImageError], count: int) -> ImageError:
@@ -250,28 +212,6 @@ def _missing(spaces: Mapping[str, Space], distinct: Mapping[str, Picture]) -> di
     """Keys that some tap lacks, in the order of the pictures."""
     lacking = {key for space in spaces.values() for key in space.missing(distinct)}
     return {key: None for key in distinct if key in lacking}
-
-
-def _compute(
-    backbone: BackboneInfo,
-    config: FeatureConfig,
-    store: FeatureStore,
-    pictures: Sequence[Picture],
-    device: str,
-    stop: Callable[[], bool] | None,
-) -> Compute:
-    """What was asked for; for auto what the store has most rows of, else what is faster here."""
-    if config.compute != "auto":
-        return config.compute
-    there: dict[Compute, int] = {}
-    for compute in ("bf16", "fp32"):
-        specs = [space_spec(backbone, tap, config, compute) for tap in backbone.taps]
-        if all(map(store.exists, specs)):
-            keys = {picture.key for picture in pictures}
-            there[compute] = sum(len(keys) - len(store.space(spec).missing(keys)) for spec in specs)
-    if any(there.values()):
-        return max(there, key=lambda compute: there[compute])
-    return choose_compute(backbone, config, device, stop=stop)
 
 
 def pictures_at_once(config: FeatureConfig) -> int:

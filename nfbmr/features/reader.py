@@ -5,6 +5,7 @@ Values are rounded as the store rounds, so that a score is the one that the eval
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -15,19 +16,24 @@ from torch import Tensor
 
 from nfbmr.config import FeatureConfig
 from nfbmr.data.pictures import Picture, exposed, normalised, resized
+from nfbmr.errors import BackboneError, MissingPackageError
 from nfbmr.features.backbone import Backbone, shared_backbone
-from nfbmr.features.engine import Compute, Engine
-from nfbmr.features.extraction import as_stored, joined_digest
+from nfbmr.features.choosing import openvino_unfit
+from nfbmr.features.engine import Compute, Engine, Library
+from nfbmr.features.keys import as_stored, joined_digest
 from nfbmr.features.passes import passes_of
 from nfbmr.features.shards import to_stored
 from nfbmr.features.table import Features, TensorTable
+
+log = logging.getLogger(__name__)
 
 
 class FeatureReader:
     """All passes of a configuration, loaded once.
 
     Args:
-        config: Of the features; where their arithmetic is left open, it is `compute`.
+        config: Of the features; where their arithmetic is left open, it is `compute`, and torch's where the
+            library is. Where OpenVINO made them and cannot be had here, torch does, and it is said.
         device: Where the networks run.
         compute: Arithmetic of the forward passes where ``config.compute`` is ``auto``.
 
@@ -39,13 +45,7 @@ class FeatureReader:
     def __init__(self, config: FeatureConfig, device: torch.device, compute: Compute = "bf16") -> None:
         self.config = config
         self._passes = passes_of(config)
-        arithmetic = compute if config.compute == "auto" else config.compute
-        self._engines = tuple(
-            Engine(
-                shared_backbone(one), compute=arithmetic, size=one.shape, device=str(device), tile=one.tile
-            )
-            for one in self._passes
-        )
+        self._engines = _engines(config, self._passes, device, compute)
         self.weights_digest = joined_digest(engine.backbone.weights_digest for engine in self._engines)
         self._dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float16
 
@@ -78,6 +78,40 @@ class FeatureReader:
                 stored_NHWC = to_stored(as_stored(y_BCHW, one), self._dtype)
                 tables.append(TensorTable(stored_NHWC.permute(0, 3, 1, 2)))
         return Features(tables)
+
+
+def _engines(
+    config: FeatureConfig, passes: Sequence[FeatureConfig], device: torch.device, compute: Compute
+) -> tuple[Engine, ...]:
+    """One a pass."""
+
+    def by(library: Library) -> tuple[Engine, ...]:
+        arithmetic = compute if config.compute == "auto" else config.compute
+        return tuple(
+            Engine(
+                shared_backbone(one),
+                compute="fp32" if library == "openvino" else arithmetic,
+                size=one.shape,
+                device=str(device),
+                tile=one.tile,
+                library=library,
+            )
+            for one in passes
+        )
+
+    if config.engine != "openvino":
+        return by("torch")
+    reason = openvino_unfit(device)
+    if reason is None:
+        try:
+            return by("openvino")
+        except (BackboneError, MissingPackageError) as error:
+            reason = error.what
+    log.warning(
+        "the model's features were made by OpenVINO; here torch makes them: %s. Scores differ by rounding",
+        reason,
+    )
+    return by("torch")
 
 
 def _turned(

@@ -19,7 +19,7 @@ from nfbmr.devices import autocast, device_of
 from nfbmr.errors import CheckpointError, NfbmrError
 from nfbmr.features.backbone import shapes_without_weights
 from nfbmr.features.bundled_weights import with_kept_weights
-from nfbmr.features.extraction import stored_shapes
+from nfbmr.features.keys import stored_shapes
 from nfbmr.features.passes import passes_of
 from nfbmr.features.table import Features, Shape, Tensors, TensorTable
 from nfbmr.methods.networks import Networks

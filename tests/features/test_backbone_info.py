@@ -12,7 +12,7 @@ import torch
 from nfbmr.config import FeatureConfig
 from nfbmr.errors import BackboneError
 from nfbmr.features.backbone import backbone_info, load_backbone, same_backbone
-from nfbmr.features.extraction import space_spec
+from nfbmr.features.keys import space_spec
 from nfbmr.features.models import new_model
 
 

@@ -8,7 +8,7 @@ import pytest
 from nfbmr.config import FeatureConfig, TargetConfig
 from nfbmr.errors import WeightsError
 from nfbmr.features.bundled_weights import FOLDER, keep_weights, with_kept_weights
-from nfbmr.features.extraction import joined_digest
+from nfbmr.features.keys import joined_digest
 from nfbmr.features.weights import resolve_weights
 
 

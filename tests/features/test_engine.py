@@ -12,7 +12,8 @@ from torch import fx, nn
 from nfbmr.config import FeatureConfig
 from nfbmr.errors import Interrupted
 from nfbmr.features.backbone import Backbone, load_backbone, shapes_without_weights
-from nfbmr.features.engine import Compute, Engine, compared
+from nfbmr.features.choosing import compared
+from nfbmr.features.engine import Compute, Engine
 from nfbmr.features.fused import FusedConv, fused
 
 CONFIG = FeatureConfig(backbone="test_efficientnet", weights="random", taps=(2,), size=64)

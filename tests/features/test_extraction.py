@@ -18,7 +18,7 @@ from nfbmr.config import FeatureConfig
 from nfbmr.data.pictures import Picture, ViewOp, picture_of, prepare
 from nfbmr.data.samples import Sample
 from nfbmr.errors import ImageError, Interrupted, OutputError
-from nfbmr.features import engine
+from nfbmr.features import choosing
 from nfbmr.features.backbone import load_backbone
 from nfbmr.features.extraction import extract
 from nfbmr.features.maintenance import list_spaces
@@ -133,7 +133,7 @@ def test_auto_measures_once_and_then_takes_what_there_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NFBMR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(engine, "has_bf16", lambda device: True)
+    monkeypatch.setattr(choosing, "has_bf16", lambda device: True)
     pictures = images(2)
     auto = CONFIG.model_copy(update={"compute": "auto"})
     first = extract(pictures, auto, store)
@@ -154,7 +154,7 @@ def test_auto_measures_nothing_where_the_processor_has_no_bf16(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NFBMR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(engine, "has_bf16", lambda device: False)
+    monkeypatch.setattr(choosing, "has_bf16", lambda device: False)
     assert extract(images(2), CONFIG.model_copy(update={"compute": "auto"}), store).compute == "fp32"
     assert not list(tmp_path.glob("cache/machine-*"))
 
@@ -167,7 +167,7 @@ def test_a_stop_ends_the_measuring_and_nothing_is_remembered(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("NFBMR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(engine, "has_bf16", lambda device: True)
+    monkeypatch.setattr(choosing, "has_bf16", lambda device: True)
     caplog.set_level("INFO")
     with pytest.raises(Interrupted, match="fp32 and bf16"):
         extract(images(2), CONFIG.model_copy(update={"compute": "auto"}), store, stop=lambda: True)

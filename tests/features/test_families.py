@@ -12,8 +12,8 @@ from nfbmr.config import FeatureConfig
 from nfbmr.errors import BackboneError
 from nfbmr.features.backbone import Backbone, load_backbone, shapes_without_weights
 from nfbmr.features.engine import Engine
-from nfbmr.features.extraction import space_spec
 from nfbmr.features.inputs import input_rule
+from nfbmr.features.keys import space_spec
 from nfbmr.features.models import blank_model, new_model
 from nfbmr.features.overview import taps_of
 from nfbmr.features.passes import passes_of

@@ -17,7 +17,8 @@ from nfbmr.config import Config, FeatureConfig
 from nfbmr.errors import BackboneError
 from nfbmr.features.backbone import load_backbone
 from nfbmr.features.engine import Engine
-from nfbmr.features.extraction import pictures_at_once, space_spec
+from nfbmr.features.extraction import pictures_at_once
+from nfbmr.features.keys import space_spec
 from nfbmr.features.tiles import GRID, Tiling, tiling_of
 
 

@@ -28,7 +28,7 @@ NAMES = (
     "serving",
     "growth",
 )
-STUDIES = ("quality",)
+STUDIES = ("quality", "peers")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -33,7 +33,7 @@ class Artifacts:
         self.place = place
         if isinstance(place, ObjectPath):
             _see_to_boto3()
-            from nfbmr.features.remote import file_system
+            from nfbmr.features.object_files import file_system
 
             self._files, self._root = file_system(), place.key
         else:

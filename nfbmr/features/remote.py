@@ -5,15 +5,17 @@
     s3://<bucket>/<prefix>/store.json                                       that this is a store
                            spaces/<key>/space.json, *.arrow                 as in a folder
                            flows/<key>/flow.safetensors, flow.json, flow.sha256
+                           claims/                                          who computes what just now
 
 Names are those of a store in a folder: copying everything from one to the other moves it.
 
 Shards never change and carry their checksum in their name, so mirroring is adding what one side lacks, and a
 damaged download is noticed. A flow is there once its ``flow.sha256`` is, which is written last.
 
-Locks hold on one machine alone: two machines may compute the same rows, or train the same flow, at once. That
-costs time and does no harm. An object store that fails while a run is under way does not stop it: what could
-not be sent stays in the cache, and is sent when the store is opened next.
+File locks hold on one machine alone; between machines a claim says who computes the rows of a space, or
+trains a flow (:mod:`nfbmr.features.claims`). An object store that fails while a run is under way does not
+stop it: two machines may then compute the same, which costs time and does no harm, and what could not be sent
+stays in the cache, and is sent when the store is opened next.
 """
 
 from __future__ import annotations
@@ -21,19 +23,19 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-from nfbmr.addresses import ObjectPath, endpoint
+from nfbmr.addresses import ObjectPath
 from nfbmr.errors import StoreError
+from nfbmr.features.claims import Claims
+from nfbmr.features.object_files import file_system
 from nfbmr.features.shards import ShardName, shard_paths, verify_shard
 from nfbmr.features.trees import File
+from nfbmr.locks import never
 from nfbmr.paths import atomic
 from nfbmr.text import count, size_of
 
@@ -243,6 +245,7 @@ class Mirror:
         objects.mark()
         self.objects = objects
         self.root = root
+        self._claims = Claims(objects)
         self._damaged: set[Path] = set()
         self._asked_again_at = 0.0
 
@@ -252,6 +255,23 @@ class Mirror:
             self._answers()
             return self.objects.read(f"{self._name(folder)}/space.json") is not None
         return False
+
+    @contextmanager
+    def claim(self, folder: Path, give_up: Callable[[], bool] = never) -> Iterator[None]:
+        """Hold the right to fill a space or to train a flow among machines; go on without if the store fails.
+
+        Args:
+            folder: Of the space or the flow, here.
+            give_up: Read while another machine has it.
+
+        Raises:
+            Interrupted: `give_up` said so.
+        """
+        with ExitStack() as held:
+            with self._forgiven():
+                self._answers()
+                held.enter_context(self._claims.held(self._name(folder).replace("/", "-"), give_up))
+            yield
 
     def pull(self, folder: Path) -> bool:
         """Bring the shards of a space that are not here. Whether any came."""
@@ -364,31 +384,3 @@ def _sums(content: bytes) -> dict[str, str]:
     """Checksums by file, from the lines of ``sha256sum``."""
     lines = (line.partition("  ") for line in content.decode(errors="replace").splitlines())
     return {file: sha for sha, _, file in lines}
-
-
-def file_system() -> Any:
-    """The object store that the environment names, as pyarrow works on it.
-
-    Raises:
-        StoreError: ``AWS_ENDPOINT_URL`` is no address.
-    """
-    from pyarrow import fs
-
-    server = endpoint()
-    options: dict[str, Any] = {}
-    if server is not None:
-        parts = urlsplit(server)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise StoreError(
-                "AWS_ENDPOINT_URL is no address", where=server, fix="it should read http://127.0.0.1:9000"
-            )
-        options = {"endpoint_override": parts.netloc + parts.path.rstrip("/"), "scheme": parts.scheme}
-        # Servers other than Amazon's take any region; without one the library would go and look for it.
-        if not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
-            options["region"] = "us-east-1"
-    return fs.S3FileSystem(
-        connect_timeout=5,
-        request_timeout=60,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=4),
-        **options,
-    )

@@ -9,7 +9,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -204,7 +204,9 @@ class Space:
 
     @contextmanager
     def lock(self, stop: Callable[[], bool] | None = None) -> Iterator[None]:
-        """Hold the right to compute rows of this space; others wait. Freed by the system if the process dies.
+        """Hold the right to compute rows of this space; others wait, on other machines too.
+
+        Freed by the system if the process dies, and a minute later for other machines.
 
         Ask :meth:`missing` again inside: while waiting, another process may have written what was missing.
 
@@ -221,7 +223,8 @@ class Space:
             on_wait=lambda: log.info("another process is filling this space; waiting for it"),
         ):
             _remove_leftovers(self.folder)
-            yield
+            with nullcontext() if self._mirror is None else self._mirror.claim(self.folder, stop or never):
+                yield
 
     def verify(self, *, repair: bool = False) -> Verification:
         """Read every byte and compare it with what was written.

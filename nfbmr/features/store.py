@@ -15,12 +15,15 @@ loses at most the rows it had not yet written, and the same row in two shards is
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfbmr.addresses import ObjectPath, folder_here, store_address
 from nfbmr.errors import OutputError, StoreError
 from nfbmr.features.space import Space, SpaceSpec, Writer
+from nfbmr.locks import never
 
 if TYPE_CHECKING:
     from nfbmr.features.remote import Mirror
@@ -70,6 +73,27 @@ class FeatureStore:
             StoreError: The folder holds something else.
         """
         return Space(self.folder(spec), spec, self._mirror)
+
+    @contextmanager
+    def claim_flow(self, folder: Path, give_up: Callable[[], bool] = never) -> Iterator[bool]:
+        """Hold the right to train a flow among the machines that share an object store.
+
+        Args:
+            folder: Of the flow; on this machine its lock is held already.
+            give_up: Read while another machine has it.
+
+        Returns:
+            Whether the flow may have come meanwhile: another machine may have trained it.
+
+        Raises:
+            Interrupted: `give_up` said so.
+        """
+        if self._mirror is None:
+            yield False
+            return
+        with self._mirror.claim(folder, give_up):
+            self.fetch_flow(folder)
+            yield True
 
     def fetch_flow(self, folder: Path) -> None:
         """Bring a flow that another machine has trained, where the store is on an object store.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +27,7 @@ from nfbmr.features.store import FeatureStore, SpaceSpec
 from nfbmr.features.table import FeatureTable, ViewedFeatures
 from nfbmr.methods.detector import Detector
 from nfbmr.methods.networks import Networks
-from nfbmr.methods.shared_stages import load_stage, only_one, save_stage
+from nfbmr.methods.shared_stages import claimed, load_stage, only_one, save_stage
 from nfbmr.results import defective_maps
 from nfbmr.scoring.normalisation import UnitMaps
 from nfbmr.scoring.ranking import auroc_influence
@@ -175,16 +175,16 @@ class Fitting:
         )
 
     def _shared(self, stage: Stage, identity: Mapping[str, Any]) -> Fitted:
-        """Train a stage in its folder of the store, or find it there.
-
-        Rank 0 holds the folder's lock and looks for it; the others wait for its word.
-        """
+        """Train a stage in its folder of the store, or find it there; rank 0 holds the lock, and looks."""
         key = digest_of([json.dumps(identity, sort_keys=True)])
         folder = self.store.root / "flows" / key
-        with only_one(folder, self._stop) if self.workers.rank == 0 else nullcontext():
+        with ExitStack() as held:
             if self.workers.rank == 0:
+                held.enter_context(only_one(folder, self._stop))
                 self.store.fetch_flow(folder)
             meta = self.workers.broadcast(lambda: load_stage(stage, folder))
+            if meta is None:
+                meta = self.workers.broadcast(lambda: claimed(stage, folder, self.store, held, self._stop))
             if meta is not None:
                 broadcast_weights(stage.module, self.workers)
                 log.info("stage one: flow %s is in the store; nothing to train", key)
@@ -194,8 +194,8 @@ class Fitting:
                 return Fitted(tuple(meta["history"]), meta["epoch"], reused=True)
             fitted = self._train(stage, identity, folder / "checkpoints")
             if self.workers.rank == 0:
-                history = list(fitted.history)
-                save_stage(stage, folder, {"identity": identity, "history": history, "epoch": fitted.epoch})
+                meta = {"identity": identity, "history": list(fitted.history), "epoch": fitted.epoch}
+                save_stage(stage, folder, meta)
                 self.store.publish_flow(folder)
             return fitted
 

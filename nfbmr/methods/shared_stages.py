@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from nfbmr.errors import Interrupted, NfbmrError
+from nfbmr.features.store import FeatureStore
 from nfbmr.locks import file_lock
 from nfbmr.paths import read_json, write_json
 from nfbmr.stopping import StopRequest
@@ -53,3 +54,22 @@ def only_one(folder: Path, stop: StopRequest | None) -> Iterator[None]:
     )
     with lock:
         yield
+
+
+def claimed(
+    stage: Stage, folder: Path, store: FeatureStore, held: ExitStack, stop: StopRequest | None
+) -> Mapping[str, Any] | None:
+    """Claim the training of a flow among the machines that share a store; :func:`only_one` is held already.
+
+    Args:
+        stage: Takes the flow, where there is one.
+        folder: Of the flow in the store.
+        store: Which.
+        held: Takes over the claim, until the flow is trained and sent.
+        stop: Read while another machine trains it.
+
+    Returns:
+        What that machine has trained meanwhile; None where it is to be trained here.
+    """
+    claim = store.claim_flow(folder, lambda: stop is not None and stop.requested)
+    return load_stage(stage, folder) if held.enter_context(claim) else None

@@ -12,8 +12,9 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlflow_server.destination import Destination, without_password
 from mlflow_server.tracking.journal_uploader import JournalUploader
@@ -33,7 +34,6 @@ from tune.records.verification import Difference, Verification
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-    from optuna.trial import FrozenTrial
 
 __all__ = ["Difference", "Verification", "find_plan", "verify"]
 
@@ -100,6 +100,15 @@ class _Head(NamedTuple):
     status: str
 
 
+class _Trial(NamedTuple):
+    """What Optuna believes of a trial; its own objects are many times as large, and there may be many."""
+
+    state: str
+    values: tuple[float, ...]
+    settings: Mapping[str, Any]
+    error: str | None
+
+
 @dataclass
 class _Runs:
     """What the folder and Optuna say.
@@ -112,7 +121,7 @@ class _Runs:
 
     paths: PlanPaths
     children: dict[str, Child]
-    trials: dict[str, FrozenTrial]
+    trials: dict[str, _Trial]
     driven: bool
     _heads: dict[str, _Head] = field(default_factory=dict)
 
@@ -144,21 +153,30 @@ class _Runs:
     def state(self, key: str, recorded: str) -> str:
         """How a run ended: Optuna's word for it, else its journal's."""
         trial = self.trials.get(key)
-        if trial is not None and trial.state.name in ENDED:
-            return STATUS[ENDED[trial.state.name]]
+        if trial is not None and trial.state in ENDED:
+            return STATUS[ENDED[trial.state]]
         return recorded
 
 
-def _trials(paths: PlanPaths) -> dict[str, FrozenTrial]:
+def _trials(paths: PlanPaths) -> dict[str, _Trial]:
     """Optuna's trials by key, without those that were only borrowed from an earlier sweep."""
     if not isinstance(paths, SweepPaths) or not paths.study.exists():
         return {}
     from tune.search.borrowed import is_own
     from tune.search.plots import load_study
+    from tune.search.study import ERROR
+    from tune.search.trial_facts import SETTINGS
 
-    trials = load_study(paths.study).get_trials(deepcopy=False)
-    begun = [t for t in trials if is_own(t) and t.state.name != "WAITING"]
-    return {f"{trial.number:04d}": trial for trial in begun}
+    return {
+        f"{trial.number:04d}": _Trial(
+            trial.state.name,
+            tuple(trial.values or ()),
+            trial.user_attrs.get(SETTINGS, {}),
+            trial.user_attrs.get(ERROR),
+        )
+        for trial in load_study(paths.study).get_trials(deepcopy=False)
+        if is_own(trial) and trial.state.name != "WAITING"
+    }
 
 
 # The folder and Optuna
@@ -178,7 +196,7 @@ def _close_what_is_over(runs: _Runs, result: Verification, mend: bool) -> None:
         child, trial = runs.children.get(key), runs.trials.get(key)
         folder = None if child is None else child.journal
         head = None if folder is None else runs.head(key, folder)
-        over = trial is not None and trial.state.name in ENDED
+        over = trial is not None and trial.state in ENDED
         for difference in list(_disagreements(runs, key, head, trial)):
             mended = None if not mend else False
             if mend and difference.kind == "journal" and over:
@@ -189,12 +207,10 @@ def _close_what_is_over(runs: _Runs, result: Verification, mend: bool) -> None:
             result.differences.append(replace(difference, mended=mended))
 
 
-def _disagreements(
-    runs: _Runs, key: str, head: _Head | None, trial: FrozenTrial | None
-) -> Iterator[Difference]:
+def _disagreements(runs: _Runs, key: str, head: _Head | None, trial: _Trial | None) -> Iterator[Difference]:
     """Those of kind ``journal`` can be mended here; the others by people, or by going on with the sweep."""
     between = "folder and Optuna"
-    state = None if trial is None else trial.state.name
+    state = None if trial is None else trial.state
     if trial is None and runs.trials:
         yield Difference(key, between, "folder", "has a folder, and Optuna knows no such trial")
     if head is None:
@@ -220,7 +236,7 @@ def _disagreements(
         yield Difference(key, "folder", "journal", LEFT_OPEN)
 
 
-def _values(key: str, trial: FrozenTrial | None, fitted: RunSummary | None) -> Iterator[Difference]:
+def _values(key: str, trial: _Trial | None, fitted: RunSummary | None) -> Iterator[Difference]:
     """Optuna's value is one of the numbers of the result: other code, or another result, if it is not."""
     if trial is None or fitted is None or not trial.values:
         return
@@ -236,15 +252,12 @@ def _busy(runs: _Runs, key: str) -> bool:
     return not journal.abandoned(runs.children[key].paths.journal)
 
 
-def _close(runs: _Runs, trial: FrozenTrial | None, key: str) -> bool:
+def _close(runs: _Runs, trial: _Trial | None, key: str) -> bool:
     """Give a record the end that Optuna was told."""
     if trial is None:
         return False
-    from tune.search.study import ERROR
-    from tune.search.trial_facts import SETTINGS
-
-    settings = dict(trial.user_attrs.get(SETTINGS, {}))
-    result = TrialResult(key, ENDED[trial.state.name], error=trial.user_attrs.get(ERROR))
+    settings = dict(trial.settings)
+    result = TrialResult(key, ENDED[trial.state], error=trial.error)
     destination = None
     if (runs.paths.journal / journal.FILE).exists():
         of_parent = destination_of(runs.paths.journal)
@@ -299,7 +312,7 @@ def _scan(runs: _Runs, folders: Mapping[str, Path], server: Server) -> tuple[dic
     gaps: dict[str, list[Gap]] = {}
     met: Counter[str] = Counter()
     reported = time.monotonic()
-    for page in (parents, *server.children(name)):
+    for page in chain([parents], server.children(name)):
         on_page: list[str] = []
         pairs: list[tuple[Run, Record]] = []
         for run in page:

@@ -24,6 +24,7 @@ from mlflow_server.hosting.artifacts import Artifacts
 from mlflow_server.hosting.database import Database
 from mlflow_server.hosting.secret_files import ADMIN, ADMIN_VARIABLE, secret_key
 from mlflow_server.hosting.settings import ServerSettings
+from mlflow_server.tracking.statistics import kept_fresh
 from nfbmr.errors import ServerError
 from nfbmr.sockets import bound_socket
 from nfbmr.stopping import signals_handled
@@ -81,11 +82,12 @@ def serve(
             application = _prepared(settings, database, admin_password)
             if stop.is_set():
                 return
-            if settings.workers == 1:
-                database.engine.dispose(close=False)
-                _serve_here(application, listener, stop, announce)
-            else:
-                _serve_with_workers(application, listener, stop, announce)
+            with kept_fresh(settings.backend.file):
+                if settings.workers == 1:
+                    database.engine.dispose(close=False)
+                    _serve_here(application, listener, stop, announce)
+                else:
+                    _serve_with_workers(application, listener, stop, announce)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_server.client import HOPELESS, connect
 from mlflow_server.destination import Destination
 from mlflow_server.naming import PARAM_LENGTH, TAG_LENGTH, chunks, valid_name, value_text
+from mlflow_server.tracking.statistics import refresh_statistics
 from mlflow_server.tracking.views import view_tags
 from nfbmr.errors import NfbmrError, OutputError
 from nfbmr.journal import Entry
@@ -93,6 +94,7 @@ class RemoteRun:
         on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_progress = on_progress
+        self._database = destination.database
         try:
             with translated(on_progress):
                 self._client = connect(destination)
@@ -317,6 +319,8 @@ class RemoteRun:
             self._client.set_tag(self.mlflow_run_id, STATE, status)
             self._client.set_terminated(self.mlflow_run_id, STATUS.get(status, "FAILED"), end_time=time)
             self._status = STATUS.get(status, "FAILED")
+        if self._database is not None:
+            refresh_statistics(self._database)
 
     @contextmanager
     def _sending(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ from mlflow_server.client import connect
 from mlflow_server.destination import Destination
 from mlflow_server.naming import valid_name
 from mlflow_server.packaging.logged_model import ModelUploader, is_model
+from mlflow_server.tracking.histories import Histories
 from mlflow_server.tracking.journal_uploader import artifact_folder
 from mlflow_server.tracking.remote_run import (
     PARENT_ID,
@@ -29,13 +30,12 @@ from nfbmr.records import Point, Record
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 PAGE = 200
 """Runs that are read, and held, at once."""
 
 AT_ONCE = 5
-"""Histories of metrics from which on those of a page are read together, where that can be done."""
+"""Histories of metrics from which on those of a page are read together."""
 
 MORE = 5
 """How many names of missing things a sentence lists."""
@@ -94,7 +94,7 @@ class Server:
     def __init__(self, destination: Destination) -> None:
         self.destination = destination
         self._histories: dict[tuple[str, str], set[tuple[int, int, float]]] = {}
-        self._store: SqlAlchemyStore | None = None
+        self._together = Histories(destination)
         try:
             with translated(lambda: None):
                 self._client = connect(destination)
@@ -132,17 +132,13 @@ class Server:
     def read_histories(self, pairs: Iterable[tuple[Run, Record]]) -> None:
         """Read together what :meth:`gaps` of these runs is going to ask for; what was read before is dropped.
 
-        Only a database can be asked for many histories at once; of a server each is asked for on its own.
-
         Args:
             pairs: Runs, each with its record.
 
         Raises:
-            RetryLater: The database cannot be used now.
+            RetryLater: The server cannot be used now.
         """
         self._histories = {}
-        if self.destination.uri.startswith(("http:", "https:")):
-            return
         wanted: dict[str, list[str]] = defaultdict(list)
         for run, record in pairs:
             for name, points in record.metrics.items():
@@ -152,13 +148,9 @@ class Server:
         if sum(map(len, wanted.values())) < AT_ONCE:
             return
         with translated(lambda: None):
-            self._store = self._store or _store_of(self.destination)
             for name, ids in wanted.items():
-                self._histories |= {(run_id, name): set() for run_id in ids}
-                history = self._store.get_metric_history_bulk(ids, name, None)  # type: ignore[no-untyped-call]
-                for item in history:
-                    point = Point(item.value, item.step, item.timestamp)
-                    self._histories[item.run_id, name].add(_point(point))
+                for run_id, found in self._together.of(name, ids).items():
+                    self._histories[run_id, name] = set(map(_point, found))
 
     def delete(self, run: Run) -> None:
         """Put a run among the deleted ones, from which MLflow can restore it.
@@ -290,13 +282,6 @@ class Server:
                 else:
                     files[item.path] = item.file_size or 0
         return files
-
-
-def _store_of(destination: Destination) -> SqlAlchemyStore:
-    """MLflow's own access to a database that it has tables in."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    return SqlAlchemyStore(destination.uri, destination.artifact_location or ".")  # type: ignore[no-untyped-call]
 
 
 def _duplicates(runs: list[Run]) -> Iterator[Gap]:

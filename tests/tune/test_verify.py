@@ -403,3 +403,29 @@ def test_a_name_that_is_none_gets_the_nearest(sweep: SweepPaths) -> None:
     assert find_plan("tiles", sweep.root.parent).name == "tiles"
     found: PlanPaths = find_plan(str(sweep.root), Path("nowhere"))
     assert isinstance(found, SweepPaths)
+
+
+def test_a_page_of_runs_is_compared_before_the_next_one_is_asked_for(
+    sweep: SweepPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow_server.tracking import server_comparison
+
+    monkeypatch.setattr(server_comparison, "PAGE", 1)
+    happened = []
+    children, read = server_comparison.Server.children, server_comparison.Server.read_histories
+
+    def asked(server, parent_id):
+        for page in children(server, parent_id):
+            happened.append("asked for")
+            yield page
+
+    def compared(server, pairs):
+        happened.append("compared")
+        read(server, pairs)
+
+    monkeypatch.setattr(server_comparison.Server, "children", asked)
+    monkeypatch.setattr(server_comparison.Server, "read_histories", compared)
+    assert verify(sweep).agreed
+    pages = happened.count("asked for")
+    assert pages > 2
+    assert happened == ["compared", *["asked for", "compared"] * pages]  # the parent's page is the first

@@ -3,31 +3,34 @@
 Children are recorded and sent by several processes at once, ours (journal and uploader) and raw calls of
 MlflowClient in turns; first under a parent without children, then under one with as many as asked for. These
 are copies of one that was sent: in its folder, in Optuna's journal, and in the database itself, since sending
-ten thousand would take an hour. ``nfbmr track verify`` then compares all of them, in a process of its own.
+ten thousand would take an hour. ``nfbmr track verify`` then compares all of them, in a process of its own,
+and the page of runs is opened in a browser.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
-import sqlite3
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.growth_copies import fill
+from benchmarks.growth_page import opened
 from benchmarks.growth_trials import finished, journals, plan_of, quiet, space_named
 from mlflow_server.client import connect
 from mlflow_server.destination import Destination
 from mlflow_server.tracking.journal_uploader import JournalUploader
-from nfbmr import journal
+from mlflow_server.tracking.remote_run import EXPERIMENT_TAGS, VIEWS
 from nfbmr.paths import RunPaths, write_json
 from nfbmr.resolve import flat
 from nfbmr.tracking import FolderTracker
 from tune.execution.trial_spec import TrialSpec
+from tune.records.children import child_tags
 from tune.records.parent import ParentRecord
 from tune.records.paths import SweepPaths
 from tune.search.plan import SweepPlan
@@ -35,8 +38,6 @@ from tune.search.plan import SweepPlan
 EPOCHS = 10
 EXPERIMENT = "growth"
 TEMPLATE = "grown-0000"
-_OF_A_RUN = ("tags", "params", "metrics", "latest_metrics")
-"""Tables of MLflow's database whose rows belong to a run."""
 
 
 def epochs() -> list[dict[str, float]]:
@@ -51,7 +52,7 @@ REACHED = 0.9
 RESULTS = {f"validation/{name}": REACHED for name in ("image_auroc", "image_auroc_low", "f1", "recall")}
 
 
-def record(folder: Path, plan: SweepPlan, run_id: str, uri: str, parent: str | None) -> Path:
+def record(folder: Path, plan: SweepPlan, run_id: str, uri: str) -> Path:
     """A trial's journal, whole; nothing is sent.
 
     Returns:
@@ -65,7 +66,7 @@ def record(folder: Path, plan: SweepPlan, run_id: str, uri: str, parent: str | N
     assert summary is not None
     summary.write(paths.fitted)
     tracker = FolderTracker(
-        paths.journal, run_id=run_id, parent_id=parent, tags={"nfbmr.plan": plan.name},
+        paths.journal, run_id=run_id, parent_id=plan.name, tags=child_tags(plan.name, run_id, {}),
         system_metrics_every=None, destination=Destination(uri, EXPERIMENT).as_fields(),
     )  # fmt: skip
     tracker.params(flat(plan.config))
@@ -92,7 +93,7 @@ def send_raw(plan: SweepPlan, uri: str, parent: str) -> None:
     points = [(n, v, step) for step, numbers in enumerate(epochs()) for n, v in numbers.items()]
     points += [(name, value, 0) for name, value in RESULTS.items()]
     client.log_batch(run, metrics=[Metric(name, value, now, step) for name, value, step in points])
-    note = Path(uri.removeprefix("sqlite:///")).with_name("notes.txt")
+    note = Path(plan.config.output) / "notes.txt"
     note.write_text("of a trial\n", encoding="utf-8")
     client.log_artifact(run, str(note))
     client.set_terminated(run)
@@ -103,7 +104,7 @@ def writer(root: Path, uri: str, name: str, parent: str, trials: int) -> dict[st
     plan = plan_of(root, space_named("default"))
     seconds: dict[str, list[float]] = {"ours": [], "raw": []}
     for n in range(trials + 1):
-        folder = record(root / "writers" / name / str(n), plan, f"{name}-{n}", uri, plan.name)
+        folder = record(root / "writers" / name / str(n), plan, f"{name}-{n}", uri)
         for way, measured in seconds.items():
             began = time.perf_counter()
             if way == "ours":
@@ -117,12 +118,12 @@ def writer(root: Path, uri: str, name: str, parent: str, trials: int) -> dict[st
 
 def written_by(writers: int, root: Path, uri: str, stage: str, parent: str, trials: int) -> dict[str, float]:
     """Median milliseconds a child, of so many processes at once."""
-    command = [sys.executable, "-m", "benchmarks.growth_runs", "writer", str(root), uri]
-    processes = [
-        subprocess.Popen([*command, f"{stage}-{n}", parent, str(trials)], stdout=subprocess.PIPE, text=True)
-        for n in range(writers)
-    ]
-    answers = [json.loads(process.communicate()[0]) for process in processes]
+    # From one process that has imported MLflow: sixteen imports at once would be most of what is measured.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["mlflow", "benchmarks.growth_runs"])
+    with processes.Pool(writers) as pool:
+        asked = [(root, uri, f"{stage}-{n}", parent, trials) for n in range(writers)]
+        answers = pool.starmap(writer, asked, chunksize=1)
     return {
         f"{way}_ms": 1e3 * median(took for answer in answers for took in answer[way])
         for way in ("ours", "raw")
@@ -145,7 +146,7 @@ def driven(paths: SweepPaths, plan: SweepPlan, uri: str, first: int, trials: int
     wall, cpu = [], []
     for n in range(first, first + trials):
         folder = paths.trial(n)
-        record(folder, plan, f"{plan.name}-{n:04d}", uri, plan.name)
+        record(folder, plan, f"{plan.name}-{n:04d}", uri)
         outcome = finished(
             TrialSpec(f"{n:04d}", config, folder, f"{plan.name}-{n:04d}", "", plan.name), REACHED
         )
@@ -155,57 +156,6 @@ def driven(paths: SweepPaths, plan: SweepPlan, uri: str, first: int, trials: int
         cpu.append(time.thread_time() - used)
     parent.end(None, "finished")
     return {"resume_s": resumed, "driver_ms": 1e3 * median(wall), "driver_cpu_ms": 1e3 * median(cpu)}
-
-
-def fill(paths: SweepPaths, uri: str, children: range) -> None:
-    """Copies of the first child: its folder, and its rows in the database."""
-    first = paths.trial(0)
-    text = (RunPaths(first).journal / journal.FILE).read_text(encoding="utf-8")
-    database = sqlite3.connect(uri.removeprefix("sqlite:///"))
-    columns = {
-        table: [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
-        for table in ("runs", *_OF_A_RUN)
-    }
-    (run,) = database.execute(
-        "SELECT run_uuid FROM tags WHERE key = 'nfbmr.run_id' AND value = ?", [TEMPLATE]
-    ).fetchone()
-    rows = {
-        table: [
-            dict(zip(names, row, strict=True))
-            for row in database.execute(f"SELECT * FROM {table} WHERE run_uuid = ?", [run])
-        ]
-        for table, names in columns.items()
-    }
-    for n in children:
-        run_id, copy = f"{paths.name}-{n:04d}", uuid.uuid4().hex
-        folder = paths.trial(n)
-        target = RunPaths(folder).journal
-        target.mkdir(parents=True)
-        (target / journal.FILE).write_text(text.replace(TEMPLATE, run_id), encoding="utf-8")
-        write_json(RunPaths(folder).identity, {"run_id": run_id})
-        for name in ("notes.txt", RunPaths(first).fitted.name):
-            shutil.copy(first / name, folder / name)
-        for table, of_run in rows.items():
-            changed = [row | {"run_uuid": copy} for row in of_run]
-            for row in changed:
-                row |= {
-                    key: value.replace(TEMPLATE, run_id).replace(run, copy)
-                    for key, value in row.items()
-                    if isinstance(value, str) and key in ("value", "name", "artifact_uri")
-                }
-            names = columns[table]
-            marks = ", ".join("?" * len(names))
-            database.executemany(
-                f"INSERT INTO {table} VALUES ({marks})", [[row[name] for name in names] for row in changed]
-            )
-        (uri_of_files,) = database.execute(
-            "SELECT artifact_uri FROM runs WHERE run_uuid = ?", [copy]
-        ).fetchone()
-        files = Path(uri_of_files.removeprefix("file://"))
-        files.mkdir(parents=True)
-        shutil.copy(folder / "notes.txt", files)
-    database.commit()
-    database.close()
 
 
 def verified(paths: SweepPaths) -> dict[str, Any]:
@@ -232,11 +182,23 @@ def verified(paths: SweepPaths) -> dict[str, Any]:
     return {name: answer[name] for name in ("runs", "seconds", "cpu_s", "peak_mb")}
 
 
-def under_one_parent(root: Path, children: int, writers: int, trials: int) -> dict[str, Any]:
-    """All of it on SQLite, with so many children, processes, and trials of each."""
+def under_one_parent(
+    root: Path, children: int, writers: int, trials: int, uri: str | None = None
+) -> dict[str, Any]:
+    """All of it, with so many children, processes, and trials of each.
+
+    Args:
+        root: A folder that is made.
+        children: Under the parent at the end.
+        writers: Processes that send at once.
+        trials: That each of them sends, and the driver ends.
+        uri: Of an empty PostgreSQL database, without a password, which journals do not keep; else SQLite.
+    """
     root.mkdir(parents=True)
-    uri = f"sqlite:///{root / 'mlflow.db'}"
+    uri = uri or f"sqlite:///{root / 'mlflow.db'}"
     destination = Destination(uri, EXPERIMENT)
+    place = (root / "mlartifacts").as_uri()
+    connect(destination).create_experiment(EXPERIMENT, place, tags=EXPERIMENT_TAGS | VIEWS)
     plan = plan_of(root, space_named("default"))
     paths = SweepPaths(root / plan.name)
     plan.write(paths.plan)
@@ -247,11 +209,19 @@ def under_one_parent(root: Path, children: int, writers: int, trials: int) -> di
     with quiet():
         (study,) = journals(plan, [children], root / "journals", value=lambda _: REACHED).values()
     shutil.copy(study, paths.study)
-    fill(paths, uri, made)
+    fill(paths, uri, TEMPLATE, made)
     checked = verified(paths)
     end = driven(paths, plan, uri, children, trials)
     end |= written_by(writers, root, uri, "end", parent, trials)
-    return {"children": children, "writers": writers, "begin": begin, "end": end, "verify": checked}
+    return {
+        "database": uri.partition(":")[0],
+        "children": children,
+        "writers": writers,
+        "begin": begin,
+        "end": end,
+        "verify": checked,
+        "page": opened(uri, EXPERIMENT, root / "page"),
+    }
 
 
 def _search(destination: Destination, run_id: str) -> list[str]:
@@ -260,13 +230,3 @@ def _search(destination: Destination, run_id: str) -> list[str]:
     assert experiment is not None
     query = f"tags.`nfbmr.run_id` = '{run_id}'"
     return [run.info.run_id for run in client.search_runs([experiment.experiment_id], query)]
-
-
-def main(arguments: list[str]) -> None:
-    """One writer's part, in a process of its own."""
-    _, root, uri, name, parent, trials = arguments
-    print(json.dumps(writer(Path(root), uri, name, parent, int(trials))))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

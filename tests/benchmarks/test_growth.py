@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.growth import PARTS, QUICK
@@ -28,10 +30,14 @@ def test_all_of_it_is_measured_beside_raw_calls() -> None:
             assert all(map(math.isfinite, row[way].values()))
             assert set(row[way]) == {"wall_ms", "cpu_ms", "open_s"}
     runs = result["runs"]
-    assert (runs["children"], runs["writers"]) == (QUICK.children, QUICK.writers)
+    assert (runs["database"], runs["children"], runs["writers"]) == ("sqlite", QUICK.children, QUICK.writers)
     assert runs["verify"]["runs"] == QUICK.children + 1  # the parent among them
     for stage in ("begin", "end"):
         assert set(runs[stage]) == {"ours_ms", "raw_ms", "driver_ms", "driver_cpu_ms", "resume_s"}
+    if shutil.which("chromium") and shutil.which("chromedriver") and find_spec("selenium"):
+        assert set(runs["page"]) == {"first_s", "again_s", "cpu_s", "search_s"}
+    else:
+        assert runs["page"] is None
     assert [row["rows"] for row in result["store"]] == list(QUICK.rows)
     assert {row["lacking"] for row in result["store"]} == {10}
     # Below the size of the window nothing is left out.

@@ -15,7 +15,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nfbmr import journal
 from nfbmr.paths import RunPaths, write_json
 from tune.records.paths import SweepPaths
 
@@ -36,7 +35,6 @@ def fill(paths: SweepPaths, uri: str, template: str, children: Sequence[int]) ->
         children: Numbers of the copies.
     """
     first = paths.trial(0)
-    text = (RunPaths(first).journal / journal.FILE).read_text(encoding="utf-8")
     engine = sa.create_engine(uri)
     tables = sa.MetaData()
     tables.reflect(engine, only=_OF_A_RUN)
@@ -48,7 +46,7 @@ def fill(paths: SweepPaths, uri: str, template: str, children: Sequence[int]) ->
             }
             made: dict[str, list[dict[str, Any]]] = {name: [] for name in _OF_A_RUN}
             for run_id, (n, copy) in copies.items():
-                _copy_folder(first, paths.trial(n), text.replace(template, run_id), run_id)
+                _copy_folder(first, paths.trial(n), run_id, {template: run_id, run: copy})
                 for name in _OF_A_RUN:
                     made[name] += [_renamed(row, {template: run_id, run: copy}) for row in rows[name]]
             for name in _OF_A_RUN:
@@ -87,10 +85,16 @@ def _renamed(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]
     return changed
 
 
-def _copy_folder(first: Path, folder: Path, text: str, run_id: str) -> None:
+def _copy_folder(first: Path, folder: Path, run_id: str, names: Mapping[str, str]) -> None:
+    """A trial's folder with other names in its journal, and in what says that all of it was sent."""
     target = RunPaths(folder).journal
     target.mkdir(parents=True)
-    (target / journal.FILE).write_text(text, encoding="utf-8")
+    for file in RunPaths(first).journal.iterdir():
+        if file.suffix != ".lock":
+            text = file.read_text(encoding="utf-8")
+            for old, new in names.items():
+                text = text.replace(old, new)
+            (target / file.name).write_text(text, encoding="utf-8")
     write_json(RunPaths(folder).identity, {"run_id": run_id})
     for name in ("notes.txt", RunPaths(first).fitted.name):
         shutil.copy(first / name, folder / name)

@@ -28,7 +28,8 @@ from nfbmr.features.extraction import extract
 from nfbmr.features.store import FeatureStore
 from nfbmr.features.table import Features
 from nfbmr.methods.coreset import greedy_coreset
-from nfbmr.methods.patchcore import patches_of, projected
+from nfbmr.methods.patchcore import PatchCoreConfig
+from nfbmr.methods.patchcore.model import patches_of, projected
 
 SHARE = 0.02
 PLAIN_STEPS = 20
@@ -76,7 +77,7 @@ def patches(images: int) -> Tensor:
         features = Features(extract([picture_from(file) for file in files], config.features, store).tables)
         batches = (features.gather(torch.arange(i, min(i + 32, images))) for i in range(0, images, 32))
         found_NC = torch.cat([patches_of(tuple(y.float() for y in batch), 3).half() for batch in batches])
-    return projected(found_NC, config.patchcore.projection, torch.Generator().manual_seed(0))
+    return projected(found_NC, PatchCoreConfig.of(config).projection, torch.Generator().manual_seed(0))
 
 
 def plain(x_ND: Tensor, count: int) -> Tensor:

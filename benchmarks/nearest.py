@@ -23,8 +23,9 @@ from torch import Tensor
 import nfbmr
 from nfbmr.features.backbone import load_backbone
 from nfbmr.methods.nearest import AT_ONCE, closest, nearest
-from nfbmr.methods.padim import PaDiMStage
-from nfbmr.methods.patchcore import patches_of
+from nfbmr.methods.padim.model import PaDiMStage
+from nfbmr.methods.patchcore import PatchCoreConfig
+from nfbmr.methods.patchcore.model import patches_of
 
 SIZES = ((4096, 20971, 152), (4096, 4000, 152))
 """Patches asked about, of the bank, channels: PatchCore at 512 px, and the detail level's default."""
@@ -126,7 +127,7 @@ def precision(images: int = 8, asked: int = 1024) -> dict[str, float]:
     x_B3HW = torch.nn.functional.interpolate(noise_B3HW, size=256, mode="bicubic")
     network = load_backbone(config.features)
     with torch.inference_mode():
-        patches_NC = patches_of(tuple(y.float() for y in network(x_B3HW)), config.patchcore.patch)
+        patches_NC = patches_of(tuple(y.float() for y in network(x_B3HW)), PatchCoreConfig.of(config).patch)
     x_QC, bank_KC = patches_NC[-asked:], patches_NC[:-asked]
     distance_Q, rows_Q = nearest(x_QC, bank_KC)
     exact_QK = torch.cdist(x_QC.double(), bank_KC.double())

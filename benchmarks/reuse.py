@@ -28,7 +28,7 @@ from nfbmr.devices import autocast
 from nfbmr.features.reader import FeatureReader
 from nfbmr.features.table import Tensors
 from nfbmr.methods.detector import shapes_read
-from nfbmr.methods.nf_bmr import NFBMR
+from nfbmr.methods.nf_bmr.model import NFBMR
 from nfbmr.prepare import read_data, validation_of
 from nfbmr.training.optimiser import Optimiser
 from nfbmr.training.stages import Stage
@@ -117,7 +117,7 @@ def usual_way(config: Config) -> dict[str, float]:
 def _train(
     stage: Stage, networks: NFBMR, reader: FeatureReader, pictures: list[Tensors], config: Config
 ) -> None:
-    section = getattr(config.train, stage.name)
+    section = config.train.stage(stage.name)
     steps = len(pictures) // section.batch
     optimiser = Optimiser(stage.module, section, steps=steps * section.epochs)
     for step in range(section.epochs * steps):

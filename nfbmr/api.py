@@ -9,8 +9,7 @@ from typing import Any
 from nfbmr import rescoring, run
 from nfbmr.config import Config, ScoringConfig
 from nfbmr.layers import Layer, config_layers
-from nfbmr.methods.named import NAMED
-from nfbmr.methods.table import MethodDefaults
+from nfbmr.methods.table import MethodDefaults, named_configurations
 from nfbmr.prediction import predict
 from nfbmr.resolve import resolve, unflatten
 from nfbmr.tracking import Tracker
@@ -33,7 +32,7 @@ def configure(*names_or_files: str, settings: Mapping[str, Any] | None = None) -
         8
     """
     layers = [
-        *config_layers(names_or_files, (), None, named=NAMED),
+        *config_layers(names_or_files, (), None, named=named_configurations()),
         Layer("settings", unflatten(settings or {})),
     ]
     return resolve(layers, methods=MethodDefaults()).config

@@ -18,6 +18,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from nfbmr.config import Config
+from nfbmr.config.method_sections import added_sections, loads
+from nfbmr.nesting import flatten
 
 _PLAIN: dict[Any, str] = {bool: "true or false", str: "text", Path: "a path", types.NoneType: "null"}
 
@@ -41,32 +43,54 @@ class Key:
     annotation: Any
 
 
-@cache
 def fields_of(model: type[BaseModel] = Config) -> tuple[Key, ...]:
     """Every dotted key of a configuration class, in the order of its declaration.
+
+    Those of methods come last: of our methods, and of others that were loaded.
 
     Example:
         >>> [key.allowed for key in fields_of() if key.name == "flow.blocks"]
         ['a whole number from 1 to 64']
     """
-    return tuple(_keys(model(), ""))
+    return tuple(keys(model).values())
 
 
-@cache
 def keys(model: type[BaseModel] = Config) -> dict[str, Key]:
     """The same by name."""
-    return {key.name: key for key in fields_of(model)}
+    return _keys_by_name(model, loads() if model is Config else 0)
+
+
+def keys_in(config: Config) -> tuple[str, ...]:
+    """Names of the keys that a configuration has: of all our methods, and of its own one.
+
+    Example:
+        >>> "patchcore.coreset" in keys_in(Config(method="padim"))
+        True
+    """
+    ours = tuple(_keys_by_name(Config, 0))
+    others = {name: value for name, value in (config.model_extra or {}).items() if isinstance(value, dict)}
+    stages = {name: section.model_dump() for name, section in (config.train.model_extra or {}).items()}
+    end = ours.index(next(name for name in reversed(ours) if name.startswith("train."))) + 1
+    return (*ours[:end], *flatten(stages, "train."), *ours[end:], *flatten(others))
 
 
 @cache
+def _keys_by_name(model: type[BaseModel], loads: int) -> dict[str, Key]:
+    """Keys by name; with no method of others loaded, those that every configuration has."""
+    found = {key.name: key for key in _keys(model(), "")}
+    for name, section in added_sections() if loads else ():
+        found |= {key.name: key for key in _keys(section, f"{name}.")}
+    return found
+
+
 def sections(model: type[BaseModel] = Config) -> frozenset[str]:
     """Dotted names of the sections.
 
     Example:
-        >>> sorted(sections())[-3:]
-        ['train.detail', 'train.flow', 'train.mapping']
+        >>> {"patchcore", "train.flow"} <= sections()
+        True
     """
-    names = (key.name.split(".")[:-1] for key in fields_of(model))
+    names = (name.split(".")[:-1] for name in keys(model))
     return frozenset(".".join(parts[:n]) for parts in names for n in range(1, len(parts) + 1))
 
 
@@ -78,6 +102,8 @@ def _keys(section: BaseModel, prefix: str) -> Iterator[Key]:
         else:
             allowed = _words(field.annotation, field.metadata)
             yield Key(prefix + name, allowed, value, field.description or "", field.annotation)
+    for name, value in (section.model_extra or {}).items():
+        yield from _keys(value, f"{prefix}{name}.")
 
 
 def alternatives(annotation: Any) -> tuple[Any, ...]:

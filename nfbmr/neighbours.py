@@ -1,4 +1,4 @@
-"""What the core has from the packages beside it, by name: it imports none of them.
+"""What is loaded by name: what the core has from the packages beside it, which it does not import.
 
 Where the core needs one, it says what it takes (a Protocol beside its use), and loads it when it is used.
 The commands of all packages are named likewise, in :mod:`nfbmr.cli.main`.
@@ -14,6 +14,9 @@ TRACKER_BACKEND = "mlflow_server.tracking.backend:BACKEND"
 
 LAUNCHER = "cluster.training.trainer:execute_run"
 """A run in several processes, called as :func:`nfbmr.run.execute_run` is, with ``workers`` besides."""
+
+METHODS = "nfbmr.methods.table:METHODS"
+"""Our methods by name, whose settings are part of the configuration far below them."""
 
 REGISTRY_SOURCE = "mlflow_server.registry.model_source:RegistrySource"
 """Models by their registered names: makes a :class:`nfbmr.model_source.ModelSource`."""

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from nfbmr import yaml_text
 from nfbmr.config import Config
 from nfbmr.errors import ConfigError
-from nfbmr.fields import Key, alternatives, choices, did_you_mean, fields_of, keys, sections
+from nfbmr.fields import Key, alternatives, choices, did_you_mean, fields_of, keys, keys_in, sections
 from nfbmr.layers import Layer, config_layers, file_layer, named_layer, option_layer, set_layer
 from nfbmr.nesting import unflatten
 from nfbmr.text import count
@@ -95,38 +95,49 @@ def resolve(
         >>> resolved.config.flow.blocks, resolved.origins["flow.blocks"], resolved.origins["flow.hidden"]
         (8, '--set', 'default')
     """
-    problems: list[str] = []
+    layers = list(layers)
+    problems = [problem for layer in layers for problem in layer.problems]
+    if methods is not None:  # its keys are known once it is loaded, so it comes first
+        name, origin = _method_of(layers)
+        if isinstance(name, str) and name in methods:
+            layers.insert(0, Layer(f"method {name}", methods[name]))
+        else:
+            hint = did_you_mean(str(name), methods)
+            problems.append(f"method = {name} ({origin}): should be one of {', '.join(methods)}{hint}")
     settings: dict[str, _Setting] = {}
     for layer in layers:
-        problems.extend(layer.problems)
-        settings.update(_settings(layer, layer.values, "", problems))
-    if methods is not None:
-        method = settings.get("method", _Setting(Config.model_fields["method"].default, DEFAULT))
-        if isinstance(method.value, str) and method.value in methods:
-            own = Layer(f"method {method.value}", methods[method.value])
-            settings = {**dict(_settings(own, own.values, "", problems)), **settings}
-        else:
-            hint = did_you_mean(str(method.value), methods)
-            problems.append(
-                f"method = {method.value} ({method.origin}): should be one of {', '.join(methods)}{hint}"
-            )
+        settings.update(_settings(layer, layer.values, "", problems, read_only=methods is None))
     config = _validated(settings, problems)
     if problems or config is None:
         raise _as_error(problems)
-    origins = {key: settings[key].origin if key in settings else DEFAULT for key in keys()}
+    origins = {key: settings[key].origin if key in settings else DEFAULT for key in keys_in(config)}
     return Resolved(config, origins)
 
 
+def _method_of(layers: Iterable[Layer]) -> tuple[Any, str]:
+    """Which method the layers name, and where."""
+    named = [(layer.values["method"], layer.place("method")) for layer in layers if "method" in layer.values]
+    return named[-1] if named else (Config.model_fields["method"].default, DEFAULT)
+
+
 def _settings(
-    layer: Layer, values: Mapping[Any, Any], prefix: str, problems: list[str]
+    layer: Layer, values: Mapping[Any, Any], prefix: str, problems: list[str], *, read_only: bool
 ) -> Iterator[tuple[str, _Setting]]:
-    """Flatten one layer to known dotted keys; whatever is not one is a problem."""
+    """Flatten one layer to known dotted keys; whatever is not one is a problem.
+
+    Where a configuration is only read, sections are taken as they are: they may be of a method that is not
+    installed here, which :class:`Config` judges.
+    """
     for name, value in values.items():
         key = f"{prefix}{name}"
         if key in keys():
             yield key, _Setting(value, layer.place(key))
         elif key in sections() and isinstance(value, Mapping):
-            yield from _settings(layer, value, f"{key}.", problems)
+            yield from _settings(layer, value, f"{key}.", problems, read_only=read_only)
+        elif key == "own" and not value:  # of a run from before methods had sections of their own
+            continue
+        elif read_only and isinstance(value, Mapping):
+            yield from ((f"{key}.{name}", _Setting(one, layer.place(key))) for name, one in value.items())
         elif key in sections():
             if value is not None:  # an empty section says nothing
                 inside = [known for known in keys() if known.startswith(f"{key}.")]
@@ -144,7 +155,8 @@ def _suggestion(key: str, value: Any) -> str:
 
 def _validated(settings: Mapping[str, _Setting], problems: list[str]) -> Config | None:
     for key, setting in settings.items():
-        if isinstance(setting.value, bool) and bool not in alternatives(keys()[key].annotation):
+        known = keys().get(key)
+        if known and isinstance(setting.value, bool) and bool not in alternatives(known.annotation):
             problems.append(_impossible(key, setting))  # pydantic would take true for 1
     try:
         return Config.model_validate(unflatten({key: setting.value for key, setting in settings.items()}))
@@ -155,6 +167,9 @@ def _validated(settings: Mapping[str, _Setting], problems: list[str]) -> Config 
             key = next(
                 (k for n in range(len(location), 0, -1) if (k := ".".join(location[:n])) in keys()), ""
             )
+            if not key and location:
+                problems.append(f"{'.'.join(location)}: no such key{did_you_mean(location[0], sections())}")
+                continue
             if key in told:  # one line a key, however many alternatives its type has
                 continue
             told.add(key)
@@ -204,10 +219,10 @@ def values_of(config: Config) -> dict[str, Any]:
         [1.0]
     """
     values: dict[str, Any] = {}
-    for key in keys():
+    for key in keys_in(config):
         value: Any = config
         for part in key.split("."):
-            value = getattr(value, part)
+            value = value[part] if isinstance(value, Mapping) else getattr(value, part)
         if isinstance(value, Path):
             value = value.as_posix()
         elif isinstance(value, BaseModel):

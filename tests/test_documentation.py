@@ -19,7 +19,6 @@ from mkdocs.structure.pages import Page
 
 import nfbmr
 from mlflow_server.registry.gate_settings import GATES
-from nfbmr.cli.config import describe_markdown
 from nfbmr.cli.main import cli
 from nfbmr.config import Config
 from nfbmr.data.layouts import LAYOUTS
@@ -27,8 +26,7 @@ from nfbmr.data.synthesize import synthesize
 from nfbmr.fields import keys, sections
 from nfbmr.layers import set_layer
 from nfbmr.methods.detector import blueprint
-from nfbmr.methods.named import NAMED
-from nfbmr.methods.table import METHODS
+from nfbmr.methods.table import METHODS, know_methods, named_configurations
 from nfbmr.resolve import resolve
 from scripts import diagrams, site_docstrings, site_hooks
 from tune.cli.sweep import sweep
@@ -77,7 +75,8 @@ def test_links_resolve(page: Path) -> None:
 
 
 @pytest.mark.parametrize("line", command_lines())
-def test_commands_exist_and_take_these_options(line: str) -> None:
+def test_commands_exist_and_take_these_options(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "examples"))  # where the pages say to copy it from
     program, *words = shlex.split(line)
     if program == "make":
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -94,6 +93,7 @@ def test_commands_exist_and_take_these_options(line: str) -> None:
         context = click.Context(command, parent=context)
     # the words are parsed, but nothing is run: a command's own options, and the number of its arguments
     parsed = command.make_context(str(command.name), [*words], parent=context.parent)
+    know_methods({"method": parsed.params.get("method")})
     resolve([set_layer(parsed.params.get("assignments") or ())])
 
 
@@ -226,7 +226,9 @@ def test_the_list_of_methods_is_in_step() -> None:
     assert [name for name, _, _ in rows] == list(METHODS)
     for name, file, row in rows:
         cells = [cell.strip() for cell in row.split("|")]
-        published = [layer for layer in re.findall(r"`([a-z-]+)`", cells[4]) if layer in NAMED]
+        published = [
+            layer for layer in re.findall(r"`([a-z-]+)`", cells[4]) if layer in named_configurations()
+        ]
         assert set(METHODS[name].published) <= set(published), name
         assert cells[3] == _parameters(nfbmr.configure(settings={"method": name})), name
         configurations = [nfbmr.configure(layer, settings={"method": name}) for layer in published]
@@ -242,7 +244,9 @@ def _parameters(config: Config) -> str:
 
 
 def test_the_page_of_the_configuration_is_in_step() -> None:
-    assert page_at("docs/configuration.md") == describe_markdown(), "say: make docs"
+    command = [sys.executable, "-m", "nfbmr", "config", "--describe"]  # where no test has loaded a method
+    described = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert page_at("docs/configuration.md") == described, "say: make docs"
 
 
 def test_every_key_named_in_the_pages_exists() -> None:

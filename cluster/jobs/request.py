@@ -163,11 +163,11 @@ class _Places:
 
     def said(self, parameter: click.Parameter, text: str | bool) -> list[str]:
         """What is written for a parameter, as words of the command line for the cluster."""
-        from nfbmr.methods.named import NAMED
+        from nfbmr.methods.table import named_configurations
 
         if isinstance(text, bool):
             return [max(parameter.opts if text else parameter.secondary_opts, key=len)]
-        named = parameter.name == "configs" and text in NAMED
+        named = parameter.name == "configs" and text in named_configurations()
         if _may_name_a_path(parameter) and not named:
             text = self._place(str(parameter.name), Path(text)) or text
         if isinstance(parameter, click.Argument):

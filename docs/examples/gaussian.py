@@ -7,15 +7,26 @@ Shapes: B batch, C channels, H W the feature map, N = B H W vectors.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from nfbmr.config import Config
+from nfbmr.config import Config, MethodConfig
 from nfbmr.features.table import Shape, ViewedFeatures
+from nfbmr.methods.method import Method
 from nfbmr.methods.networks import Networks, only
 from nfbmr.methods.statistics import Bank, MeasuredStage, batches_of
-from nfbmr.methods.table import Method
 from nfbmr.stopping import StopRequest
+
+
+class GaussianConfig(MethodConfig):
+    """The section ``gaussian`` of the configuration."""
+
+    section: ClassVar[str] = "gaussian"
+
+    shrinkage: float = Field(0.05, gt=0, description="share of the mean variance that the diagonal gains")
 
 
 class Gaussian(Networks):
@@ -34,8 +45,9 @@ class GaussianStage(MeasuredStage):
 
     def __init__(self, channels: int, config: Config) -> None:
         self.bank = Bank(mean_C=torch.zeros(channels), whitening_CC=torch.zeros(channels, channels))
-        super().__init__(self.bank, config)
-        self.shrinkage = float(config.own.get("shrinkage", 0.05))
+        settings = GaussianConfig.of(config)
+        super().__init__(self.bank, settings)
+        self.shrinkage = settings.shrinkage
 
     def prepare(self, seen: ViewedFeatures, stop: StopRequest | None = None) -> None:
         """Measure both in one pass."""
@@ -61,5 +73,6 @@ METHOD = Method(
     source="an example",
     networks=f"{__name__}:Gaussian",
     stages=("statistics",),
+    settings=GaussianConfig,
     defaults={"features": {"size": 256}},
 )

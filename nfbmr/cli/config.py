@@ -56,7 +56,7 @@ def config(resolved: Resolved, methods: bool, describe: bool, as_json: bool) -> 
 
 def describe_markdown() -> str:
     """``docs/configuration.md``: every key, method and named configuration, for people."""
-    from nfbmr.methods.named import NAMED
+    from nfbmr.methods.table import named_configurations
     from nfbmr.resolve import fields_of
     from nfbmr.yaml_text import inline, lines_of
 
@@ -72,7 +72,7 @@ def describe_markdown() -> str:
     lines.append("\n## Methods\n")
     lines.append(_methods_text())
     lines.append("\n## Named configurations")
-    for name, values in NAMED.items():
+    for name, values in named_configurations().items():
         lines.append(f"\n`--config {name}`\n\n```yaml")
         lines.extend(lines_of(values))
         lines.append("```")
@@ -95,10 +95,14 @@ def _key_rows() -> list[dict[str, Any]]:
 
 
 def _methods() -> dict[str, Any]:
-    from nfbmr.methods.named import NAMED
-    from nfbmr.methods.table import METHODS
+    from nfbmr.methods.table import METHODS, named_configurations
 
-    return {"methods": METHODS, "configurations": NAMED}
+    about = ("title", "source", "networks", "stages", "shares", "defaults")
+    rows = {
+        name: {**{key: getattr(method, key) for key in about}, "published": list(method.published)}
+        for name, method in METHODS.items()
+    }
+    return {"methods": rows, "configurations": named_configurations()}
 
 
 def _methods_text() -> str:

@@ -63,11 +63,12 @@ def _row(name: str) -> dict[str, Any]:
 
 
 def _whole(name: str) -> dict[str, Any]:
-    from nfbmr.methods.named import NAMED
     from nfbmr.methods.table import method_named
 
     method = method_named(name)
-    settings = {configuration: NAMED[configuration] for configuration in method.published}
+    settings = {
+        configuration: {"method": name, **values} for configuration, values in method.published.items()
+    }
     return {**_about(name), "defaults": method.defaults, "as_published": settings}
 
 

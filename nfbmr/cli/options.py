@@ -146,11 +146,10 @@ def resolve_options(
     given: Mapping[str, tuple[str, Any]] | None = None,
 ) -> Resolved:
     """Resolve what a command line says, with the named configurations and methods of this package."""
-    from nfbmr.methods.named import NAMED
-    from nfbmr.methods.table import MethodDefaults
+    from nfbmr.methods.table import MethodDefaults, named_configurations
     from nfbmr.resolve import config_layers, resolve
 
-    layers = config_layers(configs, assignments, given, named=NAMED)
+    layers = config_layers(configs, assignments, given, named=named_configurations())
     return resolve(layers, methods=MethodDefaults())
 
 
@@ -172,7 +171,7 @@ def settings_given(resolved: Resolved, *, but: Collection[str] = (), kept: Confi
         f"{key} ({origin})"
         for key, origin in resolved.origins.items()
         if origin != DEFAULT and not origin.startswith("method ") and key not in but
-        if values is None or wanted[key] != values[key]
+        if values is None or key not in values or wanted[key] != values[key]
     ]
 
 
@@ -187,7 +186,11 @@ def _setting_parameters(command: click.Command) -> list[click.Parameter]:
 
 def _complete_key(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from nfbmr.fields import choices, keys
+    from nfbmr.methods.table import know_methods
 
+    given = [text.partition("=")[::2] for text in ctx.params.get(_ASSIGNMENTS) or ()]
+    given += [("method", ctx.params.get("method"))]
+    know_methods([{key: value} for key, value in given])
     name, equals, value = incomplete.partition("=")
     if not equals:
         return [CompletionItem(f"{key}=") for key in keys() if key.startswith(name)]
@@ -196,9 +199,9 @@ def _complete_key(ctx: click.Context, parameter: click.Parameter, incomplete: st
 
 
 def _complete_config(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from nfbmr.methods.named import NAMED
+    from nfbmr.methods.table import named_configurations
 
-    names = [CompletionItem(name) for name in NAMED if name.startswith(incomplete)]
+    names = [CompletionItem(name) for name in named_configurations() if name.startswith(incomplete)]
     return names or [CompletionItem(incomplete, type="file")]
 
 

@@ -7,10 +7,11 @@ What the papers leave open is a field here with a named default; the field's des
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, PlainValidator, field_validator, model_validator
 
 from nfbmr.addresses import store_address
 from nfbmr.config.data import FEWEST_KNOWN, DataConfig, LayoutPatterns
@@ -22,22 +23,14 @@ from nfbmr.config.features import (
     View,
 )
 from nfbmr.config.judging import EvaluationConfig, ScoringConfig, SelectionConfig
-from nfbmr.config.methods import (
-    CFlowConfig,
-    DetailConfig,
-    FlowConfig,
-    MappingConfig,
-    PaDiMConfig,
-    PatchCoreConfig,
-    SPADEConfig,
-)
-from nfbmr.config.section import Fraction, Section, Taps
+from nfbmr.config.method_sections import MethodConfig, checked_section, with_method_sections
+from nfbmr.config.networks import DetailConfig, FlowConfig, MappingConfig
+from nfbmr.config.section import Fraction, PositiveInt, Section, Taps, odd_side
 from nfbmr.config.training import DetailStageConfig, MappingStageConfig, StageConfig, TrainConfig
 
 __all__ = [
     "FEWEST_KNOWN",
     "VIEWS",
-    "CFlowConfig",
     "Config",
     "DataConfig",
     "DetailConfig",
@@ -50,9 +43,8 @@ __all__ = [
     "LayoutPatterns",
     "MappingConfig",
     "MappingStageConfig",
-    "PaDiMConfig",
-    "PatchCoreConfig",
-    "SPADEConfig",
+    "MethodConfig",
+    "PositiveInt",
     "ScoringConfig",
     "Section",
     "SelectionConfig",
@@ -62,6 +54,7 @@ __all__ = [
     "TrackingConfig",
     "TrainConfig",
     "View",
+    "odd_side",
 ]
 
 
@@ -84,7 +77,7 @@ class TrackingConfig(Section):
 
 
 class Config(Section):
-    """A run, whole.
+    """A run, whole: these sections, and those that methods bring (:class:`MethodConfig`).
 
     Example:
         >>> Config().flow.blocks
@@ -92,6 +85,9 @@ class Config(Section):
         >>> Config(flow=FlowConfig(blocks=8)).flow.hidden
         256
     """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[Any, PlainValidator(checked_section)]] = Field(init=False)
 
     method: str = Field(
         "nf-bmr",
@@ -108,18 +104,16 @@ class Config(Section):
     flow: FlowConfig = FlowConfig()
     mapping: MappingConfig = MappingConfig()
     detail: DetailConfig = DetailConfig()
-    cflow: CFlowConfig = CFlowConfig()
-    padim: PaDiMConfig = PaDiMConfig()
-    spade: SPADEConfig = SPADEConfig()
-    patchcore: PatchCoreConfig = PatchCoreConfig()
-    own: dict[str, bool | int | float | str] = Field(
-        {}, description="settings of a method of one's own, as it names them"
-    )
     train: TrainConfig = TrainConfig()
     scoring: ScoringConfig = ScoringConfig()
     selection: SelectionConfig = SelectionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_sections(cls, values: Any) -> Any:
+        return with_method_sections(values, cls.model_fields) if isinstance(values, Mapping) else values
 
     @field_validator("store")
     @classmethod

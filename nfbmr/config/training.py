@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-)
+from pydantic import ConfigDict, Field
 
 from nfbmr.config.section import PositiveInt, Section
 
@@ -46,7 +44,10 @@ class DetailStageConfig(StageConfig):
 
 
 class TrainConfig(Section):
-    """The stages, and the machine they run on."""
+    """The stages, and the machine they run on. A method's own stages have a section each, by their names."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, StageConfig] = Field(init=False)
 
     flow: StageConfig = StageConfig()
     detail: DetailStageConfig = DetailStageConfig()
@@ -58,3 +59,8 @@ class TrainConfig(Section):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
     checkpoint_every: PositiveInt = Field(5, description="epochs between checkpoints")
     validate_every: PositiveInt = Field(1, description="epochs between looks at the validation set")
+
+    def stage(self, name: str) -> StageConfig:
+        """How the stage of that name is trained; the general defaults where nothing is said of it."""
+        section = getattr(self, name, None)
+        return section if isinstance(section, StageConfig) else StageConfig()

@@ -28,7 +28,7 @@ from nfbmr.flows.flow import Flow
 from nfbmr.flows.standardise import Standardise
 from nfbmr.methods.coreset import greedy_coreset
 from nfbmr.methods.nearest import nearest
-from nfbmr.methods.patchcore import projected
+from nfbmr.methods.patchcore.model import projected
 from nfbmr.methods.statistics import Bank, MeasuredStage, batches_of, raise_if_stopped
 from nfbmr.stopping import StopRequest
 from nfbmr.training.stages import FlowStage, Stage

@@ -210,7 +210,7 @@ class Fitting:
         broadcast_weights(stage.module, self.workers)
         if not stage.trained:
             return Fitted((), 0)
-        section: StageConfig = getattr(config.train, stage.name)
+        section = config.train.stage(stage.name)
         given = self.latents is not None and stage.reads_latents
         tables = (*train.features.tables, *((cast(Latents, self.latents).train,) if given else ()))
         positions = section.positions if isinstance(section, DetailStageConfig) else None
@@ -390,7 +390,7 @@ def _how(config: Config, stage: Stage) -> dict[str, Any]:
     """The training settings that change a stage's weights."""
     if not stage.trained:
         return {}
-    section = getattr(config.train, stage.name).model_dump(mode="json")
+    section = config.train.stage(stage.name).model_dump(mode="json")
     return {**section, "precision": config.train.precision, "select": config.selection.epoch}
 
 

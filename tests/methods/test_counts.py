@@ -6,7 +6,7 @@ import pytest
 
 import nfbmr
 from nfbmr.methods.detector import blueprint, build
-from nfbmr.methods.named import NAMED
+from nfbmr.methods.table import named_configurations
 
 
 def conv(c_in: int, c_out: int, kernel: int = 1) -> int:
@@ -99,7 +99,7 @@ def test_parameters_are_those_counted_by_hand(configuration: str) -> None:
     assert detector.parameters() == expected
 
 
-@pytest.mark.parametrize("configuration", NAMED)
+@pytest.mark.parametrize("configuration", named_configurations())
 def test_backbones_and_taps_of_named_configurations_exist(configuration: str) -> None:
     detector = blueprint(nfbmr.configure(configuration))
     if configuration in COUNTS:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from nfbmr.config import Config, FlowConfig
 from nfbmr.flows.flow import Flow
-from nfbmr.methods.cflow import CFlowStage, log_likelihood, position_code
-from nfbmr.methods.cs_flow import CrossScaleFlow
-from nfbmr.methods.differnet import DifferNetStage
+from nfbmr.methods.cflow.model import CFlowStage, log_likelihood, position_code
+from nfbmr.methods.cs_flow.model import CrossScaleFlow
+from nfbmr.methods.differnet.model import DifferNetStage
 
 SMALL = FlowConfig(blocks=3, hidden=5, kernels=(3,))
 Shapes = tuple[tuple[int, ...], ...]

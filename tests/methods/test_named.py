@@ -11,7 +11,7 @@ import torch
 import nfbmr
 from nfbmr.config import Config
 from nfbmr.features.table import Features, TensorTable, ViewedFeatures
-from nfbmr.methods.patchcore import PatchCoreStage
+from nfbmr.methods.patchcore.model import PatchCoreStage
 
 SMALL: dict[str, dict[str, Any]] = {
     "patchcore-published": {"features.size": 64},

@@ -329,8 +329,12 @@ def _flat(config: Config) -> dict[str, Any]:
 
 def _settings(row: Row, base: Config, config: Config) -> dict[str, Any]:
     """What a row says, and what else that changes: its method has defaults."""
-    before = _flat(base)
-    return {key: value for key, value in _flat(config).items() if key in row.settings or value != before[key]}
+    before, after = _flat(base), _flat(config)
+    return {
+        key: value
+        for key, value in after.items()
+        if key in row.settings or key not in before or value != before[key]
+    }
 
 
 def _alike(plan: AblationPlan) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from nfbmr import yaml_text
 from nfbmr.fields import did_you_mean, keys
-from nfbmr.methods.named import NAMED
+from nfbmr.methods.table import know_methods, named_configurations
 from nfbmr.nesting import flatten
 from nfbmr.text import visible
 from tune.ablation.literature import Reading
@@ -50,6 +50,7 @@ class Reader:
         if not isinstance(value, Mapping):
             self.problems.append("holds no keys; rows or a grid are needed")
             return None
+        know_methods(value)
         for key in value:
             if key not in _KEYS:
                 self._say(str(key), f"no such key{did_you_mean(str(key), _KEYS)}")
@@ -132,7 +133,7 @@ class Reader:
             row_settings, configuration = settings, None
             if isinstance(settings, Mapping) and AS_PUBLISHED in settings:
                 row_settings = {key: setting for key, setting in settings.items() if key != AS_PUBLISHED}
-                configuration = self._one_of(settings, AS_PUBLISHED, tuple(NAMED), "")
+                configuration = self._one_of(settings, AS_PUBLISHED, tuple(named_configurations()), "")
             yield Row(text, self._settings(row_settings, f"rows.{text}"), as_published=configuration)
 
     def _grid(self, value: Any) -> Iterator[tuple[str, dict[str, Any]]]:

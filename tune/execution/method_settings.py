@@ -15,8 +15,7 @@ from typing import Any
 from nfbmr.config import Config
 from nfbmr.errors import ConfigError, NfbmrError
 from nfbmr.fields import did_you_mean
-from nfbmr.methods.named import NAMED
-from nfbmr.methods.table import MethodDefaults, method_named, methods
+from nfbmr.methods.table import MethodDefaults, method_named, methods, named_configurations
 from nfbmr.nesting import flatten
 from nfbmr.resolve import DEFAULT, Layer, Resolved, resolve, values_of
 from nfbmr.text import visible
@@ -50,7 +49,7 @@ def user_layer(base: Config, chosen: Collection[str] = ()) -> Layer:
     kept = {
         key: value
         for key, value in values_of(base).items()
-        if key in chosen or key == "method" or value != defaults[key]
+        if key in chosen or key == "method" or key not in defaults or value != defaults[key]
     }
     return Layer("base", kept)
 
@@ -100,10 +99,10 @@ def expanded(settings: Mapping[str, Any]) -> dict[str, Any]:
         >>> expanded({"method": "padim-published", "padim.channels": 50})["padim.channels"]
         50
     """
-    name = settings.get("method")
-    if name not in NAMED or "method" not in NAMED[name]:
+    configuration = named_configurations().get(str(settings.get("method")), {})
+    if "method" not in configuration:
         return dict(settings)
-    return {**flatten(NAMED[name]), **{key: value for key, value in settings.items() if key != "method"}}
+    return {**flatten(configuration), **{key: value for key, value in settings.items() if key != "method"}}
 
 
 def method_settings(name: str, *, where: str = "--methods") -> dict[str, Any]:
@@ -123,7 +122,14 @@ def method_settings(name: str, *, where: str = "--methods") -> dict[str, Any]:
     if (settings := expanded({"method": name})) != {"method": name}:
         return settings
     if name not in methods() and ":" not in name:
-        known = [*methods(), *(configuration for configuration in NAMED if "method" in NAMED[configuration])]
+        known = [
+            *methods(),
+            *(
+                configuration
+                for configuration in named_configurations()
+                if "method" in named_configurations()[configuration]
+            ),
+        ]
         raise ConfigError(
             f"no method {visible(name)}{did_you_mean(name, known)}",
             where=where,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from nfbmr import yaml_text
 from nfbmr.fields import did_you_mean, keys, sections
+from nfbmr.methods.table import know_methods
 from tune.search.dimension import Dimension, Kind, Label, Settings
 
 SPACES = Path(__file__).parent / "spaces"
@@ -70,6 +71,7 @@ def parse_text(text: str) -> ParsedSpace:
         return ParsedSpace(
             (), text, ((0, "holds no keys; it should read like `flow.blocks: {int: [2, 8]}`"),)
         )
+    know_methods(document.value)
     lines = document.lines
     dimensions: dict[str, Dimension] = {}
     problems: list[tuple[int, str]] = []

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nfbmr.config import Config
 from nfbmr.errors import ConfigError, MissingPackageError
+from nfbmr.fields import keys
 from nfbmr.layers import set_layer
-from nfbmr.resolve import flat, resolve, values_of
+from nfbmr.resolve import resolve, values_of
 from tune.records.children import COPY_OF
 from tune.records.paths import SweepPaths
 from tune.search.dimension import Settings
@@ -97,7 +98,7 @@ def _in_mlflow(name: str, plan: SweepPlan) -> Iterable[Found]:
         state = run.data.tags.get("nfbmr.state", "finished")
         copied = COPY_OF in run.data.tags
         if run.info.status == "FINISHED" and state == "finished" and value is not None and not copied:
-            assignments = [f"{key}={text}" for key, text in run.data.params.items() if key in flat(Config())]
+            assignments = [f"{key}={text}" for key, text in run.data.params.items() if key in keys()]
             config = resolve([set_layer(assignments)]).config
             yield Found(values_of(config), (float(value),), run.data.tags["nfbmr.run_id"])
 

@@ -64,9 +64,9 @@ class Row:
 
     def configured_as_published(self) -> Row:
         """The row with its source's own configuration below what it sets."""
-        from nfbmr.methods.named import NAMED
+        from nfbmr.methods.table import named_configurations
 
-        below = {} if self.as_published is None else flatten(NAMED[self.as_published])
+        below = {} if self.as_published is None else flatten(named_configurations()[self.as_published])
         return replace(self, settings={**below, **self.settings}, as_published=None)
 
 

@@ -7,8 +7,9 @@ import pytest
 from nfbmr.api import configure
 from nfbmr.config import Config
 from nfbmr.layers import Layer, set_layer
-from nfbmr.methods.named import NAMED
-from nfbmr.methods.table import METHODS, MethodDefaults
+from nfbmr.methods.padim import PaDiMConfig
+from nfbmr.methods.patchcore import PatchCoreConfig
+from nfbmr.methods.table import METHODS, MethodDefaults, named_configurations
 from nfbmr.resolve import Resolved, resolve
 from tune.ablation.comparison import comparison_spec
 from tune.ablation.plan import AblationPlan, plan_ablation
@@ -49,7 +50,7 @@ def test_what_a_trial_sets_is_above_the_users_own():
     given = resolved("patchcore.coreset=0.5", "features.size=128")
     settings = {"method": "patchcore", "patchcore.coreset": 0.1}
     config = with_settings(given.config, settings, chosen_layer(given).values)
-    assert (config.patchcore.coreset, config.features.size) == (0.1, 128)
+    assert (PatchCoreConfig.of(config).coreset, config.features.size) == (0.1, 128)
     assert config.features.taps == ("blocks.2", "blocks.4")
 
 
@@ -68,8 +69,8 @@ def test_patterns_on_the_command_line_are_chosen_whole():
 def test_a_named_configuration_stands_for_its_method():
     config = with_settings(configure(), {"method": "padim-published", "padim.channels": 50})
     assert config.method == "padim"
-    assert config.features.backbone == NAMED["padim-published"]["features"]["backbone"]
-    assert config.padim.channels == 50
+    assert config.features.backbone == named_configurations()["padim-published"]["features"]["backbone"]
+    assert PaDiMConfig.of(config).channels == 50
 
 
 def rows_of(plan: AblationPlan) -> dict[str, Config]:
@@ -95,7 +96,7 @@ def test_a_row_or_a_preset_that_names_a_method_brings_its_defaults(textures, tmp
         == row
     )
     assert row.features.taps == ("blocks.2", "blocks.4")
-    assert (row.features.scales, row.features.batch, row.patchcore.coreset) == ((1.0,), 3, 0.5)
+    assert (row.features.scales, row.features.batch, PatchCoreConfig.of(row).coreset) == ((1.0,), 3, 0.5)
 
 
 def test_rows_that_cannot_run_are_refused_all_at_once(textures, tmp_path):

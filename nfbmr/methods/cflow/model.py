@@ -27,6 +27,7 @@ from torch.nn.functional import interpolate, logsigmoid
 from nfbmr.config import Config
 from nfbmr.errors import ConfigError
 from nfbmr.features.table import Shape
+from nfbmr.methods.cflow import CFlowConfig
 from nfbmr.methods.networks import Networks
 from nfbmr.seeding import seeded
 from nfbmr.training.stages import Stage
@@ -65,13 +66,13 @@ class CFlowStage(Stage):
         self.module: nn.Module = self.flows
         self.parts = tuple(f"layer {i + 1}" for i in range(len(shapes)))
         self.published = tuple(1.0 / len(shapes) for _ in shapes)
-        self._codes = [position_code(config.cflow.code, *shape[1:]) for shape in shapes]
+        self._codes = [position_code(CFlowConfig.of(config).code, *shape[1:]) for shape in shapes]
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """The flow's section, and CFLOW's."""
-        sections = {name: getattr(self._config, name).model_dump(mode="json") for name in ("flow", "cflow")}
-        return {"kind": "CFlow", **sections}
+        sections = {"flow": self._config.flow, "cflow": CFlowConfig.of(self._config)}
+        return {"kind": "CFlow", **{name: one.model_dump(mode="json") for name, one in sections.items()}}
 
     def loss(self, *batch: Tensor) -> Tensor:
         """Of a (B, C, H, W) a layer: a scalar, the mean over layers of the mean over positions."""
@@ -140,7 +141,7 @@ def _flow(channels: int, config: Config) -> nn.Module:
         flow.append(
             AllInOneBlock,
             cond=0,
-            cond_shape=(config.cflow.code,),
+            cond_shape=(CFlowConfig.of(config).code,),
             subnet_constructor=_subnet,
             affine_clamping=config.flow.clamp,
             global_affine_type="SOFTPLUS",

@@ -17,7 +17,7 @@ from nfbmr.features.table import Shape
 from nfbmr.mapping.bidirectional import BidirectionalMapping
 from nfbmr.mapping.bmr import BMR
 from nfbmr.mapping.pfm import BPFM
-from nfbmr.methods.nf import NF
+from nfbmr.methods.nf.model import NF
 from nfbmr.training.stages import MappingStage, Stage
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from nfbmr.config import Config
 from nfbmr.features.table import Shape, ViewedFeatures
 from nfbmr.methods.networks import Networks
+from nfbmr.methods.padim import PaDiMConfig
 from nfbmr.methods.statistics import Bank, MeasuredStage, at_finest, batches_of
 from nfbmr.stopping import StopRequest
 
@@ -46,18 +47,19 @@ class PaDiMStage(MeasuredStage):
     published = (1.0,)
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
+        section = PaDiMConfig.of(config)
         channels = sum(shape[0] for shape in shapes)
         height, width = max((shape[1:] for shape in shapes), key=lambda size: size[0] * size[1])
         chosen = torch.randperm(channels, generator=torch.Generator().manual_seed(config.seed))
-        chosen = chosen[: min(config.padim.channels, channels)].sort().values
+        chosen = chosen[: min(section.channels, channels)].sort().values
         self._drawn, self._positions = len(chosen), height * width
         self.bank = Bank(
             chosen=chosen,
             mean_PD=torch.zeros(self._positions, self._drawn),
             whitening_PDD=torch.zeros(self._positions, self._drawn, self._drawn),
         )
-        super().__init__(self.bank, config.padim)
-        self._epsilon = config.padim.epsilon
+        super().__init__(self.bank, section)
+        self._epsilon = section.epsilon
 
     def prepare(self, seen: ViewedFeatures, stop: StopRequest | None = None) -> None:
         """Measure the means in one pass, and the covariances about them in another."""

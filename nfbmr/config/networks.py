@@ -1,4 +1,4 @@
-"""What the methods themselves leave open."""
+"""What the networks of several methods leave open: the flow, the mappings, the detail level."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pydantic import (
     field_validator,
 )
 
-from nfbmr.config.section import PositiveInt, Section, odd_side
+from nfbmr.config.section import PositiveInt, Section
 
-Coreset = Annotated[float, Field(gt=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0)]
 
 
@@ -63,46 +62,3 @@ class DetailConfig(Section):
     candidates: PositiveInt = Field(
         150_000, description="training positions, drawn at random, that the bank is a coreset of"
     )
-
-
-class CFlowConfig(Section):
-    """What cflow has besides the flow section."""
-
-    code: int = Field(
-        128, ge=4, multiple_of=4, description="channels of the code that tells a position's place"
-    )
-
-
-class PaDiMConfig(Section):
-    """A Gaussian at each position."""
-
-    channels: PositiveInt = Field(
-        100, description="channels drawn at random of all taps' (published: 100; 550 for wide networks)"
-    )
-    epsilon: float = Field(0.01, gt=0, description="added to the diagonal of each covariance")
-
-
-class SPADEConfig(Section):
-    """Nearest images, then nearest positions."""
-
-    neighbours: PositiveInt = Field(50, description="nearest images K")
-
-
-class PatchCoreConfig(Section):
-    """A bank of patches, thinned out."""
-
-    coreset: Coreset = Field(
-        0.1, description="share of all patches that is kept (published: 0.25, 0.1, 0.01)"
-    )
-    patch: int = Field(3, ge=1, description="side of the neighbourhood that a patch averages; odd")
-    distance: Literal["euclidean", "cosine"] = Field(
-        "euclidean", description="between patches; cosine: 1 - cos, of their directions alone (AnomalyDINO)"
-    )
-    projection: PositiveInt = Field(
-        128, description="dimensions of the random projection that patches are chosen in"
-    )
-    neighbours: PositiveInt = Field(
-        9, description="patches of the bank that an image's score is weighed by; 1 = the maximum of the map"
-    )
-
-    _odd = field_validator("patch")(odd_side)

@@ -23,6 +23,7 @@ from nfbmr.errors import BackboneError
 from nfbmr.features.table import Shape, ViewedFeatures
 from nfbmr.methods.nearest import nearest
 from nfbmr.methods.networks import Networks
+from nfbmr.methods.spade import SPADEConfig
 from nfbmr.methods.statistics import Bank, MeasuredStage, batches_of, distances
 from nfbmr.stopping import StopRequest
 
@@ -58,12 +59,13 @@ class SPADEStage(MeasuredStage):
     published = (1.0, 0.0)
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
-        self._shapes, self._neighbours = shapes, config.spade.neighbours
+        section = SPADEConfig.of(config)
+        self._shapes, self._neighbours = shapes, section.neighbours
         galleries = {
             f"gallery{i}": torch.zeros(0, *shape, dtype=torch.float16) for i, shape in enumerate(shapes[:-1])
         }
         self.bank = Bank(means_NC=torch.zeros(0, shapes[-1][0]), **galleries)
-        super().__init__(self.bank, config.spade)
+        super().__init__(self.bank, section)
 
     def prepare(self, seen: ViewedFeatures, stop: StopRequest | None = None) -> None:
         """Keep all features as they are stored."""

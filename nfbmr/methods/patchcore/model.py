@@ -27,6 +27,7 @@ from nfbmr.features.table import Shape, Tensors, ViewedFeatures
 from nfbmr.methods.coreset import greedy_coreset
 from nfbmr.methods.nearest import closest, nearest
 from nfbmr.methods.networks import Networks
+from nfbmr.methods.patchcore import PatchCoreConfig
 from nfbmr.methods.statistics import (
     Bank,
     MeasuredStage,
@@ -60,10 +61,10 @@ class PatchCoreStage(MeasuredStage):
     published = (1.0, 0.0)
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
-        self._config = config.patchcore
+        self._config = PatchCoreConfig.of(config)
         self._seed = config.seed
         self.bank = Bank(patches_KC=torch.zeros(0, sum(shape[0] for shape in shapes)))
-        super().__init__(self.bank, config.patchcore)
+        super().__init__(self.bank, self._config)
 
     def prepare(self, seen: ViewedFeatures, stop: StopRequest | None = None) -> None:
         """Gather all patches, and choose the bank in a random projection of them."""

@@ -1,7 +1,7 @@
 # make install   this project with all extras, in .venv, from the lock; quick when nothing has changed
 # make demo      the main job, a small sweep, on the synthetic data set, in minutes
 # make test      all checks and all tests but the slow ones, which SLOW=1 make test runs as well
-# make check     the checks alone: format, lint, types, layers, private names, the core without its neighbours
+# make check     the checks alone: format, lint, types, layers, names, the core without its neighbours
 # make bench     benchmarks/: JSON and a table
 # make docs      write docs/configuration.md and docs/schemas/ anew
 # make site      the pages and a reference of the code, to be read in a browser; strict
@@ -48,6 +48,7 @@ layers: install
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m scripts.import_cycles
 	@$(BIN)/python -m scripts.private_names
+	@$(BIN)/python -m scripts.documented_constants
 
 core: $(CORE)/.installed
 	@$(CORE)/bin/python scripts/core_alone.py

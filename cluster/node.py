@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 START_SECONDS = 55.0
 """In which nodes are there, or are given up with words, unless somebody has more patience."""
 ATTEMPTS = 3
-STOP_SECONDS = 20.0
+"""Times that a node is started before it is given up."""
+_STOP_SECONDS = 20.0
 
 _KEEP = b"keep\n"
 _STARTED = "Ray runtime started"
@@ -291,7 +292,7 @@ def end(processes: Sequence[Any], *, first: Sequence[int] = ()) -> list[int]:
     for process in processes:
         if process.pid in first:
             _signal(process, signal.SIGTERM)
-    _wait([process for process in processes if process.pid in first], STOP_SECONDS)
+    _wait([process for process in processes if process.pid in first], _STOP_SECONDS)
     for number, seconds in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0)):
         left = [process for process in processes if _lives(process)]
         for process in left:

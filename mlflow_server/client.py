@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # What sending again will not mend. Anything else (no connection, no permission, a full server) may pass.
 HOPELESS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST"}
+"""MLflow's codes of errors that sending again will not mend."""
 
 # The client's own patience: our retries are between calls, with the journal as the queue, so a call is short.
 CLIENT_SETTINGS = {
@@ -30,6 +31,7 @@ CLIENT_SETTINGS = {
     # Usage reports to a third party, from machines that often may not reach the outside at all.
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+"""Environment variables of MLflow's client, with their values."""
 
 
 _MAKING = threading.Lock()

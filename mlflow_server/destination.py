@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from nfbmr.errors import TrackingError
 
 VARIABLE = "MLFLOW_TRACKING_URI"
+"""MLflow's environment variable of the tracking server's address."""
 LOCAL = "http://127.0.0.1:5000"
 """Where the command of :func:`ui_hint` serves its pages."""
 FIRST_VIEW = "nfbmr-runs"

@@ -9,11 +9,14 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-NAME_LENGTH = 250
+_NAME_LENGTH = 250
 PARAM_LENGTH = 6000
+"""Characters of a parameter's value that MLflow takes."""
 TAG_LENGTH = 8000
+"""Characters of a tag's value that MLflow takes."""
 # MLflow refuses requests of more than a megabyte; the rest is for what is around the items.
 REQUEST_BYTES = 800_000
+"""Bytes of values that are sent in one request."""
 
 
 def valid_name(name: str) -> str:
@@ -29,10 +32,10 @@ def valid_name(name: str) -> str:
     """
     changed = re.sub(r"[^/\w.\- :]", "_", name)
     changed = re.sub(r"^(\.\.(/|$))+", "", posixpath.normpath(changed).lstrip("/"))
-    if changed == name and name not in ("", ".") and len(name) <= NAME_LENGTH:
+    if changed == name and name not in ("", ".") and len(name) <= _NAME_LENGTH:
         return name
     digits = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:6]
-    return f"{changed[: NAME_LENGTH - 7]}-{digits}"
+    return f"{changed[: _NAME_LENGTH - 7]}-{digits}"
 
 
 def value_text(value: Any, limit: int = PARAM_LENGTH) -> str:

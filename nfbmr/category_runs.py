@@ -28,8 +28,8 @@ from nfbmr.text import count, plural
 
 log = logging.getLogger(__name__)
 
-ALL = "all"
-METRICS = ("image_auroc", "image_ap", "image_f1", "pixel_auroc", "pixel_aupro")
+_ALL = "all"
+_METRICS = ("image_auroc", "image_ap", "image_f1", "pixel_auroc", "pixel_aupro")
 _PLAN, _CONFIG, _TABLE = "categories.json", "categories.yaml", "categories.md"
 
 
@@ -68,7 +68,7 @@ def wants_all(config: Config) -> bool:
     Raises:
         DataError: The data set cannot be read.
     """
-    return config.data.category == ALL and ALL not in _known(config)
+    return config.data.category == _ALL and _ALL not in _known(config)
 
 
 def is_category_runs(folder: Path) -> bool:
@@ -89,7 +89,7 @@ def new_category_runs(config: Config) -> CategoryRuns:
             where=config.data.path,
             fix="leave the category out, or point at the folder that holds the categories",
         )
-    name = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{config.method}-{ALL}-{uuid.uuid4().hex[:4]}"
+    name = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{config.method}-{_ALL}-{uuid.uuid4().hex[:4]}"
     root = config.output / name
     write_text(root / _CONFIG, dump_yaml(config))
     write_json(root / _PLAN, {"categories": list(names)})
@@ -176,7 +176,7 @@ def train_categories(runs: CategoryRuns, train: Callable[[Run], RunSummary]) -> 
 def means_of(summaries: Sequence[RunSummary]) -> dict[str, Mean]:
     """The mean of each metric over those that have it; metrics that none has are left out."""
     means = {}
-    for metric in METRICS:
+    for metric in _METRICS:
         values = [
             summary.estimate("test", metric).value
             for summary in summaries
@@ -191,7 +191,7 @@ def table_of(names: Sequence[str], summaries: Mapping[str, RunSummary], failed: 
     """A Markdown table: a line a category, then the means; a mean of fewer than all says of how many."""
     done = list(summaries.values())
     means = means_of(done)
-    columns = [metric for metric in METRICS if metric in means]
+    columns = [metric for metric in _METRICS if metric in means]
     rows = []
     for name in names:
         if name in summaries:

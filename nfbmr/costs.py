@@ -32,8 +32,9 @@ from nfbmr.paths import RunPaths, read_json
 from nfbmr.prediction import Predictor
 
 WARM = 2
-CALLS = 15
-FEWEST = 5
+"""Calls before those that are timed."""
+_CALLS = 15
+_FEWEST = 5
 SECONDS = 6.0
 """Calls before the stopwatch; with it at most; with it where those take longer than these seconds, three
 where they take far longer."""
@@ -207,7 +208,7 @@ def _timed(once: Callable[[], None], images: int) -> Timing:
     for _ in range(WARM if images == 1 else 1):
         once()
     taken: list[float] = []
-    while len(taken) < FEWEST or (len(taken) < CALLS and sum(taken) < SECONDS):
+    while len(taken) < _FEWEST or (len(taken) < _CALLS and sum(taken) < SECONDS):
         if len(taken) >= 3 and sum(taken) > 2 * SECONDS:
             break
         began = time.perf_counter()

@@ -15,7 +15,7 @@ from nfbmr.processors import has_bf16
 
 log = logging.getLogger(__name__)
 
-Precision = Literal["auto", "fp32", "bf16"]
+_Precision = Literal["auto", "fp32", "bf16"]
 
 
 def device_of(name: str) -> torch.device:
@@ -53,7 +53,7 @@ def gpu_memory(device: torch.device | str) -> dict[str, int] | None:
     return {"peak_bytes": torch.cuda.max_memory_reserved(place), "total_bytes": total}
 
 
-def autocast_dtype(precision: Precision, device: torch.device | str) -> torch.dtype | None:
+def autocast_dtype(precision: _Precision, device: torch.device | str) -> torch.dtype | None:
     """The type that matrix products are computed in: bfloat16, or None for float32 throughout.
 
     ``auto`` is bfloat16 on a GPU or a CPU that has instructions for it, where it is two to five times as
@@ -66,7 +66,7 @@ def autocast_dtype(precision: Precision, device: torch.device | str) -> torch.dt
     return torch.bfloat16 if has_bf16(device) else None
 
 
-def autocast(precision: Precision, device: torch.device | str) -> AbstractContextManager[object]:
+def autocast(precision: _Precision, device: torch.device | str) -> AbstractContextManager[object]:
     """The context to run a network in; no context at all where the arithmetic is float32."""
     dtype = autocast_dtype(precision, device)
     return nullcontext() if dtype is None else torch.autocast(torch.device(device).type, dtype=dtype)

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = (
+_PACKAGES = (
     "nfbmr",
     "torch",
     "torchvision",
@@ -90,7 +90,7 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 def _versions() -> dict[str, str]:
     versions = {}
-    for name in PACKAGES:
+    for name in _PACKAGES:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

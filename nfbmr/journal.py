@@ -24,6 +24,7 @@ from nfbmr.errors import OutputError
 from nfbmr.locks import lock_open_file
 
 FILE = "journal.jsonl"
+"""A journal's name in the folder of its run."""
 
 
 def now() -> int:

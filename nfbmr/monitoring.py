@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 
-MEGABYTE = 1e6
+_MEGABYTE = 1e6
 
 logger = logging.getLogger(__name__)
 
@@ -69,19 +69,19 @@ class Sampler:
         memory = psutil.virtual_memory()
         numbers = {
             "cpu_utilization_percentage": psutil.cpu_percent(),
-            "system_memory_usage_megabytes": memory.used / MEGABYTE,
+            "system_memory_usage_megabytes": memory.used / _MEGABYTE,
             "system_memory_usage_percentage": memory.percent,
             "process_cpu_utilization_percentage": self._process.cpu_percent(),
-            "process_memory_megabytes": self._process.memory_info().rss / MEGABYTE,
+            "process_memory_megabytes": self._process.memory_info().rss / _MEGABYTE,
         }
         disk, network = psutil.disk_io_counters(), psutil.net_io_counters()
         if disk is not None and self._disk is not None:
-            numbers["disk_read_megabytes"] = (disk.read_bytes - self._disk.read_bytes) / MEGABYTE
-            numbers["disk_write_megabytes"] = (disk.write_bytes - self._disk.write_bytes) / MEGABYTE
+            numbers["disk_read_megabytes"] = (disk.read_bytes - self._disk.read_bytes) / _MEGABYTE
+            numbers["disk_write_megabytes"] = (disk.write_bytes - self._disk.write_bytes) / _MEGABYTE
         if network is not None and self._network is not None:
             received, sent = network.bytes_recv, network.bytes_sent
-            numbers["network_receive_megabytes"] = (received - self._network.bytes_recv) / MEGABYTE
-            numbers["network_transmit_megabytes"] = (sent - self._network.bytes_sent) / MEGABYTE
+            numbers["network_receive_megabytes"] = (received - self._network.bytes_recv) / _MEGABYTE
+            numbers["network_transmit_megabytes"] = (sent - self._network.bytes_sent) / _MEGABYTE
         return {f"system/{name}": value for name, value in (numbers | _gpu_memory()).items()}
 
 
@@ -93,6 +93,6 @@ def _gpu_memory() -> dict[str, float]:
     numbers = {}
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
-        numbers[f"gpu_{index}_memory_usage_megabytes"] = (total - free) / MEGABYTE
+        numbers[f"gpu_{index}_memory_usage_megabytes"] = (total - free) / _MEGABYTE
         numbers[f"gpu_{index}_memory_usage_percentage"] = 100 * (total - free) / total
     return numbers

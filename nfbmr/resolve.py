@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 DEFAULT = "default"
+"""The origin of a value that nobody chose."""
 _HELP = "see all keys and what they allow: nfbmr config --describe"
 
 

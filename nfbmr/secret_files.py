@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nfbmr.errors import ServerError
 
-SHORTEST_PASSWORD = 12
+_SHORTEST_PASSWORD = 12
 
 
 def password_from(file: Path | None, variable: str) -> str | None:
@@ -41,11 +41,11 @@ def checked_password(password: str, where: str) -> str:
         nfbmr.errors.ServerError: the password is too short: here
           -> choose one of 12 characters or more
     """
-    if len(password) < SHORTEST_PASSWORD:
+    if len(password) < _SHORTEST_PASSWORD:
         raise ServerError(
             "the password is too short",
             where=where,
-            fix=f"choose one of {SHORTEST_PASSWORD} characters or more",
+            fix=f"choose one of {_SHORTEST_PASSWORD} characters or more",
         )
     # What Basic authentication cannot carry from every client.
     if not (password.isascii() and password.isprintable()):

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from nfbmr.errors import NfbmrError
 
 LOOPBACK = "127.0.0.1"
+"""The address that only this machine reaches."""
 
 
 @contextmanager

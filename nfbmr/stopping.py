@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -31,10 +31,10 @@ def signals_handled(handle: Callable[[int], object] | None = None) -> Iterator[N
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         if handle is not None:
-            for number in SIGNALS:
+            for number in _SIGNALS:
                 signal.signal(number, lambda number, _: handle(number))
         yield
     finally:

@@ -13,6 +13,7 @@ from typing import Any, Self
 from nfbmr.text import columns
 
 MINUS = "\N{MINUS SIGN}"
+"""The sign before negative numbers in tables for people."""
 NOTHING = "–"
 """Stands where there is no number."""
 

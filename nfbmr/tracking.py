@@ -33,6 +33,7 @@ from nfbmr.monitoring import SystemMetrics
 from nfbmr.nesting import flatten
 
 Status = Literal["finished", "pruned", "failed", "killed"]
+"""How a run ended, as trackers are told."""
 
 
 @runtime_checkable

@@ -110,6 +110,7 @@ class SingleProcess:
 
 
 SINGLE_PROCESS: ProcessGroup = SingleProcess()
+"""The group of a run that has this process alone."""
 
 
 class DistributedGroup:

@@ -42,8 +42,8 @@ log = logging.getLogger(__name__)
 ENDED: Mapping[str, State] = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
 """Optuna's words for how a trial ended, in ours."""
 
-LEFT_OPEN = "its process is gone, and its record was left open"
-MLFLOW = "folder and MLflow"
+_LEFT_OPEN = "its process is gone, and its record was left open"
+_MLFLOW = "folder and MLflow"
 EVERY = 5.0
 """Seconds between two words about how far it has come."""
 
@@ -189,7 +189,7 @@ def _close_what_is_over(runs: _Runs, result: Verification, mend: bool) -> None:
     parent = runs.paths.journal
     name = runs.paths.name
     if (parent / journal.FILE).exists() and runs.head(name, parent).status == "running" and not runs.driven:
-        left = Difference(name, "folder", "journal", LEFT_OPEN)
+        left = Difference(name, "folder", "journal", _LEFT_OPEN)
         result.differences.append(replace(left, mended=close_abandoned(parent)) if mend else left)
         runs.changed(name)
     for key in sorted({*runs.children, *runs.trials}):
@@ -233,7 +233,7 @@ def _disagreements(runs: _Runs, key: str, head: _Head | None, trial: _Trial | No
         what = "has its result, and Optuna was not told: nfbmr sweep --resume does"
         yield Difference(key, between, "state", what)
     if head.status == "running" and state not in ENDED and not runs.driven and not _busy(runs, key):
-        yield Difference(key, "folder", "journal", LEFT_OPEN)
+        yield Difference(key, "folder", "journal", _LEFT_OPEN)
 
 
 def _values(key: str, trial: _Trial | None, fitted: RunSummary | None) -> Iterator[Difference]:
@@ -286,7 +286,7 @@ def _compare_with_server(
     for run_id in strangers:
         what = f"{run_id} is on the server, and its folder is not here"
         mended = False if mend else None
-        result.differences.append(Difference(run_id, MLFLOW, "folder", what, mended=mended))
+        result.differences.append(Difference(run_id, _MLFLOW, "folder", what, mended=mended))
     left = incomplete
     if mend and incomplete:
         left = _mended(runs, folders, destination, server, incomplete)
@@ -294,7 +294,7 @@ def _compare_with_server(
         still = {gap.kind for gap in left.get(key, ())}
         for gap in lacking:
             mended = gap.kind not in still if mend else None
-            result.differences.append(Difference(key, MLFLOW, gap.kind, gap.what, gap.count, mended))
+            result.differences.append(Difference(key, _MLFLOW, gap.kind, gap.what, gap.count, mended))
 
 
 def _scan(runs: _Runs, folders: Mapping[str, Path], server: Server) -> tuple[dict[str, list[Gap]], list[str]]:

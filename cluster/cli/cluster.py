@@ -12,14 +12,14 @@ from nfbmr.cli.options import emit, json_option
 if TYPE_CHECKING:
     from cluster.local.local_cluster import LocalCluster
 
-FOLDER = Path(".nfbmr/cluster")
+_FOLDER = Path(".nfbmr/cluster")
 
 
 def _folder_option(function: Any) -> Any:
     return click.option(
         "--folder",
         type=click.Path(path_type=Path, file_okay=False),
-        default=FOLDER,
+        default=_FOLDER,
         show_default=True,
         metavar="FOLDER",
         help="Remembers the cluster; one folder, one cluster.",

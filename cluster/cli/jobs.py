@@ -11,7 +11,7 @@ from nfbmr.cli.options import emit, json_option
 if TYPE_CHECKING:
     from cluster.jobs.client import Job, Jobs
 
-JOB = click.argument("job")
+_JOB = click.argument("job")
 
 
 def address_option(function: Any) -> Any:
@@ -41,7 +41,7 @@ def list_(address: str | None, as_json: bool) -> None:
 
 
 @jobs.command()
-@JOB
+@_JOB
 @click.option(
     "--follow/--no-follow", default=False, help="Go on until the job ends; Ctrl-C does not stop it."
 )
@@ -63,7 +63,7 @@ def logs(job: str, follow: bool, address: str | None, as_json: bool) -> int:
 
 
 @jobs.command()
-@JOB
+@_JOB
 @address_option
 @json_option
 def stop(job: str, address: str | None, as_json: bool) -> None:

@@ -12,8 +12,8 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent
-ROOT = FOLDER.parents[1]
+_FOLDER = Path(__file__).resolve().parent
+_ROOT = _FOLDER.parents[1]
 
 PLACES: Mapping[str, tuple[str, ...]] = {
     "nfbmr": (r"(?<=nfbmr:)\d+\.\d+\.\d+[\w.]*",),
@@ -23,7 +23,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
 """How each version is written: patterns that match it and nothing else."""
 
 
-def versions(root: Path = ROOT) -> dict[str, str]:
+def versions(root: Path = _ROOT) -> dict[str, str]:
     """What is to be written: the project's own version, Ray's, and the oldest Python that is supported."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lock = (root / "requirements.lock").read_text(encoding="utf-8")
@@ -34,7 +34,7 @@ def versions(root: Path = ROOT) -> dict[str, str]:
     return {"nfbmr": project["version"], "ray": pinned["ray"], "python": oldest[1]}
 
 
-def files(folder: Path = FOLDER) -> list[Path]:
+def files(folder: Path = _FOLDER) -> list[Path]:
     """The files that may name versions."""
     kinds = (".yaml", ".sh", "")
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in kinds)
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
         text = path.read_text(encoding="utf-8")
         new = written(text, wanted)
         if new != text:
-            sys.stderr.write(f"{path.relative_to(ROOT)} is out of step\n")
+            sys.stderr.write(f"{path.relative_to(_ROOT)} is out of step\n")
             code = 1
             if "--check" not in arguments:
                 path.write_text(new, encoding="utf-8")

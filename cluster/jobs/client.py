@@ -22,7 +22,7 @@ from cluster.jobs.job_server import JobServer
 from cluster.jobs.upload import Upload
 from cluster.local.local_cluster import JOB_STOP_SECONDS, ClusterError
 
-ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 PATIENCE = 60.0
 """Seconds without a word from the server after which following a job is given up."""
 _COMMAND = "nfbmr.command"
@@ -159,7 +159,7 @@ class Jobs:
                 if time.monotonic() - heard > PATIENCE:
                     raise
             else:
-                if job.state in ENDED:
+                if job.state in _ENDED:
                     return job
                 heard = time.monotonic()
             time.sleep(1.0)
@@ -172,7 +172,7 @@ class Jobs:
         with _explained(self.address, job_id):
             self._client.stop_job(job_id)
         deadline = time.monotonic() + wait
-        while (job := self.get(job_id)).state not in ENDED and time.monotonic() < deadline:
+        while (job := self.get(job_id)).state not in _ENDED and time.monotonic() < deadline:
             time.sleep(0.5)
         return job
 

@@ -16,7 +16,7 @@ from nfbmr.addresses import is_loopback
 
 log = logging.getLogger(__name__)
 
-ANSWER_SECONDS = 5.0
+_ANSWER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class JobServer:
 
         parts = urlsplit(self.address)
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((str(parts.hostname), port), timeout=ANSWER_SECONDS).close()
+        socket.create_connection((str(parts.hostname), port), timeout=_ANSWER_SECONDS).close()
         # Empty rather than left out: Ray's client adds the token of the environment by itself.
         headers = {"Authorization": "" if self.token is None else f"Bearer {self.token}"}
         return JobSubmissionClient(self.address, headers=headers)

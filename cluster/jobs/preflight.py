@@ -20,7 +20,7 @@ from cluster.jobs.upload import LIMIT, Upload
 from cluster.local.local_cluster import ClusterError
 from nfbmr.text import size_of
 
-NEEDED = ("ray", "torch", "timm", "FrEIA", "pyarrow")
+_NEEDED = ("ray", "torch", "timm", "FrEIA", "pyarrow")
 _SYSTEM_BYTES = 1.5e9
 """Memory of a worker before it has a model: Python, torch, Ray."""
 
@@ -204,7 +204,7 @@ def _of_upload(upload: Upload) -> Iterator[tuple[str, str]]:
 
 def _of_versions(nodes: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     install = "install the versions of requirements.lock there (cluster/deploy/Dockerfile does)"
-    for name in NEEDED:
+    for name in _NEEDED:
         without = [_name(node) for node in nodes if node["versions"].get(name) is None]
         if without:
             yield f"{name} is not installed on {_listed(without)}", install

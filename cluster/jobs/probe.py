@@ -27,9 +27,11 @@ from statistics import median
 from typing import Any
 
 ANSWER = "nfbmr-preflight-answer:"
+"""What a line of the job's output begins with that holds the answer, as JSON."""
 PACKAGES = ("ray", "torch", "torchvision", "timm", "FrEIA", "pyarrow", "mlflow", "optuna", "nfbmr")
-NODE_SECONDS = 120.0
-TRACKING = "MLFLOW_TRACKING_URI"
+"""Packages whose versions are compared between nodes."""
+_NODE_SECONDS = 120.0
+_TRACKING = "MLFLOW_TRACKING_URI"
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def ask(question: Question) -> dict[str, Any]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    tracking = question.tracking or os.environ.get(TRACKING) or question.tracking_default
+    tracking = question.tracking or os.environ.get(_TRACKING) or question.tracking_default
     writes = dict(question.writes)
     if tracking is not None and tracking.startswith("sqlite:///"):
         writes["tracking"] = str(Path(tracking.removeprefix("sqlite:///")).parent)
@@ -100,12 +102,12 @@ def ask(question: Question) -> dict[str, Any]:
             **earlier_trials(Path(question.writes["output"]), question.config),
             **_needed(question.config),
         }
-        ray.wait(list(waiting.values()), num_returns=len(waiting), timeout=NODE_SECONDS)
+        ray.wait(list(waiting.values()), num_returns=len(waiting), timeout=_NODE_SECONDS)
         answers = [{**_node(node), **_answer(waiting[node["NodeID"]])} for node in nodes]
     finally:
         for path in marked:
             path.unlink(missing_ok=True)
-    of_cluster = TRACKING in os.environ and question.tracking is None
+    of_cluster = _TRACKING in os.environ and question.tracking is None
     return {
         "nodes": answers,
         "tracking": {"uri": tracking, "own": of_cluster},
@@ -174,7 +176,7 @@ def _answer(reference: Any) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = ray.get(reference, timeout=0.1)
     except ray.exceptions.GetTimeoutError:
-        return {"error": f"did not answer within {NODE_SECONDS:g} s"}
+        return {"error": f"did not answer within {_NODE_SECONDS:g} s"}
     except Exception as error:
         return {"error": (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]}
     return answer

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from nfbmr.config import Config
 
 COMMANDS = ("train", "sweep", "ablate", "compare")
-FILE_LIMIT = 5 * 10**6
+"""Commands of nfbmr that can be sent to a cluster."""
+_FILE_LIMIT = 5 * 10**6
 _FILES = "submitted"
 _NAMES_OR_PATHS = ("configs", "table", "warm_start", "resume")
 
@@ -181,11 +182,11 @@ class _Places:
             self.reads[purpose] = path
             return str(path.absolute())
         if path.is_file():
-            if path.stat().st_size > FILE_LIMIT:
+            if path.stat().st_size > _FILE_LIMIT:
                 raise ClusterError(
                     "this file is too large to travel with a job",
                     where=path,
-                    fix=f"put it where every node sees it; at most {FILE_LIMIT // 10**6} MB travel",
+                    fix=f"put it where every node sees it; at most {_FILE_LIMIT // 10**6} MB travel",
                 )
             name = f"{_FILES}/{len(self.files)}-{path.name}"
             self.files[name] = path

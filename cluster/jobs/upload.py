@@ -18,6 +18,7 @@ from pathlib import Path
 from nfbmr.text import size_of
 
 PACKAGES = ("nfbmr", "tune", "cluster", "mlflow_server")
+"""Packages of this project that travel with a job."""
 LIMIT = 100 * 10**6
 """Bytes that Ray is ready to keep for a job."""
 

@@ -46,9 +46,11 @@ from nfbmr.machine import usable_cores
 from nfbmr.paths import write_json, write_text
 
 FOLDER = Path(".nfbmr/cluster")
-OBJECT_STORE = 200 * 2**20
+"""Where a private cluster keeps its files, in the working directory."""
+_OBJECT_STORE = 200 * 2**20
 JOB_STOP_SECONDS = 120
-MARK = "NFBMR_CLUSTER_MARK"
+"""Seconds that a job has to end by itself once it is stopped."""
+_MARK = "NFBMR_CLUSTER_MARK"
 
 
 class ClusterError(NfbmrError):
@@ -133,7 +135,7 @@ def up(
     *,
     gpus: int = 0,
     folder: Path = FOLDER,
-    object_store: int = OBJECT_STORE,
+    object_store: int = _OBJECT_STORE,
     seconds: float = START_SECONDS,
 ) -> LocalCluster:
     """Start a private cluster, and return when all of its nodes are there.
@@ -186,7 +188,7 @@ def add(
     """
     with _locked(folder):
         cluster = require(folder)
-        return _grow(cluster, nodes, cpus or cluster.nodes[0].cpus, gpus, folder, OBJECT_STORE, seconds)
+        return _grow(cluster, nodes, cpus or cluster.nodes[0].cpus, gpus, folder, _OBJECT_STORE, seconds)
 
 
 def down(folder: Path = FOLDER) -> list[int]:
@@ -247,7 +249,7 @@ def has_mark(pid: int | None, mark: str) -> bool:
         return False
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == mark
+        return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(_MARK) == mark
     except (psutil.Error, OSError):
         return False
 
@@ -313,7 +315,7 @@ def _environment(cluster: LocalCluster, number: int, gpus: int) -> dict[str, str
     variables = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(cluster.token),
-        MARK: cluster.mark,
+        _MARK: cluster.mark,
         # A job that is stopped has this long to write its checkpoints; Ray's own default is 3 s.
         "RAY_JOB_STOP_WAIT_TIME_S": str(JOB_STOP_SECONDS),
     }

@@ -12,8 +12,8 @@ from cluster.serving.messages import HttpError
 if TYPE_CHECKING:
     from nfbmr.inference import ScoreRequest
 
-FORMS = ("inputs", "instances", "dataframe_split", "dataframe_records")
-IMAGE = "image"
+_FORMS = ("inputs", "instances", "dataframe_split", "dataframe_records")
+_IMAGE = "image"
 MAX_VALUES = 4_000_000
 """Numbers, lists and texts in one request: each takes far more memory than its letters do."""
 
@@ -91,8 +91,8 @@ def questions_of(body: bytes, max_images: int) -> list[ScoreRequest]:
         raise HttpError.of(error, _FIX) from error
     except ValueError as error:
         raise HttpError(400, f"not JSON ({str(error)[:100]})", _FIX) from error
-    if len(request.model_fields_set & set(FORMS)) != 1:
-        raise HttpError(400, f"one of {', '.join(FORMS)} is meant", _FIX)
+    if len(request.model_fields_set & set(_FORMS)) != 1:
+        raise HttpError(400, f"one of {', '.join(_FORMS)} is meant", _FIX)
     items, params = request.images(), request.params or Params()
     if len(items) > max_images:
         raise HttpError(413, f"{len(items)} images in one request, the limit is {max_images}", "ask in parts")
@@ -101,8 +101,8 @@ def questions_of(body: bytes, max_images: int) -> list[ScoreRequest]:
 
 def _column(names: list[Any]) -> Any:
     """Which column holds the images: the one of that name, or the only one."""
-    if IMAGE in names:
-        return IMAGE
+    if _IMAGE in names:
+        return _IMAGE
     if len(names) != 1:
-        raise HttpError(400, f"a column {IMAGE!r} is meant, or one column", _FIX)
+        raise HttpError(400, f"a column {_IMAGE!r} is meant, or one column", _FIX)
     return names[0]

@@ -21,7 +21,7 @@ from cluster.serving.http_app import ActiveModel, HttpApp, ModelInfo, Unavailabl
 from cluster.serving.messages import HttpError, Job, Reply
 from cluster.serving.settings import ServingSettings
 
-BACKLOG = 512
+_BACKLOG = 512
 GRACE = 10
 """Seconds that answers under way have when the server is ended."""
 
@@ -60,7 +60,7 @@ class Listener:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                backlog=BACKLOG,
+                backlog=_BACKLOG,
                 timeout_keep_alive=30,
                 timeout_graceful_shutdown=GRACE,
             )

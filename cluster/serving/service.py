@@ -45,7 +45,7 @@ ENVIRONMENT = MappingProxyType(
     }
 )
 """Of all processes that serve. A value that is there already stays."""
-REPLICAS = "model"
+_REPLICAS = "model"
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -183,10 +183,10 @@ class _Service:
         """
         from cluster.serving.replica import Replica
 
-        name = f"{REPLICAS}-{next(self._numbers)}"
+        name = f"{_REPLICAS}-{next(self._numbers)}"
         s = self._settings
         deployment = self._serve.deployment(Replica).options(
-            name=REPLICAS,
+            name=_REPLICAS,
             num_replicas=s.replicas,
             ray_actor_options={"num_cpus": self._threads},
             # The listener lets in what there is room for: a router that holds requests back would look for a

@@ -8,7 +8,9 @@ from nfbmr.addresses import is_loopback
 from nfbmr.errors import ServingError
 
 HOST, PORT = "127.0.0.1", 8000
+"""Where the server listens by default."""
 TOKEN_VARIABLE = "NFBMR_SERVE_TOKEN"
+"""Environment variable with the token that requests must have."""
 
 
 @dataclass(frozen=True)

@@ -13,26 +13,26 @@ from nfbmr.errors import GateError, require_package
 if TYPE_CHECKING:
     from mlflow_server.registry.promotion import AliasChange
 
-NAME = click.argument("name")
-URI = click.option(
+_NAME = click.argument("name")
+_URI = click.option(
     "--uri", metavar="ADDRESS", help="A tracking server; else MLFLOW_TRACKING_URI, else SQLite here."
 )
-ALIAS = click.option("--alias", default="champion", show_default=True, help="Which alias is meant.")
-DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
-DATA = click.option(
+_ALIAS = click.option("--alias", default="champion", show_default=True, help="Which alias is meant.")
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
+_DATA = click.option(
     "--data",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
     help="Images with their kinds of defect to evaluate both on. Default: as they were evaluated.",
 )
-GATES_FILE = click.option(
+_GATES_FILE = click.option(
     "--gates",
     "file",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="YAML: a gate and its limit a line.",
 )
-GATE = click.option(
+_GATE = click.option(
     "--gate",
     "limits",
     multiple=True,
@@ -63,7 +63,7 @@ def models() -> None:
     metavar="DIR",
     help="What nfbmr export made of this model, to go with it as an artifact. Repeatable.",
 )
-@URI
+@_URI
 @json_option
 def register(
     run: str,
@@ -92,7 +92,7 @@ def register(
 
 
 @models.command("list")
-@URI
+@_URI
 @json_option
 def list_(uri: str | None, as_json: bool) -> None:
     """List registered models."""
@@ -104,8 +104,8 @@ def list_(uri: str | None, as_json: bool) -> None:
 
 
 @models.command()
-@NAME
-@URI
+@_NAME
+@_URI
 @json_option
 def show(name: str, uri: str | None, as_json: bool) -> None:
     """Show a registered model: its versions, what they are worth, and where its aliases point."""
@@ -119,8 +119,8 @@ def show(name: str, uri: str | None, as_json: bool) -> None:
 @models.command()
 @click.argument("a")
 @click.argument("b")
-@DATA
-@URI
+@_DATA
+@_URI
 @json_option
 def compare(a: str, b: str, data: Path | None, uri: str | None, as_json: bool) -> None:
     """Compare two models, A and B, on the same images.
@@ -135,16 +135,16 @@ def compare(a: str, b: str, data: Path | None, uri: str | None, as_json: bool) -
 
 
 @models.command()
-@NAME
+@_NAME
 @click.argument("version")
-@ALIAS
-@GATES_FILE
-@GATE
-@DATA
+@_ALIAS
+@_GATES_FILE
+@_GATE
+@_DATA
 @click.option("--force", is_flag=True, help="Promote although a gate refuses; needs --reason.")
 @click.option("--reason", default="", metavar="TEXT", help="Why; kept in the history.")
-@DRY_RUN
-@URI
+@_DRY_RUN
+@_URI
 @json_option
 def promote(
     name: str,
@@ -184,11 +184,11 @@ def promote(
 
 
 @models.command()
-@NAME
-@ALIAS
+@_NAME
+@_ALIAS
 @click.option("--reason", default="", metavar="TEXT", help="Why; kept in the history.")
-@DRY_RUN
-@URI
+@_DRY_RUN
+@_URI
 @json_option
 def rollback(name: str, alias: str, reason: str, dry_run: bool, uri: str | None, as_json: bool) -> int:
     """Let an alias point to the version before the present one again."""
@@ -199,9 +199,9 @@ def rollback(name: str, alias: str, reason: str, dry_run: bool, uri: str | None,
 
 
 @models.command()
-@NAME
-@ALIAS
-@URI
+@_NAME
+@_ALIAS
+@_URI
 @json_option
 def history(name: str, alias: str, uri: str | None, as_json: bool) -> None:
     """Show every move of an alias: who, when, why, and what the gates said."""
@@ -213,7 +213,7 @@ def history(name: str, alias: str, uri: str | None, as_json: bool) -> None:
 
 
 @models.command()
-@NAME
+@_NAME
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
@@ -222,9 +222,9 @@ def history(name: str, alias: str, uri: str | None, as_json: bool) -> None:
     metavar="PATH",
     help="Images of new good parts, or folders of them. Repeatable.",
 )
-@ALIAS
+@_ALIAS
 @click.option("--version", "number", metavar="N", help="A version, instead of the one with the alias.")
-@URI
+@_URI
 @json_option
 def check(
     name: str, images: tuple[Path, ...], alias: str, number: str | None, uri: str | None, as_json: bool
@@ -244,8 +244,8 @@ def check(
 
 
 @models.command()
-@GATES_FILE
-@GATE
+@_GATES_FILE
+@_GATE
 @json_option
 def gates(file: Path | None, limits: tuple[str, ...], as_json: bool) -> None:
     """Print the gates of a promotion and their limits, as a file that --gates takes."""

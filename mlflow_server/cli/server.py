@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlflow_server.hosting.settings import Backend, ServerSettings
     from mlflow_server.hosting.users import User, Users
 
-ROLES = ("reader", "writer", "admin")
+_ROLES = ("reader", "writer", "admin")
 
 
 def _backend_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -284,7 +284,7 @@ def list_users(backend: Backend, as_json: bool) -> None:
 
 @users.command("add")
 @click.argument("name")
-@click.option("--role", type=click.Choice(ROLES), default="reader", show_default=True)
+@click.option("--role", type=click.Choice(_ROLES), default="reader", show_default=True)
 @_password_option
 @_backend_option
 @json_option
@@ -311,7 +311,7 @@ def change_password(name: str, password_file: Path | None, backend: Backend, as_
 
 @users.command("grant")
 @click.argument("name")
-@click.argument("role", type=click.Choice(ROLES))
+@click.argument("role", type=click.Choice(_ROLES))
 @click.option(
     "--experiment", metavar="EXPERIMENT", help="For this experiment alone: writer, or reader to take it back."
 )

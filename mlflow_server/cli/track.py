@@ -13,8 +13,8 @@ from nfbmr.errors import require_package
 if TYPE_CHECKING:
     from mlflow_server.tracking.sync import Sent
 
-PATHS = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-URI = click.option(
+_PATHS = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+_URI = click.option(
     "--uri", metavar="ADDRESS", help="A tracking server; else the one each run was recorded for."
 )
 
@@ -25,8 +25,8 @@ def track() -> None:
 
 
 @track.command()
-@PATHS
-@URI
+@_PATHS
+@_URI
 @click.option(
     "--again", is_flag=True, help="Send everything once more; what is there already is not doubled."
 )
@@ -47,8 +47,8 @@ def sync(
 
 
 @track.command()
-@PATHS
-@URI
+@_PATHS
+@_URI
 @json_option
 @click.pass_context
 def status(context: click.Context, paths: tuple[Path, ...], uri: str | None, as_json: bool) -> None:

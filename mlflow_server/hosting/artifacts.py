@@ -14,6 +14,7 @@ from nfbmr.addresses import ObjectPath
 from nfbmr.errors import ServerError, require_package
 
 BLOCK = 1 << 20
+"""Bytes that are copied at a time."""
 UNFINISHED = ".artifact.uploading."
 """How MLflow's names of files begin that are still on their way in."""
 

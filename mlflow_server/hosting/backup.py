@@ -37,9 +37,9 @@ from nfbmr.text import count, size_of
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
-SUMS = "SHA256SUMS"
-FOLDER = "artifacts"
+_FORMAT = 2
+_SUMS = "SHA256SUMS"
+_FOLDER = "artifacts"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Backup:
             version = stored.pop("format")
             if version == 1:
                 stored["rows"] = stored.pop("contents")["rows"]
-            elif version != FORMAT:
+            elif version != _FORMAT:
                 raise ValueError("made by another version of nfbmr")
             return cls(
                 **{
@@ -127,11 +127,11 @@ class Backup:
             ServerError: They cannot be read.
         """
         try:
-            lines = (self.folder / SUMS).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            lines = (self.folder / _SUMS).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         except OSError as error:
             raise ServerError(
                 f"this backup cannot be read ({error.strerror})",
-                where=self.folder / SUMS,
+                where=self.folder / _SUMS,
                 fix="use another one",
             ) from error
         return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
@@ -190,11 +190,11 @@ def _copy(database: Database, artifacts: Artifacts, partial: Path, folder: Path)
     for name in artifacts.files():
         if not _belongs(name, known):
             continue
-        digest, length = _fetch(artifacts, name, partial / FOLDER / name)
-        sums[f"{FOLDER}/{name}"] = digest
+        digest, length = _fetch(artifacts, name, partial / _FOLDER / name)
+        sums[f"{_FOLDER}/{name}"] = digest
         size, files = size + length, files + 1
     lines = (f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
-    write_text(partial / SUMS, "".join(lines))
+    write_text(partial / _SUMS, "".join(lines))
     backup = Backup(
         folder=folder,
         made=made,
@@ -208,7 +208,7 @@ def _copy(database: Database, artifacts: Artifacts, partial: Path, folder: Path)
         outside=outside,
     )
     stored = {name: value for name, value in asdict(backup).items() if name != "folder"}
-    write_json(partial / "backup.json", {"format": FORMAT, **stored})
+    write_json(partial / "backup.json", {"format": _FORMAT, **stored})
     return backup
 
 
@@ -280,8 +280,8 @@ def restore(backup: Backup, database: Database, artifacts: Artifacts) -> dict[st
         if _digest(backup.file) != sums.get(backup.file.name):
             raise _damaged(backup.file)
         for name, digest in sums.items():
-            if name.startswith(f"{FOLDER}/"):
-                _send(artifacts, backup.folder / name, name.removeprefix(f"{FOLDER}/"), digest)
+            if name.startswith(f"{_FOLDER}/"):
+                _send(artifacts, backup.folder / name, name.removeprefix(f"{_FOLDER}/"), digest)
         snapshots.put_back(database, backup.file)
         _move_addresses(backup, database, artifacts)
         with database.connection() as connection:
@@ -297,7 +297,7 @@ def restore(backup: Backup, database: Database, artifacts: Artifacts) -> dict[st
 
 def _check_room(artifacts: Artifacts, sums: Mapping[str, str]) -> None:
     """Nothing is there, unless an earlier attempt put it there."""
-    foreign = [name for name in artifacts.files() if f"{FOLDER}/{name}" not in sums]
+    foreign = [name for name in artifacts.files() if f"{_FOLDER}/{name}" not in sums]
     if foreign:
         raise ServerError(
             f"other artifacts are there already ({count(len(foreign), 'file')}, such as {foreign[0]})",

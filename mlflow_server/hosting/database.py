@@ -21,13 +21,13 @@ from nfbmr.locks import lock_open_file
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-Lock = Literal["serving", "upkeep"]
+_Lock = Literal["serving", "upkeep"]
 
 _PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
-USERS_TABLE = "alembic_version_auth"
-_ADVISORY: Mapping[Lock, int] = {"serving": 1, "upkeep": 2}
+_USERS_TABLE = "alembic_version_auth"
+_ADVISORY: Mapping[_Lock, int] = {"serving": 1, "upkeep": 2}
 _ADVISORY_CLASS = 0x6E66626D  # "nfbm"
-_BUSY: Mapping[Lock, tuple[str, str]] = {
+_BUSY: Mapping[_Lock, tuple[str, str]] = {
     "serving": (
         "a server is running on this database",
         "end it first (Ctrl-C where it runs), so that nothing is written meanwhile",
@@ -115,7 +115,7 @@ class Database:
         with self.connection() as connection:
             schema = Schema(
                 _version(connection, "alembic_version") if "alembic_version" in tables else None,
-                _version(connection, USERS_TABLE) if USERS_TABLE in tables else None,
+                _version(connection, _USERS_TABLE) if _USERS_TABLE in tables else None,
             )
         ours = {"experiments", "runs"} <= set(tables) or (schema.users and "users" in tables)
         if tables and not ours and any(not name.startswith("alembic_") for name in tables):
@@ -172,7 +172,7 @@ class Database:
     # Who may work on it
 
     @contextmanager
-    def lock(self, name: Lock, *, shared: bool = False) -> Iterator[None]:
+    def lock(self, name: _Lock, *, shared: bool = False) -> Iterator[None]:
         """Hold one of the two locks.
 
         Raises:
@@ -187,7 +187,7 @@ class Database:
             yield
 
     @contextmanager
-    def _file_lock(self, name: Lock, shared: bool) -> Iterator[None]:
+    def _file_lock(self, name: _Lock, shared: bool) -> Iterator[None]:
         file = self.backend.file
         assert file is not None
         handle = os.open(file.with_name(f".{file.name}.{name}"), os.O_RDWR | os.O_CREAT, 0o600)
@@ -201,7 +201,7 @@ class Database:
             os.close(handle)
 
     @contextmanager
-    def _advisory_lock(self, name: Lock, shared: bool) -> Iterator[None]:
+    def _advisory_lock(self, name: _Lock, shared: bool) -> Iterator[None]:
         import sqlalchemy as sa
 
         kind = "_shared" if shared else ""
@@ -218,7 +218,7 @@ class Database:
             connection.invalidate()  # a lock ends with its session, which a pool would keep
             connection.close()
 
-    def _busy(self, name: Lock) -> ServerError:
+    def _busy(self, name: _Lock) -> ServerError:
         what, fix = _BUSY[name]
         return ServerError(what, where=str(self.backend), fix=fix)
 

@@ -26,11 +26,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from typing import Any
 from urllib.parse import urlsplit
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+_Scope = MutableMapping[str, Any]
+_Message = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
+App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
+"""An ASGI application."""
 
 API_LIMIT = 32 * 10**6
 """Bytes of a request that is no artifact; a batch of MLflow's client has at most one million."""
@@ -86,7 +87,7 @@ class Guard:
         self._may_create = may_create
         self._nothing = NOTHING if may_create is not None else {**NOTHING, **NOBODY}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         """Answer a request, or let MLflow answer it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -107,7 +108,7 @@ class Guard:
             return
         await (answer or self._app)(scope, receive, send)
 
-    def _limit(self, scope: Scope) -> int:
+    def _limit(self, scope: _Scope) -> int:
         return self._max_upload if _ARTIFACT.match(_inner(scope["path"])) else API_LIMIT
 
     def _refusal(self, request: Any) -> App | None:
@@ -151,7 +152,7 @@ class Guard:
         return None
 
 
-def _refusal_of_experiment(scope: Scope, content: bytes) -> App | None:
+def _refusal_of_experiment(scope: _Scope, content: bytes) -> App | None:
     """No new experiment names a folder for its artifacts: MLflow would show whatever lies there."""
     if _inner(scope["path"]) != _EXPERIMENTS:
         return None
@@ -182,11 +183,11 @@ async def _content(request: Any, limit: int) -> bytes | None:
     return b"".join(blocks) if read <= limit else None
 
 
-def _replayed(content: bytes, receive: Receive) -> Receive:
+def _replayed(content: bytes, receive: _Receive) -> _Receive:
     """A body that was read already, once more."""
     left = [content]
 
-    async def replay() -> Message:
+    async def replay() -> _Message:
         if left:
             return {"type": "http.request", "body": left.pop(), "more_body": False}
         return await receive()

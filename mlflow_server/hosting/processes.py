@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 512
+_BACKLOG = 512
 PATIENCE = 5
 """Seconds that answers under way have when the server is ended."""
 
@@ -167,7 +167,7 @@ def _configuration(application: Callable[[], App], settings: ServerSettings) -> 
         forwarded_allow_ips="127.0.0.1,::1",
         timeout_graceful_shutdown=PATIENCE,
         timeout_worker_healthcheck=60,
-        backlog=BACKLOG,
+        backlog=_BACKLOG,
     )
 
 
@@ -205,7 +205,7 @@ def _serve_with_workers(
 
     settings = application.settings
     _quiet_uvicorn()
-    listener.listen(BACKLOG)
+    listener.listen(_BACKLOG)
     supervisor = Multiprocess(_configuration(_Worker(application), settings), [listener])
     waiting = threading.Thread(
         target=_announce, args=(settings, supervisor.should_exit, on_ready), daemon=True

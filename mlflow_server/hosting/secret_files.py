@@ -9,8 +9,11 @@ from pathlib import Path
 from nfbmr.secret_files import private_line
 
 ADMIN = "admin"
+"""Name of the user who may do everything."""
 ADMIN_VARIABLE = "NFBMR_ADMIN_PASSWORD"
+"""Environment variable with the administrator's password."""
 USER_VARIABLE = "NFBMR_USER_PASSWORD"
+"""Environment variable with a user's password."""
 
 
 def secret_key(path: Path) -> str:

@@ -21,9 +21,11 @@ from nfbmr.addresses import ObjectPath, is_loopback, store_address
 from nfbmr.errors import ServerError
 
 HOST, PORT = "127.0.0.1", 5000
-SECRET_KEY = Path(".nfbmr/server/secret_key")
-MAX_UPLOAD = 2 * 10**9
+"""Where the server listens by default."""
+_SECRET_KEY = Path(".nfbmr/server/secret_key")
+_MAX_UPLOAD = 2 * 10**9
 BACKEND_VARIABLE = "NFBMR_SERVER_BACKEND"
+"""Environment variable with the database's address."""
 
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*", re.IGNORECASE)
 
@@ -162,8 +164,8 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...] = ()
     authentication: bool = False
     workers: int = 1
-    secret_key: Path = SECRET_KEY
-    max_upload: int = MAX_UPLOAD
+    secret_key: Path = _SECRET_KEY
+    max_upload: int = _MAX_UPLOAD
 
     def __post_init__(self) -> None:
         for name in self.allowed_hosts:

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 FILES = {"sqlite": "database.sqlite", "postgresql": "database.dump"}
+"""A database's file in a backup, by its kind."""
 
 # Wherever a database names artifacts.
-PLACES = (
+_PLACES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
@@ -97,7 +98,7 @@ def places_in(connection: Connection, *, experiments: bool = False) -> frozenset
 
     known = set(sa.inspect(connection).get_table_names())
     places: set[str] = set()
-    for table, column in PLACES:
+    for table, column in _PLACES:
         if table not in known or (table == "experiments" and not experiments):
             continue
         condition = f" WHERE {_TRACES}" if table == "trace_tags" else ""
@@ -117,7 +118,7 @@ def relocate(database: Database, old: str, new: str) -> int:
     changed = 0
     known = database.tables()
     with database.connection() as connection:
-        for table, column in PLACES:
+        for table, column in _PLACES:
             if table not in known:
                 continue
             condition = f" AND {_TRACES}" if table == "trace_tags" else ""

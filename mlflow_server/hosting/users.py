@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlflow_server.hosting.database import Database
 from nfbmr.errors import ServerError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
 
 Role = Literal["reader", "writer", "admin"]
-ROLES: tuple[Role, ...] = get_args(Role)
+"""What a user may do."""
 
 # What each role may do with each kind of thing; a kind without an entry follows what it belongs to.
 _GRANTS: dict[str, dict[str, str]] = {

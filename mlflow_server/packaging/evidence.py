@@ -28,7 +28,7 @@ from nfbmr.evaluation.evaluation import Scores
 from nfbmr.evaluation.summary import RunSummary
 from nfbmr.paths import RunPaths, read_json, write_json
 
-REFERENCES = 6
+_REFERENCES = 6
 REFERENCE_BYTES = 8_000_000
 """Reference images together; large cameras' images are few."""
 
@@ -191,7 +191,7 @@ def _keep_references(evidence: Evidence) -> None:
     test = evidence.side("test")
     ranked = [int(row) for row in test.scores.score.argsort(kind="stable")]
     rows, left = [], REFERENCE_BYTES
-    for place, row in enumerate(_spread(ranked, REFERENCES)):
+    for place, row in enumerate(_spread(ranked, _REFERENCES)):
         path = test.paths[row]
         if not _is_same(path, evidence.contents.get(test.scores.names[row])):
             continue

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
     from mlflow_server.packaging.packing import Backbone
 
-MODEL_KEY = "nfbmr.model_key"
+_MODEL_KEY = "nfbmr.model_key"
 BACKBONE = "nfbmr.backbone"
-RESULTS = ("test/", "validation/")
-PARAM_LENGTH = 250
+"""The tag that says whether a model's backbone is in it."""
+_RESULTS = ("test/", "validation/")
+_PARAM_LENGTH = 250
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class ModelUploader:
 
     def find(self, key: str) -> LoggedModel | None:
         """The model with these contents: the oldest, where an attempt was interrupted at a bad moment."""
-        query = f"tags.`{MODEL_KEY}` = '{key}' AND source_run_id = '{self.mlflow_run_id}'"
+        query = f"tags.`{_MODEL_KEY}` = '{key}' AND source_run_id = '{self.mlflow_run_id}'"
         models = list(self.client.search_logged_models([self.experiment_id], filter_string=query))
         self.on_progress()
         return min(models, key=lambda one: (one.creation_timestamp, one.model_id), default=None)
@@ -126,8 +127,8 @@ class ModelUploader:
             self.experiment_id,
             name=name,
             source_run_id=self.mlflow_run_id,
-            tags={MODEL_KEY: key, BACKBONE: how},
-            params={name: value_text(value, PARAM_LENGTH) for name, value in params.items()},
+            tags={_MODEL_KEY: key, BACKBONE: how},
+            params={name: value_text(value, _PARAM_LENGTH) for name, value in params.items()},
             model_type=config["method"],
         )
 
@@ -192,7 +193,7 @@ class ModelUploader:
 
 def results_of(metrics: Mapping[str, list[Point]]) -> dict[str, Point]:
     """Of a run's numbers those that say what its model is worth, the last of each."""
-    last = {name: points[-1] for name, points in metrics.items() if name.startswith(RESULTS)}
+    last = {name: points[-1] for name, points in metrics.items() if name.startswith(_RESULTS)}
     return {name: point for name, point in last.items() if math.isfinite(point.value)}
 
 

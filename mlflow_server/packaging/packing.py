@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from mlflow.models import Model, ModelSignature
 
 Backbone = Literal["included", "referenced"]
+"""Whether a model holds its backbone's weights, or their hash alone."""
 
 NEEDED = (
     "mlflow",
@@ -59,8 +60,8 @@ NEEDED = (
 )
 """What prediction imports; a test holds it to that."""
 
-CODE = Path(__file__).with_name("scoring_model.py")
-EXAMPLE_SIDE = 96
+_CODE = Path(__file__).with_name("scoring_model.py")
+_EXAMPLE_SIDE = 96
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
@@ -103,7 +104,7 @@ def pack(
         on_progress()
         save_model(
             path=out,
-            python_model=str(CODE),
+            python_model=str(_CODE),
             artifacts={"model": str(model), "evidence": str(evidence), "code": str(code)},
             signature=signature(meta["parts"]),
             input_example=[_example(gathered)],
@@ -211,7 +212,7 @@ def _example(evidence: Evidence) -> str:
             break
         except ImageError:
             continue
-    image.thumbnail((EXAMPLE_SIDE, EXAMPLE_SIDE))
+    image.thumbnail((_EXAMPLE_SIDE, _EXAMPLE_SIDE))
     file = io.BytesIO()
     image.save(file, format="PNG")
     return base64.b64encode(file.getvalue()).decode("ascii")
@@ -226,7 +227,7 @@ def _finish(folder: Path) -> None:
 
     model = Model.load(str(folder))
     flavor: dict[str, Any] = model.flavors["python_function"]
-    flavor["model_code_path"] = CODE.name
+    flavor["model_code_path"] = _CODE.name
     for artifact in flavor["artifacts"].values():
         artifact["uri"] = Path(artifact["uri"]).name
     model.signature._is_signature_from_type_hint = True

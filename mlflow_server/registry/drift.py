@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nfbmr.evaluation.intervals import Estimate, proportion
 from nfbmr.text import count
 
-Verdict = Literal["holds", "rejects too much", "scores fell", "too few images"]
+_Verdict = Literal["holds", "rejects too much", "scores fell", "too few images"]
 
 SIGNIFICANT = 0.01
 """Probability below which a shift is not chance; small, since such checks are made again and again."""
@@ -26,7 +26,7 @@ SIGNIFICANT = 0.01
 LARGE = 0.474
 """Cliff's delta from which a shift is called large (Romano et al. 2006)."""
 
-ENOUGH = 20
+_ENOUGH = 20
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Drift:
         unreadable: What was wrong with the others, by name.
     """
 
-    verdict: Verdict
+    verdict: _Verdict
     sentence: str
     statistic: float
     probability: float
@@ -145,18 +145,18 @@ def cliffs_delta(old_N: NDArray[np.float64], new_M: NDArray[np.float64]) -> floa
     return float((below + not_above - len(ordered_N)).mean() / len(ordered_N))
 
 
-def _verdict(images: int, probability: float, delta: float, rejects: Estimate, stated: float) -> Verdict:
+def _verdict(images: int, probability: float, delta: float, rejects: Estimate, stated: float) -> _Verdict:
     if rejects.low > stated:
         return "rejects too much"
     if probability < SIGNIFICANT and delta <= -LARGE:
         return "scores fell"
-    if images < ENOUGH:
+    if images < _ENOUGH:
         return "too few images"
     return "holds"
 
 
 def _sentence(
-    verdict: Verdict, probability: float, delta: float, rejects: Estimate, stated: float, images: int
+    verdict: _Verdict, probability: float, delta: float, rejects: Estimate, stated: float, images: int
 ) -> str:
     share = f"it rejects {rejects:.1%} of {count(images, 'new good image')}, where {stated:.0%} were stated"
     moved = "the scores have not moved noticeably"
@@ -172,4 +172,4 @@ def _sentence(
             f"The threshold no longer holds: {share}, but {moved}, so that defects may pass which it used "
             "to stop. Train again with the new images."
         )
-    return f"Too few images to tell whether the threshold holds: {share}; give {ENOUGH} or more."
+    return f"Too few images to tell whether the threshold holds: {share}; give {_ENOUGH} or more."

@@ -15,7 +15,9 @@ from nfbmr.fields import did_you_mean, fields_of, keys
 from nfbmr.text import count
 
 Limit = Annotated[float, Field(ge=0)] | Literal["off"]
+"""A number that a version has to keep, or off."""
 Switch = Literal["on", "off"]
+"""Whether a gate is asked."""
 
 
 class GateSettings(Section):

@@ -23,8 +23,8 @@ from nfbmr.evaluation.evaluation import TITLES
 from nfbmr.evaluation.intervals import Estimate, proportion
 from nfbmr.text import count
 
-MEGABYTE = 1_000_000
-OFF = "turned off"
+_MEGABYTE = 1_000_000
+_OFF = "turned off"
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def judge(case: Case, on_result: Callable[[GateResult], None] = lambda _: None) 
     results = []
     for name in GATES:
         on = case.settings.is_on(name)
-        result = _JUDGES[name](case) if on else GateResult(name, None, None, "off", OFF)
+        result = _JUDGES[name](case) if on else GateResult(name, None, None, "off", _OFF)
         on_result(result)
         results.append(result)
     return tuple(results)
@@ -98,7 +98,7 @@ def _reproduces(case: Case) -> GateResult:
     details = {
         "images": len(images),
         "load_seconds": round(visit.load_seconds, 2),
-        "peak_megabytes": round(visit.peak_bytes / MEGABYTE, 1),
+        "peak_megabytes": round(visit.peak_bytes / _MEGABYTE, 1),
     }
     passed = limit is not None and worst <= limit
     verb = "gives" if passed else "does not give"
@@ -223,7 +223,7 @@ def _latency(case: Case) -> GateResult:
 
 
 def _size(case: Case) -> GateResult:
-    limit, size = case.settings.limit("size") or 0.0, case.candidate.size_bytes() / MEGABYTE
+    limit, size = case.settings.limit("size") or 0.0, case.candidate.size_bytes() / _MEGABYTE
     return GateResult("size", size <= limit, size, limit, f"{size:.1f} MB in all; {limit:g} are allowed")
 
 

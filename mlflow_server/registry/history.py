@@ -27,10 +27,10 @@ from nfbmr.errors import ConflictError, RegistryError
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-EXPERIMENT = "nfbmr-history"
+_EXPERIMENT = "nfbmr-history"
 TAG = "nfbmr.history"
-LONGEST_REASON = 1000
-ACTIONS = ("promote", "rollback", "found")
+"""What the tags of a registered model begin with that repeat its history."""
+_LONGEST_REASON = 1000
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class History:
         made = Entry(
             number=len(entries) + 1, action=action, by=current_user(), time=int(time.time() * 1000), **what
         )
-        return replace(made, reason=made.reason[:LONGEST_REASON])
+        return replace(made, reason=made.reason[:_LONGEST_REASON])
 
     def _mirror(self, entry: Entry) -> None:
         self.registry.tag_model(self.model.name, f"{TAG}.{self._key(entry.number, '.')}", entry.text())
@@ -270,14 +270,14 @@ def _new_run(registry: Registry, name: str) -> str:
     client = registry.client
     with registry.asking():
         try:
-            client.create_experiment(EXPERIMENT, registry.destination.artifact_location)
+            client.create_experiment(_EXPERIMENT, registry.destination.artifact_location)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        experiment = client.get_experiment_by_name(EXPERIMENT)
+        experiment = client.get_experiment_by_name(_EXPERIMENT)
         if experiment is None or experiment.lifecycle_stage == "deleted":
             raise RegistryError(
-                "the experiment that keeps the histories was deleted", where=EXPERIMENT, fix="restore it"
+                "the experiment that keeps the histories was deleted", where=_EXPERIMENT, fix="restore it"
             )
         note = f"The history of the registered model {name}: one parameter a move of an alias. Leave it be."
         run = client.create_run(

@@ -16,7 +16,7 @@ from nfbmr.evaluation.metrics import IMAGE_METRICS
 from nfbmr.resolve import flat
 from nfbmr.text import size_of
 
-RESAMPLES = 2000
+_RESAMPLES = 2000
 ELSEWHERE = ("tracking.", "output", "store", "data.path")
 """Settings that say where things are, not what a model is."""
 
@@ -123,7 +123,7 @@ def compare_models(
         how, images = pair.how, len(pair.first)
         for name in IMAGE_METRICS:
             own, other = pair.values(name)
-            estimate = pair.difference(name, confidence=confidence, resamples=RESAMPLES)
+            estimate = pair.difference(name, confidence=confidence, resamples=_RESAMPLES)
             lines[name] = Line(own, other, estimate)
     except NfbmrError as error:
         how = f"not compared image by image: {error.what}"

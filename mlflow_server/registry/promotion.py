@@ -18,8 +18,8 @@ from mlflow_server.registry.history import Entry, History, champions, current_us
 from mlflow_server.registry.registry import Registry, Version, check_alias
 from nfbmr.errors import ConflictError, RegistryError
 
-GATES = "nfbmr.gates"
-ASKED = "nfbmr.last_asked"
+_GATES = "nfbmr.gates"
+_ASKED = "nfbmr.last_asked"
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def promote(
     history.claim(entry)
     history.carry_out(entry)
     report = {"alias": history.alias, "entry": entry.number, "gates": [f.as_json() for f in findings]}
-    history.registry.tag_version(version, GATES, json.dumps(report, ensure_ascii=False))
+    history.registry.tag_version(version, _GATES, json.dumps(report, ensure_ascii=False))
     return _moved(move, entry)
 
 
@@ -253,7 +253,7 @@ def _check_unmoved(seen: AliasState) -> None:
     Who may not must not leave an entry that somebody else would then carry out.
     """
     history = seen.history
-    history.registry.tag_model(history.model.name, ASKED, current_user())
+    history.registry.tag_model(history.model.name, _ASKED, current_user())
     model = history.registry.model(history.model.name)
     now = model.aliases.get(history.alias)
     before = None if seen.current is None else seen.current.number

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DESCRIPTION = (
+_DESCRIPTION = (
     "Finds defective parts in photographs: scores how far a part is from the good ones it was trained on."
 )
 
@@ -113,7 +113,7 @@ def register(
     else:
         registry = Registry(Destination.resolve(uri))
         model = _found(registry, run, backbone)
-    begin(registry, name, DESCRIPTION)
+    begin(registry, name, _DESCRIPTION)
     known = {version.model_id for version in registry.versions(name)}
     with registry.asking():
         source = registry.client.get_run(model.source_run_id or "")

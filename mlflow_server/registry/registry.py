@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
-MODEL_ID = "nfbmr.model_id"
+_MODEL_ID = "nfbmr.model_id"
 HISTORY_RUN = "nfbmr.history_run"
+"""The tag of a registered model that names the run with its history."""
 CHAMPION = "champion"
+"""The alias of the version that is used."""
 ATTEMPTS = 3
 """At a row that others may be making at the same moment."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -61,7 +63,7 @@ class Version:
         A number alone does not say which model it is: a registered model that was deleted and made anew
         counts from 1 again. Within one, MLflow gives no number twice, not even a deleted last version's.
         """
-        return self.tags.get(MODEL_ID, "")
+        return self.tags.get(_MODEL_ID, "")
 
     def __str__(self) -> str:
         return f"{self.name}/{self.number}"
@@ -201,7 +203,7 @@ class Registry:
                 model.artifact_location,
                 run_id=model.source_run_id,
                 model_id=model.model_id,
-                tags={**tags, MODEL_ID: model.model_id},
+                tags={**tags, _MODEL_ID: model.model_id},
                 description=description,
             )
         return _version(made, {})

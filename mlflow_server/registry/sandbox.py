@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ABSENT = ("ray", "optuna", "tune", "cluster", "mlflow_server")
-SHARED = (
+_ABSENT = ("ray", "optuna", "tune", "cluster", "mlflow_server")
+_SHARED = (
     "PATH",
     "LANG",
     "LC_ALL",
@@ -32,7 +32,7 @@ SHARED = (
     "CUDA_VISIBLE_DEVICES",
     "LD_LIBRARY_PATH",
 )
-PATIENCE = 600.0
+_PATIENCE = 600.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Visit:
     problem: str | None = None
 
 
-def enter(model: Path, images: Sequence[Path], *, repeats: int = 9, patience: float = PATIENCE) -> Visit:
+def enter(model: Path, images: Sequence[Path], *, repeats: int = 9, patience: float = _PATIENCE) -> Visit:
     """Load a packed model in a clean process, and score images with it.
 
     Args:
@@ -75,7 +75,7 @@ def enter(model: Path, images: Sequence[Path], *, repeats: int = 9, patience: fl
         "repeats": repeats,
     }
     with tempfile.TemporaryDirectory(prefix="nfbmr-clean-") as empty:
-        environment = {name: os.environ[name] for name in SHARED if name in os.environ}
+        environment = {name: os.environ[name] for name in _SHARED if name in os.environ}
         environment |= {
             "HOME": empty,
             "TMPDIR": empty,
@@ -114,7 +114,7 @@ class _Hiding:
         return getattr(self._finder, name)
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
-        if fullname.partition(".")[0] in ABSENT:
+        if fullname.partition(".")[0] in _ABSENT:
             return None
         return self._finder.find_spec(fullname, path, target)
 

@@ -66,3 +66,4 @@ class MLflowBackend:
 
 
 BACKEND: TrackerBackend = MLflowBackend()
+"""What :mod:`nfbmr.trackers` loads by name."""

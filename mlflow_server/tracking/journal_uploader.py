@@ -27,10 +27,14 @@ from nfbmr.locks import lock_open_file
 from nfbmr.records import read_record
 
 BATCH = 1000
+"""Values that are sent together at most: MLflow's own limit of metrics."""
 TOGETHER = ("params", "metrics", "tags")
+"""Kinds of entries that are gathered to one request."""
 # Loading MLflow, and making a new database, take seconds that say nothing about whether the server answers.
 LOADING_PATIENCE = 60.0
+"""Seconds that loading MLflow and making a database may take besides."""
 LONGEST_PAUSE = 30.0
+"""Seconds between two tries at most."""
 
 logger = logging.getLogger(__name__)
 

@@ -28,20 +28,30 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 RUN_ID = "nfbmr.run_id"
+"""The tag by which a run is found again."""
 PARENT_ID = "nfbmr.parent_id"
+"""The tag that names the parent's run by our own name."""
 REVISION = "nfbmr.revision"
+"""The tag with the commit that a run was made from."""
 DESCRIPTION = "nfbmr.description"
+"""The tag with a run's description, which becomes MLflow's note."""
 PARENT_LINK = "mlflow.parentRunId"
+"""MLflow's own tag of a run's parent."""
 STATE = "nfbmr.state"
+"""The tag that says how a run ended, where MLflow has no word for it."""
 # MLflow knows no pruned runs: they are finished there, and the tag nfbmr.state tells them apart.
 STATUS = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
+"""MLflow's word for the end of a run."""
 
 # Says that this is model training, to those of MLflow's pages that ask; those of 3.17 go by the address alone
 # (mlflow_server.destination.page).
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""What our experiments say of themselves to MLflow's pages."""
 
 MARK = "nfbmr.views"
+"""The tag of an experiment that has our views."""
 VIEWS = {**view_tags(), MARK: "1"}  # whoever removes one is not given it again
+"""Tags of an experiment that make our views of it, and say that it has them."""
 
 
 class RetryLater(Exception):

@@ -17,6 +17,7 @@ from nfbmr.errors import TrackingError
 from nfbmr.records import close_abandoned
 
 ATTEMPTS = 3
+"""Times that a request is sent before a run is left for the next call."""
 
 
 @dataclass(frozen=True)

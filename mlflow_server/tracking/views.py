@@ -12,6 +12,7 @@ from typing import Any
 from mlflow_server.destination import FIRST_VIEW
 
 PREFIX = "mlflow.sharedViewState."
+"""What the tags begin with in which MLflow keeps saved views."""
 _MADE = 1795824000000
 """MLflow sorts views by when they were made: ours are older than anybody's own."""
 

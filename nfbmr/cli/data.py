@@ -14,9 +14,9 @@ from nfbmr.text import count
 if TYPE_CHECKING:
     from nfbmr.data.samples import Dataset
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
-LAYOUTS = """\b
+_LAYOUTS = """\b
     mvtec    [CATEGORY/] train/good, test/good, test/DEFECT, ground_truth/DEFECT/NAME_mask.png; also mpdd,
              loco (validation/, several masks an image), ad2 (test_public/), btad (ok/ko)
     visa, ksdd, ksdd2, realiad, dagm, mtd   as they are published
@@ -27,7 +27,7 @@ LAYOUTS = """\b
 Whatever else: data.layout={good: PATTERN, defect: PATTERN, mask: PATTERN}, see docs/your-folder.md."""
 
 
-@click.group(help=f"Inspect, audit or synthesize a data set.\n\nLayouts that are read:\n\n{LAYOUTS}")
+@click.group(help=f"Inspect, audit or synthesize a data set.\n\nLayouts that are read:\n\n{_LAYOUTS}")
 def data() -> None:
     """Inspect, audit or synthesize a data set."""
 
@@ -39,7 +39,7 @@ def _layout(ctx: click.Context, parameter: click.Parameter, value: str) -> Any:
     return resolve_options(assignments=(f"data.layout={value}",)).config.data.layout
 
 
-def reading_options(function: Function) -> Function:
+def reading_options(function: _Function) -> _Function:
     """Options that say how a folder is read."""
     for option in (
         click.option(

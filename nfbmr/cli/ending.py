@@ -24,6 +24,7 @@ from nfbmr.cli.options import emit
 from nfbmr.errors import Interrupted, NfbmrError, OutputError, missing_package
 
 DONE, UNEXPECTED, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+"""Exit codes; 1 means a bug, the last two are 128 and the number of the signal."""
 
 _OTHER_FOLDER = "choose another folder (--output, --store)"
 _MENDABLE = {

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from nfbmr.features.maintenance import FlowInfo, SpaceInfo
     from nfbmr.resolve import Resolved
 
-DEFAULT_STORE = Path(".nfbmr/store")
+_DEFAULT_STORE = Path(".nfbmr/store")
 
 
 def store_option(function: Any) -> Any:
     """Give a command ``--store``; its function receives ``store``, a folder or an address."""
     return click.option(
         "--store",
-        default=DEFAULT_STORE,
+        default=_DEFAULT_STORE,
         show_default=True,
         metavar="FOLDER|s3://BUCKET/PREFIX",
         callback=_existing,

@@ -27,8 +27,8 @@ from nfbmr.neighbours import load_object
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-PROGRAM = "nfbmr"
-COMPLETE_VARIABLE = "_NFBMR_COMPLETE"
+_PROGRAM = "nfbmr"
+_COMPLETE_VARIABLE = "_NFBMR_COMPLETE"
 
 
 class Entry(NamedTuple):
@@ -81,6 +81,7 @@ COMMANDS: dict[str, Entry] = {
     "backbones": Entry("nfbmr.cli.backbones:backbones", "List backbones, or show the taps of one."),
     "completion": Entry("nfbmr.cli.main:completion", "Print the completion script of a shell."),
 }
+"""Every command by its name: where it is, and the line that help shows."""
 
 SUBCOMMANDS: dict[str, dict[str, str]] = {"track": {"verify": "tune.cli.verify:verify"}}
 """Where commands live that one package adds to the group of another, by group and name."""
@@ -271,7 +272,7 @@ def set_up_logging(*, verbose: bool = False, quiet: bool = False) -> None:
     params=_common_options(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(__version__, prog_name=PROGRAM)
+@click.version_option(__version__, prog_name=_PROGRAM)
 def cli() -> None:
     """Find defects in images of parts, learning from good parts alone.
 
@@ -294,7 +295,7 @@ def completion(shell: str, as_json: bool) -> None:
     kind = get_completion_class(shell)
     if kind is None:  # not reached: every choice above is one that click knows
         raise click.UsageError(f"no completion for {shell}")
-    script = kind(cli, {}, PROGRAM, COMPLETE_VARIABLE)
+    script = kind(cli, {}, _PROGRAM, _COMPLETE_VARIABLE)
     # not script.source(): for bash that starts a bash, to ask for its version
     text = f"# install: {_INSTALL[shell]}\n{script.source_template % script.source_vars()}".rstrip()
     emit({"shell": shell, "install": _INSTALL[shell], "script": text}, as_json=as_json, text=text)
@@ -307,7 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def call() -> Any:
         return cli.main(
-            given, prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, standalone_mode=False, obj=state
+            given, prog_name=_PROGRAM, complete_var=_COMPLETE_VARIABLE, standalone_mode=False, obj=state
         )
 
     def debug() -> bool:

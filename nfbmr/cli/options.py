@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nfbmr.config import Config
     from nfbmr.resolve import Resolved
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Size(click.ParamType[int]):
@@ -58,12 +58,13 @@ SHORTCUTS: dict[str, Shortcut] = {
     "--output": Shortcut("output", "FOLDER", "Run folders are made here."),
     "--store": Shortcut("store", "FOLDER", "Features, latents and flows that all runs share."),
 }
+"""Options that set one key of the configuration, by the name that is typed."""
 
 
 _CONFIGS, _ASSIGNMENTS = "configs", "assignments"
 
 
-def config_options(function: Function) -> Function:
+def config_options(function: _Function) -> _Function:
     """Give a command ``--config``, ``--set`` and the shortcuts; it is called with ``resolved``.
 
     The command's function receives one keyword argument, ``resolved``: a :class:`nfbmr.resolve.Resolved`.
@@ -72,7 +73,7 @@ def config_options(function: Function) -> Function:
     return config_options_but()(function)
 
 
-def config_options_but(*taken: str) -> Callable[[Function], Function]:
+def config_options_but(*taken: str) -> Callable[[_Function], _Function]:
     """:func:`config_options` without some of the shortcuts, which the command has other uses for."""
     shortcuts = {option: shortcut for option, shortcut in SHORTCUTS.items() if option not in taken}
     return functools.partial(_with_config_options, shortcuts=shortcuts)
@@ -90,7 +91,7 @@ class SettingOption(click.Option):
         self.key = key
 
 
-def _with_config_options(function: Function, shortcuts: Mapping[str, Shortcut]) -> Function:
+def _with_config_options(function: _Function, shortcuts: Mapping[str, Shortcut]) -> _Function:
 
     @click.pass_context
     @functools.wraps(function)
@@ -205,7 +206,7 @@ def _complete_config(ctx: click.Context, parameter: click.Parameter, incomplete:
     return names or [CompletionItem(incomplete, type="file")]
 
 
-def json_option(function: Function) -> Function:
+def json_option(function: _Function) -> _Function:
     """Give a command ``--json``; its function receives ``as_json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary.")(function)
 

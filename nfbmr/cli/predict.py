@@ -21,6 +21,7 @@ NO_REGIONS = (
     "no regions: the model has no threshold for positions (its method has no map of them, or it was trained "
     "before there was one: train again)"
 )
+"""Said where regions are asked for and the model has no threshold for positions."""
 
 
 @click.command()

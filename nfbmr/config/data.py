@@ -18,7 +18,7 @@ from nfbmr.config.section import Fraction, PositiveInt, Section
 
 FEWEST_KNOWN = 8
 """Known defects that choosing takes at least: fewer would be chance, and cost the test set what it has."""
-KnownDefects = Annotated[int, Field(ge=FEWEST_KNOWN)] | Fraction | Path
+_KnownDefects = Annotated[int, Field(ge=FEWEST_KNOWN)] | Fraction | Path
 
 
 def _pattern_problem(detail: ErrorDetails) -> str:
@@ -103,7 +103,7 @@ class DataConfig(Section):
     validation_fraction: Fraction = Field(
         0.2, description="share of the training images (or groups) held out"
     )
-    known_defects: KnownDefects | None = Field(
+    known_defects: _KnownDefects | None = Field(
         None,
         description="real defects that choose with the synthetic ones and leave the test set: a folder of "
         "them, or so many, or that share, of the defective test images",

@@ -14,11 +14,13 @@ from pydantic import (
 from nfbmr.config.section import PositiveInt, Section, Taps, distinct, odd_side
 
 VIEWS = ("flip-h", "flip-v", "rot90", "rot180", "rot270", "darker", "brighter")
+"""Names of the training augmentations, for messages and options."""
 View = Literal["flip-h", "flip-v", "rot90", "rot180", "rot270", "darker", "brighter"]
-Scale = Annotated[float, Field(gt=0.0, le=1.0)]
-DetailSize = Annotated[int, Field(ge=32, le=4096)]
-Depth = Literal[8, 10, 12, 14, 16]
-Aspect = Annotated[float, Field(ge=0.1, le=10.0)]
+"""A training augmentation: a mirror, a turn by quarters, or another exposure."""
+_Scale = Annotated[float, Field(gt=0.0, le=1.0)]
+_DetailSize = Annotated[int, Field(ge=32, le=4096)]
+_Depth = Literal[8, 10, 12, 14, 16]
+_Aspect = Annotated[float, Field(ge=0.1, le=10.0)]
 
 
 class TargetConfig(Section):
@@ -35,7 +37,7 @@ class DetailFeatureConfig(Section):
     """A second, finer look at each image, for methods that have one: nf, nf-bmr and nf-b-pfm."""
 
     taps: Taps = Field((), description="earlier taps, joined at the finest map; empty for no second look")
-    size: DetailSize | Literal["auto"] = Field(
+    size: _DetailSize | Literal["auto"] = Field(
         "auto",
         description="as features.size, of the second look; auto = half the training images' own resolution, "
         "between 640 and 1024, but never more than they have",
@@ -72,7 +74,7 @@ class FeatureConfig(Section):
         le=4096,
         description="images are resized to the area of a square of this many pixels",
     )
-    aspect: Aspect | Literal["auto"] = Field(
+    aspect: _Aspect | Literal["auto"] = Field(
         "auto",
         description="width over height that images are resized to; auto = of the training images, the median",
     )
@@ -82,13 +84,13 @@ class FeatureConfig(Section):
         le=4096,
         description="side in pixels of overlapping tiles that an image is worked off in; null = whole",
     )
-    scales: tuple[Scale, ...] = Field(
+    scales: tuple[_Scale, ...] = Field(
         (1.0,), min_length=1, description="shares of size at which images are seen, each a pass of its own"
     )
     joined: Literal["coarsest", "middle", "finest"] = Field(
         "coarsest", description="the map whose size taps and scales are brought to, where a method joins them"
     )
-    depth: Depth | Literal["auto"] = Field(
+    depth: _Depth | Literal["auto"] = Field(
         "auto",
         description="bits of the values in 16-bit files, 12 being 0 to 4095; auto = what the training "
         "images' values need",

@@ -11,7 +11,7 @@ from pydantic import (
 
 from nfbmr.config.section import PositiveInt, Section
 
-Rate = Annotated[float, Field(gt=0.0)]
+_Rate = Annotated[float, Field(gt=0.0)]
 
 
 class FlowConfig(Section):
@@ -47,7 +47,7 @@ class MappingConfig(Section):
     pfm_latent: tuple[PositiveInt, ...] = Field(
         (200, 400, 900), min_length=1, description="latent width l of PFM's networks, level by level"
     )
-    pfm_rates: tuple[Rate, ...] = Field(
+    pfm_rates: tuple[_Rate, ...] = Field(
         (1.0,), min_length=1, description="shares of train.mapping.lr that PFM's levels learn with"
     )
 

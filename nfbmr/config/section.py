@@ -12,8 +12,11 @@ from pydantic import (
 )
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+"""A share, above 0 and below 1."""
 PositiveInt = Annotated[int, Field(ge=1)]
+"""A whole number of at least 1."""
 Taps = tuple[int | str, ...]
+"""Layers of a backbone: flat indices of blocks, or paths of modules."""
 
 
 def distinct(value: tuple[Any, ...], field: ValidationInfo) -> tuple[Any, ...]:

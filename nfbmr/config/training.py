@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 
 from nfbmr.config.section import PositiveInt, Section
 
-Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
+_Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class StageConfig(Section):
@@ -18,7 +18,7 @@ class StageConfig(Section):
     batch: PositiveInt = 8
     lr: float = Field(2e-4, gt=0, description="peak of the schedule")
     weight_decay: float = Field(1e-5, ge=0)
-    betas: tuple[Momentum, Momentum] = Field((0.9, 0.999), description="of Adam")
+    betas: tuple[_Momentum, _Momentum] = Field((0.9, 0.999), description="of Adam")
     eps: float = Field(1e-8, gt=0, description="of Adam")
     clip: float | None = Field(1.0, gt=0, description="gradient norm limit (open in the paper; CS-Flow: 1)")
     schedule: Literal["constant", "cosine"] = Field(

@@ -41,9 +41,12 @@ from nfbmr.errors import ImageError
 from nfbmr.text import count, plural
 
 TWIN, UNSURE = 0.45, 0.3
+"""Similarity from which a pair is the same part, and from which it may be."""
 TWIN_SPREADS, UNSURE_SPREADS = 6.0, 4.0
-LEAST_SPREAD = 0.03
+"""How far above chance that has to lie, in spreads of strangers' similarities."""
+_LEAST_SPREAD = 0.03
 PLACES, FEW_PLACES = 6, 4
+"""Places that have to agree for a twin, and for one that may be."""
 _log = logging.getLogger(__name__)
 
 
@@ -320,7 +323,7 @@ def _bounds(strangers: Sequence[float]) -> tuple[float, float]:
     """Similarities from which two images are twins, and from which they may be."""
     u_N = -np.log1p(-np.clip(strangers, -1.0, 0.999))
     middle, high = np.percentile(u_N, [50, 84])
-    spread = max(LEAST_SPREAD, high - middle)
+    spread = max(_LEAST_SPREAD, high - middle)
     return (
         max(TWIN, float(-np.expm1(-(middle + TWIN_SPREADS * spread)))),
         max(UNSURE, float(-np.expm1(-(middle + UNSURE_SPREADS * spread)))),

@@ -15,7 +15,7 @@ import numpy as np
 
 from nfbmr.data.shapes import Plane
 
-Spoil = Callable[["Blemish", Plane, Plane, Plane, Plane], tuple[Plane, Plane]]
+_Spoil = Callable[["Blemish", Plane, Plane, Plane, Plane], tuple[Plane, Plane]]
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _worn(flaw: Blemish, u: Plane, v: Plane, height: Plane, tone: Plane) -> tupl
     )
 
 
-SURFACE: dict[str, Spoil] = {
+SURFACE: dict[str, _Spoil] = {
     "scratch": _scratch,
     "pit": _pit,
     "dent": _dent,

@@ -29,6 +29,7 @@ FLAT = 0.04
 """Share of the range of greys that counts as black, and as white."""
 
 LEAST_FLAT, LEAST_OF_EACH = 0.75, 0.03
+"""Shares of an image: black and white together, and each of them, for a print of flat areas."""
 SAME_EDGES = 0.98
 """Correlation that three quarters of the places reach in copies, and not in other prints."""
 

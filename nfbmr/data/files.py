@@ -9,10 +9,13 @@ from pathlib import Path
 from nfbmr.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+"""Endings of files that are taken for images, in small letters."""
 VIDEO_SUFFIXES = frozenset(
     {".avi", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 )
+"""Endings of files that are taken for videos, in small letters."""
 LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
+"""Endings of formats that may change pixels when they are written."""
 
 
 def is_image(path: Path) -> bool:

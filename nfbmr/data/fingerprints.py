@@ -24,13 +24,16 @@ from numpy.typing import NDArray
 from nfbmr.data.thumbnails import thumbnail
 
 Field = NDArray[np.float32]
+"""Real numbers on a grid, float32."""
 
 SIDE = 64
+"""Pixels a side of the picture that details are compared on."""
 MAP = 32
+"""Pixels a side of the coarser one, a mean over squares of the other."""
 FULL = 128
 """Most pixels of the longer side where pictures are compared in full."""
 
-PEAKS = 2.0
+_PEAKS = 2.0
 _NOTHING = 1e-3
 
 
@@ -115,7 +118,7 @@ def own(f_HW: Field) -> Field:
     ring_HF, rings = _rings(height, width)
     f_HF = rfft2(f_HW)
     magnitude_HF = np.abs(f_HF)
-    limit_R = PEAKS * np.asarray(median(magnitude_HF, ring_HF, np.arange(rings)))
+    limit_R = _PEAKS * np.asarray(median(magnitude_HF, ring_HF, np.arange(rings)))
     limit_R[0] = 0
     f_HF *= np.minimum(1.0, limit_R[ring_HF] / np.maximum(magnitude_HF, 1e-9))
     detail_HW = np.asarray(irfft2(f_HF, s=(height, width)), np.float32)

@@ -17,12 +17,12 @@ from nfbmr.data.noise import Field, fractal_noise
 from nfbmr.data.pasting import stroke
 from nfbmr.data.textures import texture
 
-Mask = NDArray[np.bool_]
+_Mask = NDArray[np.bool_]
 _GRAINED = ("brushed", "wood", "knurled")  # turned by a quarter, the others look as before
-Flaw = Callable[[np.random.Generator, Field, str], tuple[Field, Mask]]
+_Flaw = Callable[[np.random.Generator, Field, str], tuple[Field, _Mask]]
 
 
-def add_flaw(kind: str, rng: np.random.Generator, grey_SS: Field, name: str) -> tuple[Field, Mask]:
+def add_flaw(kind: str, rng: np.random.Generator, grey_SS: Field, name: str) -> tuple[Field, _Mask]:
     """Spoil a surface.
 
     Args:
@@ -64,7 +64,7 @@ def _island(rng: np.random.Generator, size: int, radius: float) -> Field:
     return cover
 
 
-def _scratch(rng: np.random.Generator, grey_SS: Field, name: str) -> tuple[Field, Mask]:
+def _scratch(rng: np.random.Generator, grey_SS: Field, name: str) -> tuple[Field, _Mask]:
     """A shallow arc, thinner towards its ends, dark with a bright burr or bright alone."""
     del name
     size = len(grey_SS)
@@ -84,7 +84,7 @@ def _scratch(rng: np.random.Generator, grey_SS: Field, name: str) -> tuple[Field
     return grey_SS * (1 + depth * groove) + 0.25 * abs(depth) * burr, groove > 0.3
 
 
-def _spot(rng: np.random.Generator, grey_SS: Field, name: str) -> tuple[Field, Mask]:
+def _spot(rng: np.random.Generator, grey_SS: Field, name: str) -> tuple[Field, _Mask]:
     """One to four small pits or inclusions, close together."""
     del name
     size = len(grey_SS)
@@ -97,7 +97,7 @@ def _spot(rng: np.random.Generator, grey_SS: Field, name: str) -> tuple[Field, M
     return grey_SS * (1 + 0.75 * _strength(rng) * _sign(rng) * cover), cover > 0.4
 
 
-def _stain(rng: np.random.Generator, grey_SS: Field, name: str) -> tuple[Field, Mask]:
+def _stain(rng: np.random.Generator, grey_SS: Field, name: str) -> tuple[Field, _Mask]:
     """A large faint area, darker at its rim as a dried drop is."""
     del name
     size = len(grey_SS)
@@ -107,7 +107,7 @@ def _stain(rng: np.random.Generator, grey_SS: Field, name: str) -> tuple[Field, 
     return grey_SS * (1 + change * (0.8 * cover + 0.5 * rim)), cover > 0.3
 
 
-def _dent(rng: np.random.Generator, grey_SS: Field, name: str) -> tuple[Field, Mask]:
+def _dent(rng: np.random.Generator, grey_SS: Field, name: str) -> tuple[Field, _Mask]:
     """The surface pushed aside: its pattern is bent, and light falls on it a little otherwise."""
     from scipy.ndimage import map_coordinates
 
@@ -128,7 +128,7 @@ def _dent(rng: np.random.Generator, grey_SS: Field, name: str) -> tuple[Field, M
     return bent * (1 + shade), fall > 0.35
 
 
-def _foreign(rng: np.random.Generator, grey_SS: Field, name: str) -> tuple[Field, Mask]:
+def _foreign(rng: np.random.Generator, grey_SS: Field, name: str) -> tuple[Field, _Mask]:
     """A region of the same material gone wrong: turned, of another scale, or worn smooth."""
     from scipy.ndimage import gaussian_filter
 
@@ -150,7 +150,7 @@ def _foreign(rng: np.random.Generator, grey_SS: Field, name: str) -> tuple[Field
     return grey_SS + cover * rng.uniform(0.6, 1.0) * (other - grey_SS), inside
 
 
-FLAWS: dict[str, Flaw] = {
+FLAWS: dict[str, _Flaw] = {
     "scratch": _scratch,
     "spot": _spot,
     "stain": _stain,

@@ -198,6 +198,7 @@ _BY_NAME = {layout.name: layout for layout in _FOLDERS}
 _FILES = ("manifest", "anomalib")
 _FIRST = ("mvtec", "dagm", "mtd", "folder")
 LAYOUTS = (*_FIRST, *(name for name in _BY_NAME if name not in _FIRST), *_FILES)
+"""Names of all layouts, in the order in which they are tried."""
 
 
 def _detect(path: Path) -> _Layout:

@@ -33,7 +33,7 @@ from nfbmr.data.samples import GOOD, Dataset, Sample, Unused
 from nfbmr.errors import DataError, OutputError
 from nfbmr.text import count, visible
 
-IGNORED = "ignore"
+_IGNORED = "ignore"
 _SHOWN = 5
 
 
@@ -159,7 +159,7 @@ def _kind_of(row: Mapping[str, Any]) -> str | None:
         ValueError: The row says neither kind nor label, or they disagree.
     """
     kind, label = (str(row.get(key) if row.get(key) is not None else "").strip() for key in ("kind", "label"))
-    if IGNORED in (kind.lower(), label.lower()):
+    if _IGNORED in (kind.lower(), label.lower()):
         return None
     is_good = None if not label else _is_good(label)
     if is_good is None and label and not kind:
@@ -251,7 +251,7 @@ def _written(dataset: Dataset, folder: Path) -> Iterator[dict[str, Any]]:
         yield {
             **dict.fromkeys(COLUMNS),
             "path": path,
-            "kind": IGNORED,
+            "kind": _IGNORED,
             "mask": [],
             "category": dataset.category,
             "note": unused.why,

@@ -12,8 +12,11 @@ from nfbmr.errors import DataError, OutputError
 from nfbmr.paths import atomic
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+"""Endings of the files that a manifest may be."""
 COLUMNS = ("path", "kind", "mask", "split", "group", "category", "name", "note")
+"""Columns of a manifest that mean something."""
 BETWEEN = "|"
+"""What stands between several masks of one image in a CSV."""
 _ALSO = {
     "image": "path",
     "image_path": "path",

@@ -30,16 +30,16 @@ from nfbmr.data.registration import (
     warped,
 )
 
-SHORTLIST = 12
-LAID_ON = 3
-SECOND_ROUND = 256
+_SHORTLIST = 12
+_LAID_ON = 3
+_SECOND_ROUND = 256
 LEAST_LIKENESS = 0.2
 """Of what is left of two pictures: strangers among a thousand come up to this by chance."""
 
-LOWEST = 12
-CERTAIN = 0.8
-NULL_PAIRS = 48
-NULL_RANK = 24
+_LOWEST = 12
+_CERTAIN = 0.8
+_NULL_PAIRS = 48
+_NULL_RANK = 24
 _BANDS_KEPT = 1024
 
 
@@ -72,19 +72,19 @@ class Matcher:
     def best(self, test: Fingerprint) -> Found | None:
         """The training picture that agrees in most places; None where nothing could be compared."""
         order, shown_as = self._looked_up(test)
-        ranked = self._ranked(test, order[:SHORTLIST], shown_as)
+        ranked = self._ranked(test, order[:_SHORTLIST], shown_as)
         test_bands = bands(test)
         best: Found | None = None
         hidden: View | None = None
-        for _, index, view in ranked[:LAID_ON]:
+        for _, index, view in ranked[:_LAID_ON]:
             laid, agreement = laid_on(test_bands, self._bands(index), view)
             if best is None or best.agreement is NONE or agreement.worst > best.agreement.worst:
                 best = Found(index, agreement, laid)
                 # Where no contours meet, no twin is hidden among parts that look the same.
                 hidden = None if agreement is NONE else laid
-        if best is None or best.agreement.worst > CERTAIN:
+        if best is None or best.agreement.worst > _CERTAIN:
             return best
-        for index, view in self._second_round(test, hidden, order[:SECOND_ROUND]):
+        for index, view in self._second_round(test, hidden, order[:_SECOND_ROUND]):
             laid, agreement = laid_on(test_bands, self._bands(index), view, exact=True)
             if best.agreement is NONE or agreement.worst > best.agreement.worst:
                 best = Found(index, agreement, laid)
@@ -98,10 +98,10 @@ class Matcher:
         """
         rng = random.Random(f"audit {seed}")
         found: list[tuple[int, Found]] = []
-        for row in rng.sample(range(len(tests)), min(NULL_PAIRS, len(tests))):
+        for row in rng.sample(range(len(tests)), min(_NULL_PAIRS, len(tests))):
             test = tests[row]
             order, shown_as = self._looked_up(test)
-            index = order[min(NULL_RANK, len(order) // 2)]
+            index = order[min(_NULL_RANK, len(order) // 2)]
             _, view = coarse_match(test, views()[shown_as[index]], self._spectrum_NSF[index])
             laid, agreement = laid_on(bands(test), self._bands(index), view)
             found.append((row, Found(index, agreement, laid)))
@@ -141,7 +141,7 @@ class Matcher:
         unlike: dict[int, View] = {}
         for _, index, seen in found:
             unlike.setdefault(index, seen)
-        return list(unlike.items())[: 2 * LAID_ON]
+        return list(unlike.items())[: 2 * _LAID_ON]
 
     def _shifted(
         self, test: Fingerprint, view: View, among: Sequence[int]
@@ -152,7 +152,7 @@ class Matcher:
         near = np.r_[0 : NEAR + 1, SIDE - NEAR : SIDE]
         found_NSS = irfft2(seen_SF.conj() * self._rest_NSF[among], s=(SIDE, SIDE))
         near_NRR = found_NSS[:, near[:, None], near].reshape(len(among), -1)
-        for place in np.argsort(-near_NRR.max(axis=1), kind="stable")[:LAID_ON]:
+        for place in np.argsort(-near_NRR.max(axis=1), kind="stable")[:_LAID_ON]:
             y, x = divmod(int(near_NRR[place].argmax()), len(near))
             shift_2 = np.array([(near[i] + SIDE // 2) % SIDE - SIDE // 2 for i in (y, x)])
             yield float(near_NRR[place].max()), among[int(place)], view.moved(shift_2 / SIDE)
@@ -180,9 +180,9 @@ def _seen(test: Fingerprint, view: View) -> Field:
 
 def _low(values_NSF: NDArray[np.complex64]) -> NDArray[np.complex64]:
     """The frequencies below `LOWEST`, of norm 1: enough to tell pictures apart, and shifts matter less."""
-    rows = np.r_[0:LOWEST, SIDE - LOWEST + 1 : SIDE]
-    low_NLF = np.ascontiguousarray(values_NSF[:, rows, :LOWEST])
-    halves_F = np.full(LOWEST, 2.0)
+    rows = np.r_[0:_LOWEST, SIDE - _LOWEST + 1 : SIDE]
+    low_NLF = np.ascontiguousarray(values_NSF[:, rows, :_LOWEST])
+    halves_F = np.full(_LOWEST, 2.0)
     halves_F[0] = 1
     norm_N = np.sqrt((np.abs(low_NLF) ** 2 * halves_F).sum(axis=(1, 2))) / SIDE
     return np.asarray(low_NLF / np.maximum(norm_N, 1e-3)[:, None, None], np.complex64)
@@ -191,15 +191,15 @@ def _low(values_NSF: NDArray[np.complex64]) -> NDArray[np.complex64]:
 @cache
 def _small_moves() -> NDArray[np.complex64]:
     """Factors (9, L, F) that move a low spectrum's picture by at most a pixel, rows first."""
-    x_F = np.arange(LOWEST) / SIDE
-    y_L = np.r_[0:LOWEST, 1 - LOWEST : 0][:, None] / SIDE
+    x_F = np.arange(_LOWEST) / SIDE
+    y_L = np.r_[0:_LOWEST, 1 - _LOWEST : 0][:, None] / SIDE
     moves = [np.exp(-2j * np.pi * (dy * y_L + dx * x_F)) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
     return np.stack(moves).astype(np.complex64)
 
 
 def _products(a_TMLF: NDArray[np.complex64], b_NLF: NDArray[np.complex64]) -> Field:
     """Scalar products of the pictures of low spectra, (T, M, N)."""
-    halves_F = np.full(LOWEST, 2.0, np.float32)
+    halves_F = np.full(_LOWEST, 2.0, np.float32)
     halves_F[0] = 1
     weighted = np.ascontiguousarray(a_TMLF * (halves_F / SIDE**2), np.complex64)
     flat_TMK = weighted.view(np.float32).reshape(*a_TMLF.shape[:2], -1)

@@ -20,7 +20,7 @@ from nfbmr.data.files import child, folders, images_below, images_in, name_below
 from nfbmr.data.reading import Reading
 from nfbmr.data.samples import GOOD, Sample, Unused
 
-LARGEST_STEP = 1000
+_LARGEST_STEP = 1000
 _NAME = re.compile(r"exp(\d+)_num_(\d+)\.[^.]*$", re.IGNORECASE)
 
 TILES = (
@@ -151,7 +151,7 @@ def _chains(numbered: list[tuple[int, int, str]]) -> list[_Chain]:
     """Chains of rising exposure, from (number, exposure, name) in order of number."""
     chains: list[_Chain] = []
     for number, exposure, name in numbered:
-        candidates = [c for c in chains if c.exposure < exposure and number - c.last < LARGEST_STEP]
+        candidates = [c for c in chains if c.exposure < exposure and number - c.last < _LARGEST_STEP]
         chain = min(candidates, key=lambda c: (exposure - c.exposure, c.last), default=None)
         if chain is None:
             chain = _Chain(first=number)

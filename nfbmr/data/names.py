@@ -25,7 +25,7 @@ def _set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-GOOD_PHRASES = _set(
+_GOOD_PHRASES = _set(
     "good goods ok oks okay normal normals pass passed passes negative negatives defectfree defectsfree "
     "faultfree faultless flawfree flawless anomalyfree nodefect nodefects nofault nofaults noflaw noflaws "
     "noanomaly noanomalies withoutdefect withoutdefects nondefect nondefective nonanomalous undefective "
@@ -43,10 +43,13 @@ _DEFECTIVE = _set(
     "faulty positive notok notgood nogood reject rejects rejected nio"
 )
 STRONG_MASK_WORDS = _set("groundtruth mask masks")
+"""Words that name masks and nothing else."""
 MASK_WORDS = STRONG_MASK_WORDS | _set(
     "gt gts groundtruths label labels annotation annotations seg segs segmentation segmentations"
 )
+"""Words that folders and files of masks have in their names."""
 IMAGE_WORDS = _set("image images img imgs picture pictures photo photos rgb")
+"""Words that folders of images have in their names, and that say nothing of their kind."""
 SIDES = {
     "train": "train",
     "training": "train",
@@ -99,7 +102,7 @@ def means_good(name: str) -> bool:
         [True, True, True, True, False, False]
     """
     said = [w for w in words_of(name) if w not in _SAYING_NOTHING and not w.isdigit()]
-    return "".join(said) in GOOD_PHRASES
+    return "".join(said) in _GOOD_PHRASES
 
 
 def sounds_good(name: str) -> bool:

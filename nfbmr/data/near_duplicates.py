@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from nfbmr.data.audit import Match
     from nfbmr.data.samples import Sample
 
-TILE = 160
-CAPTION = 26
-COLUMNS = 4
+_TILE = 160
+_CAPTION = 26
+_COLUMNS = 4
 
 
 def draw_matches(matches: Sequence[Match], path: Path, *, count: int = 24) -> Path:
@@ -40,14 +40,14 @@ def draw_matches(matches: Sequence[Match], path: Path, *, count: int = 24) -> Pa
 
     step = max(1.0, len(matches) / count)
     shown = [matches[int(i * step)] for i in range(min(count, len(matches)))]
-    rows = max(1, -(-len(shown) // COLUMNS))
-    width, height = 2 * TILE + 12, TILE + CAPTION
-    sheet = Image.new("RGB", (COLUMNS * width, rows * height), "white")
+    rows = max(1, -(-len(shown) // _COLUMNS))
+    width, height = 2 * _TILE + 12, _TILE + _CAPTION
+    sheet = Image.new("RGB", (_COLUMNS * width, rows * height), "white")
     draw = ImageDraw.Draw(sheet)
     for place, match in enumerate(shown):
-        x, y = place % COLUMNS * width, place // COLUMNS * height
-        sheet.paste(_thumbnail(match.test), (x, y + CAPTION))
-        sheet.paste(_thumbnail(match.train), (x + TILE + 2, y + CAPTION))
+        x, y = place % _COLUMNS * width, place // _COLUMNS * height
+        sheet.paste(_thumbnail(match.test), (x, y + _CAPTION))
+        sheet.paste(_thumbnail(match.train), (x + _TILE + 2, y + _CAPTION))
         kind = "" if match.test.is_good else f" ({match.test.defect})"
         caption = (
             f"{match.similarity:.2f} {match.verdict}  {_short(match.test)}{kind} | {_short(match.train)}"
@@ -62,7 +62,7 @@ def draw_matches(matches: Sequence[Match], path: Path, *, count: int = 24) -> Pa
 def _thumbnail(sample: Sample) -> Image:
     from PIL import Image
 
-    return Image.fromarray(read_image(sample.path)).resize((TILE, TILE), Image.Resampling.BOX)
+    return Image.fromarray(read_image(sample.path)).resize((_TILE, _TILE), Image.Resampling.BOX)
 
 
 def _short(sample: Sample) -> str:

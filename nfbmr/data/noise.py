@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Field = NDArray[np.float64]
+"""Real numbers on a grid, float64."""
 
 
 def value_noise(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> Field:

@@ -20,8 +20,8 @@ from nfbmr.data.noise import spectral_noise, value_noise
 from nfbmr.data.shapes import Bolt, Bracket, Capsule, Gear, Link, Part, Plane, Washer
 from nfbmr.data.textures import texture
 
-Mask = NDArray[np.bool_]
-Box = tuple[slice, slice]
+_Mask = NDArray[np.bool_]
+_Box = tuple[slice, slice]
 SMALLEST, LARGEST = 0.001, 0.01
 """Share of the picture that a flaw covers."""
 _VISIBLE = 3.0 / 255  # a change below this is lost in the noise, and is not made
@@ -115,7 +115,7 @@ class Scene:
         dy, dx = ((y - self.centre[0]) / unit)[:, None], ((x - self.centre[1]) / unit)[None]
         return dx * cos + dy * sin, dy * cos - dx * sin
 
-    def box(self, y: float, x: float, half_y: float, half_x: float) -> Box:
+    def box(self, y: float, x: float, half_y: float, half_x: float) -> _Box:
         """About this box round a pixel, within the picture."""
 
         def side(middle: float, half: float) -> slice:
@@ -124,7 +124,7 @@ class Scene:
 
         return side(y, half_y), side(x, half_x)
 
-    def occupied(self) -> Box:
+    def occupied(self) -> _Box:
         """Where part and shadow lie."""
         half_y, half_x = _reach(self.part, self.angle)
         margin = _SHADOW + 30
@@ -178,7 +178,7 @@ def _outline(scene: Scene, u: Plane, v: Plane, flaw: Blemish | None) -> tuple[Pl
     return bent_u, bent_v, flaw.outline(u, v, scene.part.distance(bent_u, bent_v))
 
 
-def _seen(scene: Scene, box: Box, flaw: Blemish | None = None) -> tuple[Plane, Plane]:
+def _seen(scene: Scene, box: _Box, flaw: Blemish | None = None) -> tuple[Plane, Plane]:
     """A box through the lens: light of the part, and the share of the ground's light that is left."""
     from scipy.ndimage import gaussian_filter
 
@@ -194,14 +194,14 @@ def _seen(scene: Scene, box: Box, flaw: Blemish | None = None) -> tuple[Plane, P
     return gaussian_filter(shade, scene.focus, truncate=3.0), gaussian_filter(left, scene.focus, truncate=3.0)
 
 
-def _joined(scene: Scene, box: Box, shade: Plane, left: Plane) -> Plane:
+def _joined(scene: Scene, box: _Box, shade: Plane, left: Plane) -> Plane:
     """Part and ground (h, w, C), in one channel or three."""
     tints = np.array(scene.kind.tints or [[1], [1]], dtype=np.float32)
     ground = scene.ground_SS[box] * left
     return np.asarray(shade[..., None] * tints[0] + ground[..., None] * tints[1], dtype=np.float32)
 
 
-def _shade(scene: Scene, box: Box, height_px: Plane, tone: Plane) -> Plane:
+def _shade(scene: Scene, box: _Box, height_px: Plane, tone: Plane) -> Plane:
     """Light that reaches the camera: diffuse, and gloss about the direction half-way to the lamp."""
     reflectance, gloss, squarings = scene.kind.metal
     slope_y, slope_x = np.gradient(height_px + scene.grain_SS[box])
@@ -216,7 +216,7 @@ def _shade(scene: Scene, box: Box, height_px: Plane, tone: Plane) -> Plane:
     return np.asarray(tone * light, dtype=np.float32)
 
 
-def _light(scene: Scene, box: Box, d: Plane, flaw: Blemish | None) -> Plane:
+def _light(scene: Scene, box: _Box, d: Plane, flaw: Blemish | None) -> Plane:
     """Light left on the ground: a soft shadow away from the lamp, and a dark line at the contact."""
     ly, lx, _ = scene.lamp
     step, (rows, columns) = scene.step, box
@@ -231,7 +231,7 @@ def _light(scene: Scene, box: Box, d: Plane, flaw: Blemish | None) -> Plane:
 
 def draw_object(
     name: str, rng: np.random.Generator, size: int, flaw: str | None = None
-) -> tuple[NDArray[np.uint8], Mask | None]:
+) -> tuple[NDArray[np.uint8], _Mask | None]:
     """Photograph a new object.
 
     Args:
@@ -279,7 +279,7 @@ def _place(rng: np.random.Generator, scene: Scene, kind: str) -> tuple[float, fl
     return float(u[i]), float(v[i]), float(np.arctan2(-dv[0], -du[0]))
 
 
-def _spoil(rng: np.random.Generator, scene: Scene, image: Plane, kind: str) -> Mask:
+def _spoil(rng: np.random.Generator, scene: Scene, image: Plane, kind: str) -> _Mask:
     """Draw flaws until one covers about the share of the picture that was drawn for it; it is put in `image`.
 
     Returns:
@@ -306,7 +306,7 @@ def _spoil(rng: np.random.Generator, scene: Scene, image: Plane, kind: str) -> M
     return mask
 
 
-def _flawed(scene: Scene, flaw: Blemish) -> tuple[Box, Plane, Mask]:
+def _flawed(scene: Scene, flaw: Blemish) -> tuple[_Box, Plane, _Mask]:
     """A box, what is seen there with the flaw, and where that differs from the good part."""
     from scipy.ndimage import binary_closing, binary_fill_holes, label
 

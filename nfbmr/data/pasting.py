@@ -30,12 +30,14 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from nfbmr.data.noise import fractal_noise
 
-Pixels = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
-Array = NDArray[np.float64]
+_Pixels = NDArray[np.uint8]
+_Mask = NDArray[np.bool_]
+_Array = NDArray[np.float64]
 Kind = Literal["cutpaste", "blend", "scratch"]
+"""How a synthetic defect is made."""
 
 SMALLEST, LARGEST, WIDEST = 0.012, 0.30, 0.60
+"""Sides of a defect as shares of the image's: the least, the largest of most, the largest of all."""
 _OPACITY = (0.35, 1.0)
 _PLACES, _SURROUNDINGS = 16, 0.05
 _LEAST_CHANGE = 6.0  # grey levels, on average over the defect: below that it is JPEG noise
@@ -47,11 +49,11 @@ class _Patch:
 
     top: int
     left: int
-    alpha_HW: Array
-    content_HWC: Array
+    alpha_HW: _Array
+    content_HWC: _Array
 
 
-def paste_defect(pixels_HWC: Pixels, donor_HWC: Pixels, kind: Kind, seed: int) -> tuple[Pixels, Mask]:
+def paste_defect(pixels_HWC: _Pixels, donor_HWC: _Pixels, kind: Kind, seed: int) -> tuple[_Pixels, _Mask]:
     """Draw one defect.
 
     Args:
@@ -83,7 +85,7 @@ def paste_defect(pixels_HWC: Pixels, donor_HWC: Pixels, kind: Kind, seed: int) -
     return result, mask
 
 
-def _visible(rng: np.random.Generator, old_HWC: Array, new_HWC: Array, alpha_HW: Array) -> Array:
+def _visible(rng: np.random.Generator, old_HWC: _Array, new_HWC: _Array, alpha_HW: _Array) -> _Array:
     """Make an invisible defect, e.g. a patch of a plain surface on itself, just visible."""
     change = float((np.abs(new_HWC - old_HWC).mean(axis=2) * alpha_HW).sum() / alpha_HW.sum())
     if change >= _LEAST_CHANGE:
@@ -96,7 +98,7 @@ def _visible(rng: np.random.Generator, old_HWC: Array, new_HWC: Array, alpha_HW:
     return np.asarray(np.clip(new_HWC + (alpha_HW / alpha_HW.max() * shift)[..., None], 0, 255))
 
 
-def _side(pixels_HWC: Pixels) -> float:
+def _side(pixels_HWC: _Pixels) -> float:
     """The image's side in pixels, as a geometric mean."""
     return float(np.sqrt(pixels_HWC.shape[0] * pixels_HWC.shape[1]))
 
@@ -106,7 +108,7 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _place(
-    rng: np.random.Generator, pixels_HWC: Pixels, height: float, width: float
+    rng: np.random.Generator, pixels_HWC: _Pixels, height: float, width: float
 ) -> tuple[int, int, int, int]:
     """A box of about this size that lies within the image: top, left, height, width.
 
@@ -125,14 +127,14 @@ def _place(
     return top, left, h, w
 
 
-def _contrast(pixels_HWC: Pixels, top: int, left: int, height: int, width: int, reach: int) -> float:
+def _contrast(pixels_HWC: _Pixels, top: int, left: int, height: int, width: int, reach: int) -> float:
     """Standard deviation of the grey values, 0 to 255, in a box and up to `reach` pixels around it."""
     rows = slice(max(0, top - reach), top + height + reach)
     columns = slice(max(0, left - reach), left + width + reach)
     return float(pixels_HWC[rows, columns].mean(axis=2, dtype=np.float32).std())
 
 
-def _crop(rng: np.random.Generator, source_HWC: Pixels, height: int, width: int) -> Array:
+def _crop(rng: np.random.Generator, source_HWC: _Pixels, height: int, width: int) -> _Array:
     """A random crop, mirrored or turned by half; sources that are too small are mirrored at their borders."""
     missing = [max(0, n - have) for n, have in zip((height, width), source_HWC.shape, strict=False)]
     if any(missing):
@@ -144,7 +146,7 @@ def _crop(rng: np.random.Generator, source_HWC: Pixels, height: int, width: int)
     return crop.astype(np.float64)
 
 
-def _foreign(rng: np.random.Generator, old_HWC: Array, pixels_HWC: Pixels, donor_HWC: Pixels) -> Array:
+def _foreign(rng: np.random.Generator, old_HWC: _Array, pixels_HWC: _Pixels, donor_HWC: _Pixels) -> _Array:
     """Texture from elsewhere, brought most of the way to the brightness of the place it goes to."""
     height, width = old_HWC.shape[:2]
     source = donor_HWC if rng.random() < 0.6 else pixels_HWC
@@ -155,11 +157,11 @@ def _foreign(rng: np.random.Generator, old_HWC: Array, pixels_HWC: Pixels, donor
     centre = crop.mean(axis=(0, 1))
     level = centre + rng.uniform(0.7, 1.0) * (old_HWC.mean(axis=(0, 1)) - centre)
     jitter = np.exp(rng.uniform(-0.3, 0.3, 2))
-    content: Array = level * jitter[0] + (crop - centre) * jitter[1]
+    content: _Array = level * jitter[0] + (crop - centre) * jitter[1]
     return content
 
 
-def _cutpaste(rng: np.random.Generator, pixels_HWC: Pixels, donor_HWC: Pixels) -> _Patch:
+def _cutpaste(rng: np.random.Generator, pixels_HWC: _Pixels, donor_HWC: _Pixels) -> _Patch:
     share = _log_uniform(rng, SMALLEST, LARGEST)
     extent = max(3.0, share * _side(pixels_HWC))
     scar = rng.random() < 0.4
@@ -178,7 +180,7 @@ def _cutpaste(rng: np.random.Generator, pixels_HWC: Pixels, donor_HWC: Pixels) -
     return _Patch(top, left, alpha, _foreign(rng, old, pixels_HWC, donor_HWC))
 
 
-def _blend(rng: np.random.Generator, pixels_HWC: Pixels, donor_HWC: Pixels) -> _Patch:
+def _blend(rng: np.random.Generator, pixels_HWC: _Pixels, donor_HWC: _Pixels) -> _Patch:
     share = _log_uniform(rng, SMALLEST, LARGEST) if rng.random() < 0.8 else rng.uniform(LARGEST, WIDEST)
     extent = max(3.0, share * _side(pixels_HWC))
     stretch = _log_uniform(rng, 0.6, 1.7)
@@ -205,7 +207,7 @@ def _blend(rng: np.random.Generator, pixels_HWC: Pixels, donor_HWC: Pixels) -> _
     return _Patch(top, left, alpha * rng.uniform(*_OPACITY), content)
 
 
-def _scratch(rng: np.random.Generator, pixels_HWC: Pixels, donor_HWC: Pixels) -> _Patch:
+def _scratch(rng: np.random.Generator, pixels_HWC: _Pixels, donor_HWC: _Pixels) -> _Patch:
     del donor_HWC  # a scratch is made of the surface's own brightness
     share, side = _log_uniform(rng, 2 * SMALLEST, LARGEST), _side(pixels_HWC)
     extent = max(3.0, share * side)
@@ -223,7 +225,7 @@ def _scratch(rng: np.random.Generator, pixels_HWC: Pixels, donor_HWC: Pixels) ->
     return _Patch(top, left, alpha * rng.uniform(*_OPACITY), _tone(rng, old, 0.3 * share))
 
 
-def stroke(path_N2: Array, widths_N: Array, height: int, width: int, *, fine: int = 4) -> Array:
+def stroke(path_N2: _Array, widths_N: _Array, height: int, width: int, *, fine: int = 4) -> _Array:
     """Opacity (H, W) of a line through (x, y) points, antialiased; never empty."""
     canvas = Image.new("L", (width * fine, height * fine))
     draw = ImageDraw.Draw(canvas)
@@ -237,7 +239,7 @@ def stroke(path_N2: Array, widths_N: Array, height: int, width: int, *, fine: in
     return alpha / max(float(alpha.max()), 0.5)
 
 
-def _tone(rng: np.random.Generator, old_HWC: Array, share: float) -> Array:
+def _tone(rng: np.random.Generator, old_HWC: _Array, share: float) -> _Array:
     """The surface made darker (three times in four) or brighter; by more where the defect is small."""
     strength = rng.uniform(0.2, 0.5) + rng.uniform(0.1, 0.4) * max(0.0, 1.0 - share / LARGEST)
     if rng.random() < 0.75:
@@ -245,7 +247,7 @@ def _tone(rng: np.random.Generator, old_HWC: Array, share: float) -> Array:
     return old_HWC * (1.0 + strength) + 20.0 * strength
 
 
-def _blurred(old_HWC: Array, sigma: float) -> Array:
+def _blurred(old_HWC: _Array, sigma: float) -> _Array:
     """Each channel without its fine structure."""
     blur = ImageFilter.GaussianBlur(max(1.0, sigma))
     channels = [
@@ -255,7 +257,7 @@ def _blurred(old_HWC: Array, sigma: float) -> Array:
     return np.stack(channels, axis=2).astype(np.float64)
 
 
-_DRAW: dict[Kind, Callable[[np.random.Generator, Pixels, Pixels], _Patch]] = {
+_DRAW: dict[Kind, Callable[[np.random.Generator, _Pixels, _Pixels], _Patch]] = {
     "cutpaste": _cutpaste,
     "blend": _blend,
     "scratch": _scratch,

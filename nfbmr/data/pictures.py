@@ -27,8 +27,10 @@ from nfbmr.data.samples import Sample
 from nfbmr.errors import ConfigError
 
 Pixels = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
+"""Values of a picture, 8 bits."""
+_Mask = NDArray[np.bool_]
 Photometric = Literal["none", "brightness", "standardize"]
+"""What is done to a picture's brightness and contrast."""
 Size = int | tuple[int, int]
 """(H, W) in pixels, or the side of a square."""
 
@@ -74,7 +76,7 @@ class ViewOp:
             return image.transpose(_TURNS[self.name])
         return _scaled(image, _GAINS[self.name])
 
-    def turn(self, mask: Mask) -> Mask:
+    def turn(self, mask: _Mask) -> _Mask:
         """The mask of the image seen this way."""
         return np.asarray(self.apply(Image.fromarray(mask))) if self.name in _TURNS else mask
 
@@ -105,7 +107,7 @@ class PasteDefect:
             "donor": self.donor_digest,
         }
 
-    def draw(self, image: Image.Image, depth: int | None = None) -> tuple[Image.Image, Mask]:
+    def draw(self, image: Image.Image, depth: int | None = None) -> tuple[Image.Image, _Mask]:
         """The defective image and the defect's mask (H, W)."""
         donor = load_image(self.donor, depth)
         pixels_HWC = np.asarray(image).reshape(image.height, image.width, -1)
@@ -138,7 +140,7 @@ class Rotate:
         return np.asarray(turned).reshape(pixels_SSC.shape)
 
 
-Op = ViewOp | PasteDefect | Rotate
+_Op = ViewOp | PasteDefect | Rotate
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ class Picture:
 
     path: Path
     digest: str
-    ops: tuple[Op, ...] = ()
+    ops: tuple[_Op, ...] = ()
     held: Encoded | Decoded | None = None
 
     @property
@@ -170,7 +172,7 @@ class Picture:
         text = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
-    def then(self, *ops: Op) -> Picture:
+    def then(self, *ops: _Op) -> Picture:
         """The same picture with more done to it."""
         return replace(self, ops=(*self.ops, *ops))
 
@@ -191,7 +193,7 @@ class Picture:
         """
         return np.array(self.image().convert("RGB"))
 
-    def mask(self) -> Mask | None:
+    def mask(self) -> _Mask | None:
         """Where synthetic defects lie, (H, W), after all operations; None where none was pasted.
 
         Raises:
@@ -209,7 +211,7 @@ class Picture:
         """
         return self._render(depth)[0]
 
-    def _render(self, depth: int | None = None) -> tuple[Image.Image, Mask | None]:
+    def _render(self, depth: int | None = None) -> tuple[Image.Image, _Mask | None]:
         image, mask = load_image(self.path if self.held is None else self.held, depth), None
         for op in self.ops:
             if isinstance(op, Rotate):

@@ -17,7 +17,7 @@ from nfbmr.data.masks import Entry, entries_below, pair
 from nfbmr.data.names import joined, means_defective, means_good
 from nfbmr.data.samples import GOOD, Sample, Unused
 
-RESERVED = frozenset({"ground_truth", "masks", "mask", "label"})
+_RESERVED = frozenset({"ground_truth", "masks", "mask", "label"})
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def unused_below(root: Path, samples: Iterable[Sample], used: Iterable[Path] = (
     for file in images_below(root):
         if file not in known:
             folders = file.relative_to(root).parts[:-1]
-            is_mask = is_mask_name(file) or any(part.lower() in RESERVED for part in folders)
+            is_mask = is_mask_name(file) or any(part.lower() in _RESERVED for part in folders)
             why = "no image of its name" if is_mask else "in no place that the layout uses"
             unused.append(Unused(file, why, is_mask))
     return unused

@@ -16,18 +16,22 @@ from numpy.typing import NDArray
 
 from nfbmr.data.fingerprints import MAP, SIDE, Bands, Field, Fingerprint, spectrum
 
-Matrix = NDArray[np.float64]
+_Matrix = NDArray[np.float64]
 
 COARSE = 16
+"""Positions a side of the grid on which pictures are laid on each other first."""
 NEAR = 6
+"""Pixels of a fingerprint by which details may be shifted against each other."""
 BLOCK = 24
+"""Pixels a side of the blocks whose agreement is counted."""
 STEP = 16
+"""Pixels between the corners of neighbouring blocks, which overlap."""
 PLACE = 16
 """Pixels of the sides of the blocks that are asked whether they agree."""
 
-FEWEST_BLOCKS = 6
-LEAST_FIT = 0.4
-LEAST_EXACT_FIT = 0.25
+_FEWEST_BLOCKS = 6
+_LEAST_FIT = 0.4
+_LEAST_EXACT_FIT = 0.25
 _SOME, _MUCH = 0.05, 0.4
 
 
@@ -43,22 +47,22 @@ class View:
 
     quarters: int
     mirrored: bool
-    matrix_23: Matrix
+    matrix_23: _Matrix
 
     def turned(self, x_HW: Field) -> Field:
         """A picture turned by quarters and mirrored."""
         return np.ascontiguousarray(np.rot90(x_HW[:, ::-1] if self.mirrored else x_HW, self.quarters))
 
-    def moved(self, shift_2: Matrix) -> View:
+    def moved(self, shift_2: _Matrix) -> View:
         """The view that shows the same further on, by a share of height and width."""
         matrix_23 = self.matrix_23.copy()
         matrix_23[:, 2] -= matrix_23[:, :2] @ shift_2
         return View(self.quarters, self.mirrored, matrix_23)
 
-    def coordinates(self) -> Matrix:
+    def coordinates(self) -> _Matrix:
         """(3, 3) from the coordinates of a picture that is turned and mirrored to those of the picture."""
         turn_33 = np.linalg.matrix_power(np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]]), self.quarters)
-        matrix_33: Matrix = np.diag([1.0, -1.0 if self.mirrored else 1.0, 1.0]) @ turn_33
+        matrix_33: _Matrix = np.diag([1.0, -1.0 if self.mirrored else 1.0, 1.0]) @ turn_33
         return matrix_33
 
 
@@ -76,6 +80,7 @@ class Agreement:
 
 
 NONE = Agreement(0.0, 0)
+"""The agreement of pictures that cannot be laid on each other."""
 
 
 @cache
@@ -143,14 +148,14 @@ def laid_on(test: Bands, train: Bands, view: View, *, exact: bool = False) -> tu
     else:
         matrix_23, _ = refined(shape_HW, train.shape_HW, matrix_23, 6)
         matrix_23, fit = refined(shape_HW, train.shape_HW, matrix_23, 3)
-    if fit < (LEAST_EXACT_FIT if exact else LEAST_FIT):  # they do not meet: no place will agree
+    if fit < (_LEAST_EXACT_FIT if exact else _LEAST_FIT):  # they do not meet: no place will agree
         return View(view.quarters, view.mirrored, matrix_23), NONE
     matrix_23, _ = refined(detail_HW, train.detail_HW, matrix_23, 2)
     found = View(view.quarters, view.mirrored, matrix_23)
     return found, _agreement(warped(detail_HW, matrix_23, train.detail_HW.shape, np.nan), train.detail_HW)
 
 
-def warped(x_HW: Field, matrix_23: Matrix, shape: tuple[int, ...], outside: float) -> Field:
+def warped(x_HW: Field, matrix_23: _Matrix, shape: tuple[int, ...], outside: float) -> Field:
     """What a view shows of a picture, on a grid of another shape."""
     from scipy.ndimage import affine_transform
 
@@ -164,12 +169,12 @@ def warped(x_HW: Field, matrix_23: Matrix, shape: tuple[int, ...], outside: floa
     return seen
 
 
-def _matrix(degrees: float, y: float, x: float, dy: float, dx: float) -> Matrix:
+def _matrix(degrees: float, y: float, x: float, dy: float, dx: float) -> _Matrix:
     c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     return np.array([[y * c, -y * s, dy], [x * s, x * c, dx]])
 
 
-def _samples(matrix_23: Matrix) -> Any:
+def _samples(matrix_23: _Matrix) -> Any:
     """What a view shows of each pixel of a map, sparse (256, 1024): bilinear, four points a pixel, faded."""
     from scipy.sparse import coo_matrix
 
@@ -207,12 +212,12 @@ def _blocks(x_HW: Field, block: int, step: int) -> Field:
 def refined(
     test_HW: Field,
     train_HW: Field,
-    matrix_23: Matrix,
+    matrix_23: _Matrix,
     reach: int,
     *,
     block: int = BLOCK,
     step: int = STEP,
-) -> tuple[Matrix, float]:
+) -> tuple[_Matrix, float]:
     """A better view from shifts of single blocks, and the median of their correlations; 0 if few agree."""
     from scipy.fft import irfft2, rfft2
 
@@ -233,7 +238,7 @@ def refined(
     peak_N = found_NRR[np.arange(len(found_NRR)), y_N, x_N]
     whole_N = (_blocks(inside_HW.astype(np.float32), block, step).mean((1, 2)) > 0.8) & (norm_N > 1.0)
     good_N = whole_N & (peak_N > 0.2) & (y_N % (side - 1) > 0) & (x_N % (side - 1) > 0)
-    if good_N.sum() < FEWEST_BLOCKS:
+    if good_N.sum() < _FEWEST_BLOCKS:
         return matrix_23, 0.0
     i = np.nonzero(good_N)[0]
     y, x, peak = y_N[i], x_N[i], peak_N[i]
@@ -255,7 +260,7 @@ def _vertex(before: Field, peak: Field, after: Field) -> Field:
     return top
 
 
-def _fitted(at_N3: Matrix, goal_N2: Matrix, weight_N: Matrix, side: int) -> Matrix:
+def _fitted(at_N3: _Matrix, goal_N2: _Matrix, weight_N: _Matrix, side: int) -> _Matrix:
     """Weighted least squares in which blocks that are a pixel or more off count little."""
     w_N = weight_N
     for _ in range(4):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 GOOD = "good"
+"""The kind of images without a defect."""
 
 
 @dataclass(frozen=True, slots=True)

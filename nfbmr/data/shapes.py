@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Plane = NDArray[np.float32]
+"""A number at each position of a picture, (H, W), float32."""
 
 
 class Part(Protocol):

@@ -22,14 +22,20 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
 TILE = 168
+"""Pixels a side of a thumbnail."""
 CAPTION = 18
+"""Pixels below a thumbnail, for its name."""
 HEAD = 30
+"""Pixels above a row, for its title."""
 GAP = 8
+"""Pixels between thumbnails."""
 COLUMNS = 6
+"""Thumbnails in a row, and so of a side and kind."""
 _NAME = 30
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 OUTLINE = (0, 225, 255)
-RIM = (20, 20, 20)
+"""Colour of a mask's outline, red, green and blue."""
+_RIM = (20, 20, 20)
 
 
 def draw_sheet(datasets: Sequence[Dataset], path: Path) -> Path:
@@ -87,7 +93,7 @@ def _rows(dataset: Dataset) -> Iterator[tuple[str, Sequence[Sample | Unused], Pa
             yield title, _some(unused), dataset.root
 
 
-def _some(items: Sequence[Item]) -> Sequence[Item]:
+def _some(items: Sequence[_Item]) -> Sequence[_Item]:
     step = max(1.0, len(items) / COLUMNS)
     return [items[int(i * step)] for i in range(min(COLUMNS, len(items)))]
 
@@ -125,7 +131,7 @@ def _outlined(pixels_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_]) -> NDAr
 
     inner = binary_dilation(mask_HW, iterations=1) & ~mask_HW
     outer = binary_dilation(mask_HW, iterations=2) & ~mask_HW & ~inner
-    pixels_HWC[outer], pixels_HWC[inner] = RIM, OUTLINE
+    pixels_HWC[outer], pixels_HWC[inner] = _RIM, OUTLINE
     return pixels_HWC
 
 

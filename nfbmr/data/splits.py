@@ -27,7 +27,7 @@ from nfbmr.data.samples import Dataset, Sample, Split
 from nfbmr.errors import ConfigError, DataError
 from nfbmr.text import count
 
-Parts = list[list[Sample]]
+_Parts = list[list[Sample]]
 
 
 def make_split(dataset: Dataset, config: DataConfig) -> Split:
@@ -139,7 +139,7 @@ def _has_groups(dataset: Dataset) -> bool:
     return all(s.group is not None for s in dataset.samples)
 
 
-def _parts(samples: Iterable[Sample], grouped: bool) -> Parts:
+def _parts(samples: Iterable[Sample], grouped: bool) -> _Parts:
     """What is kept together: groups, or single samples."""
     if not grouped:
         return [[s] for s in samples]
@@ -149,7 +149,9 @@ def _parts(samples: Iterable[Sample], grouped: bool) -> Parts:
     return list(parts.values())
 
 
-def _hold_out(parts: Parts, fraction: float, rng: random.Random, *, leave: int) -> tuple[list[Sample], Parts]:
+def _hold_out(
+    parts: _Parts, fraction: float, rng: random.Random, *, leave: int
+) -> tuple[list[Sample], _Parts]:
     """Take parts at random until they hold the fraction of the images, at least one; leave so many parts."""
     wanted = max(1, round(fraction * sum(map(len, parts))))
     shuffled = _shuffled(parts, rng)
@@ -159,7 +161,7 @@ def _hold_out(parts: Parts, fraction: float, rng: random.Random, *, leave: int) 
     return held, shuffled
 
 
-def _shuffled(parts: Parts, rng: random.Random) -> Parts:
+def _shuffled(parts: _Parts, rng: random.Random) -> _Parts:
     """In an order that depends on the names and the seed alone."""
     ordered = sorted((list(_sorted(part)) for part in parts), key=lambda part: part[0].name)
     rng.shuffle(ordered)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nfbmr.data.noise import Field, fractal_noise, spectral_noise, value_noise
 
-Texture = Callable[[np.random.Generator, int], Field]
+_Texture = Callable[[np.random.Generator, int], Field]
 
 
 def texture(name: str, rng: np.random.Generator, size: int) -> Field:
@@ -117,7 +117,7 @@ def _knurled(rng: np.random.Generator, size: int) -> Field:
     return np.asarray(0.58 - (0.33 + 0.02 * own) * hole + 0.25 * rim + grain)
 
 
-TEXTURES: dict[str, Texture] = {
+TEXTURES: dict[str, _Texture] = {
     "woven": _woven,
     "brushed": _brushed,
     "granite": _granite,

@@ -22,7 +22,7 @@ from nfbmr.data.images import file_digest, load_small
 LONGEST = 256
 """Most pixels of a picture's longer side."""
 
-MOST_BYTES = 512_000_000
+_MOST_BYTES = 512_000_000
 _VERSION = "1"
 
 
@@ -61,7 +61,7 @@ def keep(path: Path, content: bytes) -> None:
             raise
 
 
-def prune(folder: Path | None = None, most: int = MOST_BYTES) -> None:
+def prune(folder: Path | None = None, most: int = _MOST_BYTES) -> None:
     """Remove the files used longest ago until the cache holds four fifths of what it may.
 
     Args:

@@ -34,7 +34,7 @@ from nfbmr.evaluation.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-POINT = "#d55e00"
+_POINT = "#d55e00"
 _BAND_RESAMPLES = 500
 Curve = Callable[[Ties, Floats], Floats]
 """Ties and weights (R, N) to the curve's heights over the grid (R, G)."""
@@ -135,7 +135,7 @@ def histogram(scores: Scores, path: Path, *, threshold: float = math.nan, captio
     is_good = ~scores.labels
 
     top = dress(axes_R[0], title="Scores", ylabel="share of images", grid="x")
-    overall = [(GOOD, is_good, colour[GOOD]), ("defective", ~is_good, INK if rows > 1 else POINT)]
+    overall = [(GOOD, is_good, colour[GOOD]), ("defective", ~is_good, INK if rows > 1 else _POINT)]
     for name, rows_N, shade in overall:
         if rows_N.any():
             label = name if rows > 1 or name == GOOD else kinds[0]
@@ -207,7 +207,7 @@ def losses(stages: Sequence[StageCurve], path: Path, *, caption: str = "") -> Pa
         if stage.validation:
             dress(axes_R[1], ylabel=stage.validation_name)
             x, y = list(stage.validation), list(stage.validation.values())
-            axes_R[1].plot(x, y, color=POINT, linewidth=1.4, marker="o", markersize=3)
+            axes_R[1].plot(x, y, color=_POINT, linewidth=1.4, marker="o", markersize=3)
         elif validated:
             axes_R[1].set_axis_off()
         last = axes_R[1] if stage.validation else axes_R[0]
@@ -286,8 +286,8 @@ def _band(axes: Axes, scores: Scores, curve: Curve, confidence: float, seed: int
 
 
 def _operating_point(axes: Axes, x: float, y: float, label: str) -> None:
-    axes.plot(x, y, "o", color=POINT, markersize=7, markeredgecolor="white", zorder=5, clip_on=False)
-    axes.plot([], [], "o", color=POINT, label=label)
+    axes.plot(x, y, "o", color=_POINT, markersize=7, markeredgecolor="white", zorder=5, clip_on=False)
+    axes.plot([], [], "o", color=_POINT, label=label)
 
 
 def _grid() -> Floats:

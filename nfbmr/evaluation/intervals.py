@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+"""Real numbers, float64."""
 Statistic = Callable[[Floats], Floats]
 """Weights (R, N) to values (R,); NaN where the statistic is undefined."""
 

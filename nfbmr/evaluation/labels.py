@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Box = NDArray[np.float64]
 """Left, lower, right and upper edge, in pixels."""
 Segment = tuple[tuple[float, float], tuple[float, float]]
+"""Two ends of a line in a figure, (x, y) each."""
 
 _ANGLES = tuple(range(0, 360, 30))
 _RADII = (5.0, 11.0, 19.0, 30.0, 44.0, 62.0)

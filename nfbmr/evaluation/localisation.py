@@ -20,12 +20,12 @@ from nfbmr.evaluation.metrics import MaskOf, masked_images, ratio
 from nfbmr.scoring.maps import upsampled
 from nfbmr.scoring.regions import predicted_mask
 
-Integers = npt.NDArray[np.int64]
+_Integers = npt.NDArray[np.int64]
 
 LOWEST, HIGHEST = 1e-5, 1e-4
 """Shared false-positive rates that AUPIMO integrates between."""
 
-THRESHOLDS = 3000
+_THRESHOLDS = 3000
 _MOST_VALUES = 20_000_000
 
 
@@ -40,7 +40,7 @@ class MaskCounts:
         true_N: Pixels of the true mask.
     """
 
-    images: Integers
+    images: _Integers
     hits_N: Floats
     predicted_N: Floats
     true_N: Floats
@@ -107,10 +107,10 @@ class ImageOverlap:
         recall_DK: Share of each mask above threshold k.
     """
 
-    images: Integers
-    good: Integers
+    images: _Integers
+    good: _Integers
     above_GK: Floats
-    defective: Integers
+    defective: _Integers
     recall_DK: Floats
 
     def aupimo(self, lowest: float = LOWEST, highest: float = HIGHEST) -> Statistic:
@@ -200,5 +200,5 @@ def _highest(up_hw: npt.NDArray[np.float32], good: int) -> npt.NDArray[np.float3
 def _thresholds(tops: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
     """Falling values of good pixels, at ranks that are evenly spaced in their logarithm."""
     falling = np.sort(np.concatenate(tops))[::-1]
-    rank_K = np.unique(np.geomspace(1, len(falling), THRESHOLDS).astype(np.int64)) - 1
+    rank_K = np.unique(np.geomspace(1, len(falling), _THRESHOLDS).astype(np.int64)) - 1
     return np.unique(falling[rank_K])[::-1]

@@ -17,12 +17,12 @@ import numpy.typing as npt
 from nfbmr.evaluation.intervals import Floats, Statistic
 from nfbmr.scoring.maps import upsampled
 
-Bools = npt.NDArray[np.bool_]
-MaskOf = Callable[[int], Bools | None]
+_Bools = npt.NDArray[np.bool_]
+MaskOf = Callable[[int], _Bools | None]
 """Image number to its ground-truth mask (h, w); None where there is none."""
 
-BINS = 4096
-LONGEST_SIDE = 512
+_BINS = 4096
+_LONGEST_SIDE = 512
 
 
 def point(metric: Statistic, n: int) -> float:
@@ -184,11 +184,11 @@ class PixelHistograms:
 
 
 def pixel_histograms(
-    map_NHW: npt.NDArray[np.float32], defective_N: npt.ArrayLike, mask_of: MaskOf, *, bins: int = BINS
+    map_NHW: npt.NDArray[np.float32], defective_N: npt.ArrayLike, mask_of: MaskOf, *, bins: int = _BINS
 ) -> PixelHistograms | None:
     """Sort every pixel's score into bins.
 
-    A map is upsampled bilinearly to its mask's size. Masks whose longest side exceeds :data:`LONGEST_SIDE`
+    A map is upsampled bilinearly to its mask's size. Masks whose longest side exceeds `_LONGEST_SIDE`
     are first reduced to it, a cell being defective where any of its pixels is, so that no defect
     disappears. Good images without a mask are all normal, at the size of the commonest mask.
 
@@ -226,7 +226,7 @@ def pixel_histograms(
     )
 
 
-def masked_images(defective_N: npt.ArrayLike, mask_of: MaskOf) -> Iterator[tuple[int, Bools]]:
+def masked_images(defective_N: npt.ArrayLike, mask_of: MaskOf) -> Iterator[tuple[int, _Bools]]:
     """Images that pixel metrics can use, with their masks at the masks' own resolution.
 
     Defective images come first, those without a mask (or with an empty one) left out. Good images without
@@ -299,21 +299,21 @@ class _Quantiser:
         return np.asarray(self.table[cell_hw])
 
 
-def _reduced(mask_hw: Bools) -> Bools:
+def _reduced(mask_hw: _Bools) -> _Bools:
     longest = max(mask_hw.shape)
-    if longest <= LONGEST_SIDE:
+    if longest <= _LONGEST_SIDE:
         return mask_hw
     import torch
     from torch.nn import functional
 
-    size = [max(1, round(side * LONGEST_SIDE / longest)) for side in mask_hw.shape]
+    size = [max(1, round(side * _LONGEST_SIDE / longest)) for side in mask_hw.shape]
     if not mask_hw.any():
         return np.zeros(size, dtype=np.bool_)
     mask_1hw = torch.from_numpy(np.ascontiguousarray(mask_hw)).float()[None]
     return np.asarray(functional.adaptive_max_pool2d(mask_1hw, size)[0].numpy() > 0)
 
 
-def _on_defects(bin_hw: npt.NDArray[np.int16], mask_hw: Bools, bins: int) -> tuple[Floats, Floats, int]:
+def _on_defects(bin_hw: npt.NDArray[np.int16], mask_hw: _Bools, bins: int) -> tuple[Floats, Floats, int]:
     """Pixels on the defects in each bin, the regions' shares in each bin, and the number of regions."""
     from scipy import ndimage
 
@@ -339,5 +339,5 @@ def _share(of_N: npt.ArrayLike, with_N: npt.ArrayLike) -> Statistic:
     return lambda weights_RN: ratio(weights_RN @ with_, weights_RN @ of)
 
 
-def _bools(values: npt.ArrayLike) -> Bools:
+def _bools(values: npt.ArrayLike) -> _Bools:
     return np.asarray(values, dtype=np.bool_)

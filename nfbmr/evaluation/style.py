@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GOOD_COLOUR = "#8094ab"
+"""Colour of good images, in every figure."""
 INK, FAINT, GRID = "#1f2933", "#6b7785", "#e3e7ec"
+"""Colours of text, of what is said beside it, and of a grid's lines."""
 ACCENT = "#0072b2"
+"""Colour of what a figure is about."""
 # Okabe and Ito's palette, told apart with every common kind of colour blindness, then four of Paul Tol's.
 DEFECT_COLOURS = (
     "#d55e00",
@@ -38,8 +41,10 @@ DEFECT_COLOURS = (
     "#999933",
     "#332288",
 )
+"""Colours of kinds of defects, one after the other."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
-DPI = 150
+"""Shapes of points: of good images, then of kinds of defects."""
+_DPI = 150
 _COMPRESSION = 4
 """Of 9: from there on a picture takes longer and hardly less room."""
 
@@ -87,7 +92,7 @@ def new_figure(width: float, height: float, caption: str) -> Figure:
     """An empty figure, sized in inches, with the caption (data set, split, method, seed) above all else."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
     if caption:
         lines = textwrap.fill(lettering(caption), width=int(width * 15), break_on_hyphens=False)
         figure.suptitle(lines, x=0.01, ha="left", fontsize=8, color=FAINT)
@@ -133,7 +138,7 @@ def save(figure: Figure, path: Path) -> Path:
         if kind == "png":
             _write_png(figure, temporary)
         else:
-            figure.savefig(temporary, format=kind, dpi=DPI)
+            figure.savefig(temporary, format=kind, dpi=_DPI)
     return path
 
 
@@ -142,12 +147,12 @@ def _write_png(figure: Figure, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    figure.set_dpi(DPI)  # those of other libraries come with their own
+    figure.set_dpi(_DPI)  # those of other libraries come with their own
     canvas: Any = FigureCanvasAgg(figure)  # its methods have no types
     canvas.draw()
     # The ground is white: nothing shows through.
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-    picture.save(path, format="png", dpi=(DPI, DPI), compress_level=_COMPRESSION)
+    picture.save(path, format="png", dpi=(_DPI, _DPI), compress_level=_COMPRESSION)
 
 
 def lettering(text: str, longest: int | None = None) -> str:

@@ -34,6 +34,7 @@ from nfbmr.scoring.regions import Limit
 from nfbmr.text import count
 
 Resize = Literal["auto", "inside", "outside"]
+"""Where an image is brought to the model's size: in the graph, or before it."""
 LABELS = ("good", "defective")
 """What a decision of 0 and of 1 means."""
 

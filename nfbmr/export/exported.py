@@ -19,8 +19,11 @@ from nfbmr.paths import read_json
 from nfbmr.runtimes import import_openvino
 
 DESCRIPTION = "model.json"
+"""The file beside a graph that says how it is used."""
 FORMAT = "nfbmr-export-1"
+"""What that file calls its own form."""
 Outputs = dict[str, NDArray[Any]]
+"""A graph's results by name."""
 
 
 @dataclass(frozen=True)

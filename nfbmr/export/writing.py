@@ -19,12 +19,14 @@ from nfbmr.export.rounding import round_before_casts
 from nfbmr.runtimes import import_openvino
 
 Format = Literal["onnx", "openvino"]
+"""What a graph is written as."""
 FILES: dict[Format, str] = {"onnx": "model.onnx", "openvino": "model.xml"}
 """What a runtime is given; OpenVINO's weights lie beside it, in ``model.bin``."""
 PACKAGES: dict[Format, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
 }
+"""Modules that a format needs."""
 OPSET = 18
 """Of ONNX: the first whose Resize has antialiasing."""
 _EXAMPLE = (2, 48, 64)

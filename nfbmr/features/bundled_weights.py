@@ -16,6 +16,7 @@ from nfbmr.features.weights import resolve_weights
 from nfbmr.tensors import write_tensors
 
 FOLDER = "backbones"
+"""Where a model's folder holds backbones' weights."""
 
 
 def keep_weights(config: FeatureConfig, weights_digest: str, folder: Path) -> int:

@@ -31,6 +31,7 @@ class Activation(NamedTuple):
 
 
 NONE = Activation("none")
+"""No activation: what a convolution gives is taken as it is."""
 _ACTIVATIONS = {
     nn.ReLU: Activation("relu"),
     nn.ReLU6: Activation("hardtanh", (0.0, 6.0)),

@@ -81,7 +81,7 @@ class FlowInfo:
         }  # fmt: skip
 
 
-Info = TypeVar("Info", SpaceInfo, FlowInfo)
+_Info = TypeVar("_Info", SpaceInfo, FlowInfo)
 
 
 # ------------------------------------------------------------------------------------------------ listing
@@ -191,11 +191,11 @@ def verify(store: Path | str | Tree, *, spaces: Sequence[str] = (), repair: bool
 
 
 @dataclass(frozen=True)
-class Pruned(Generic[Info]):
+class Pruned(Generic[_Info]):
     """What was removed (or would be), and what was left because a process uses it."""
 
-    removed: tuple[Info, ...]
-    held: tuple[Info, ...]
+    removed: tuple[_Info, ...]
+    held: tuple[_Info, ...]
 
 
 def prune(
@@ -238,22 +238,22 @@ def prune_flows(
 
 def _pruned(
     tree: Tree,
-    infos: Sequence[Info],
+    infos: Sequence[_Info],
     keep: int | None,
     older_than_days: float | None,
     keys: Sequence[str],
     dry_run: bool,
     *,
     what: str,
-) -> Pruned[Info]:
+) -> Pruned[_Info]:
     chosen = {_one(infos, key, what).key for key in keys}
     if keep is not None:
         chosen |= {info.key for info in infos[keep:]}
     if older_than_days is not None:
         oldest = time.time() - older_than_days * 86400
         chosen |= {info.key for info in infos if info.used < oldest}
-    removed: list[Info] = []
-    held: list[Info] = []
+    removed: list[_Info] = []
+    held: list[_Info] = []
     for info in infos:
         if info.key in chosen:
             gone = tree.remove(f"{info.place}/{info.key}", info.lock, dry_run)
@@ -261,7 +261,7 @@ def _pruned(
     return Pruned(tuple(removed), tuple(held))
 
 
-def _one(infos: Sequence[Info], key: str, what: str) -> Info:
+def _one(infos: Sequence[_Info], key: str, what: str) -> _Info:
     found = [info for info in infos if info.key.startswith(key)]
     if len(found) != 1:
         raise StoreError(
@@ -299,5 +299,5 @@ def _json(tree: Tree, name: str) -> Any:
     return value if isinstance(value, dict) else None
 
 
-def _latest_first(infos: Sequence[Info]) -> tuple[Info, ...]:
+def _latest_first(infos: Sequence[_Info]) -> tuple[_Info, ...]:
     return tuple(sorted(infos, key=lambda info: info.used, reverse=True))

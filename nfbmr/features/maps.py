@@ -24,6 +24,7 @@ from nfbmr.features.inputs import native_size
 from nfbmr.features.taps import NORM, feature_info, feature_names
 
 Layout = Literal["NCHW", "NHWC"]
+"""The order of a tensor's axes in memory."""
 _BATCH = 2
 FAILURES = (RuntimeError, AssertionError, ValueError, TypeError, NotImplementedError, IndexError)
 """What torch and timm raise where a network does not fit a size."""

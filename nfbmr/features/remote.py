@@ -41,8 +41,8 @@ from nfbmr.text import count, size_of
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
-FLOW_FILES = ("flow.safetensors", "flow.json")
+_FORMAT = 1
+_FLOW_FILES = ("flow.safetensors", "flow.json")
 FLOW_SUMS = "flow.sha256"
 """Checksums of a flow's files, as ``sha256sum -c`` reads them."""
 
@@ -92,7 +92,7 @@ class ObjectStore:
     def mark(self) -> None:
         """Write down that this is a store, which also shows that it can be written."""
         if self.read("store.json") is None:
-            self.write("store.json", json.dumps({"format": FORMAT}).encode())
+            self.write("store.json", json.dumps({"format": _FORMAT}).encode())
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Size of each object straight inside a folder, by name."""
@@ -177,7 +177,7 @@ class ObjectStore:
     def is_whole_flow(self, folder: str) -> bool:
         """Whether a flow's files have the bytes that were sent."""
         told = _sums(self.read(f"{folder}/{FLOW_SUMS}") or b"")
-        return all(told.get(file) == self._sum(f"{folder}/{file}") for file in FLOW_FILES)
+        return all(told.get(file) == self._sum(f"{folder}/{file}") for file in _FLOW_FILES)
 
     def is_held(self, lock: str) -> bool:
         """No lock reaches from one machine to another."""
@@ -193,7 +193,7 @@ class ObjectStore:
     def discard(self, name: str) -> None:
         """Remove an object; with any part of a flow its checksums go, by which it is known to be there."""
         folder, _, file = name.rpartition("/")
-        for each in {file, FLOW_SUMS} if file in FLOW_FILES else {file}:
+        for each in {file, FLOW_SUMS} if file in _FLOW_FILES else {file}:
             with suppress(_NotThereError), self._explained():
                 self._files.delete_file(self._key(f"{folder}/{each}"))
 
@@ -308,17 +308,17 @@ class Mirror:
         with self._forgiven():
             self._answers()
             sums = self.objects.read(f"{name}/{FLOW_SUMS}")
-            if all((folder / file).exists() for file in FLOW_FILES):
+            if all((folder / file).exists() for file in _FLOW_FILES):
                 if sums is None:
                     self._send_flow(folder)
             elif sums is not None:
                 told = _sums(sums)
                 came = [
                     self.objects.fetch(f"{name}/{file}", folder / file, told.get(file, "?"))
-                    for file in FLOW_FILES
+                    for file in _FLOW_FILES
                 ]
                 if not all(came):
-                    (folder / FLOW_FILES[-1]).unlink(missing_ok=True)
+                    (folder / _FLOW_FILES[-1]).unlink(missing_ok=True)
 
     def push_flow(self, folder: Path) -> None:
         """Send a flow that has just been trained."""
@@ -327,7 +327,7 @@ class Mirror:
 
     def _send_flow(self, folder: Path) -> None:
         name, sums = self._name(folder), ""
-        for file in FLOW_FILES:
+        for file in _FLOW_FILES:
             self.objects.send(folder / file, f"{name}/{file}")
             with (folder / file).open("rb") as opened:
                 sums += f"{hashlib.file_digest(opened, 'sha256').hexdigest()}  {file}\n"

@@ -25,9 +25,10 @@ from nfbmr.errors import CorruptShardError, StoreError
 from nfbmr.paths import atomic
 
 _SUFFIX = ".arrow"
-MAX_ROWS = 64
-MAX_BYTES = 32 << 20
+_MAX_ROWS = 64
+_MAX_BYTES = 32 << 20
 MEND = "run `nfbmr features verify --repair`: it removes the shard, and only its rows are computed again"
+"""What to do about a damaged shard, for messages."""
 
 # Arrow has no bfloat16: it is kept as uint16, bit for bit.
 _AS_INTEGERS = {torch.bfloat16: torch.uint16}
@@ -82,7 +83,7 @@ def shard_paths(folder: Path) -> list[Path]:
 
 def rows_per_shard(row_bytes: int) -> int:
     """How many rows a full shard has."""
-    return max(1, min(MAX_ROWS, MAX_BYTES // max(1, row_bytes)))
+    return max(1, min(_MAX_ROWS, _MAX_BYTES // max(1, row_bytes)))
 
 
 def to_stored(rows_NCHW: Tensor, dtype: torch.dtype) -> Tensor:

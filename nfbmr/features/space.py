@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+_FORMAT = 1
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _STALE_SECONDS = 3600
 
@@ -63,7 +63,7 @@ class SpaceSpec:
     @property
     def key(self) -> str:
         """SHA-256 over the kind, every field and the store's format: 24 hexadecimal digits."""
-        content = json.dumps([FORMAT, self.kind, dict(self.fields)], sort_keys=True, allow_nan=False)
+        content = json.dumps([_FORMAT, self.kind, dict(self.fields)], sort_keys=True, allow_nan=False)
         return hashlib.sha256(content.encode()).hexdigest()[:24]
 
     @property
@@ -292,7 +292,7 @@ def _open_shared(folder: Path, spec: SpaceSpec) -> int:
     lock = folder / "use.lock"
     while True:
         if not (folder / "space.json").exists():
-            about = {"format": FORMAT, "key": spec.key, "kind": spec.kind, "fields": dict(spec.fields)}
+            about = {"format": _FORMAT, "key": spec.key, "kind": spec.kind, "fields": dict(spec.fields)}
             write_json(folder / "space.json", {**about, "created": time.time()})
         handle = open_lock_file(lock)
         lock_open_file(handle, shared=True)

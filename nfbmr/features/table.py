@@ -21,9 +21,12 @@ from nfbmr.data.samples import digest_of
 from nfbmr.errors import StoreError
 
 Rows = Sequence[int] | np.ndarray | Tensor
+"""Numbers of rows, as whoever asks for them has them."""
 Shape = tuple[int, int, int]
+"""(C, H, W) of an image's features."""
 Tensors = tuple[Tensor, ...]
-JoinedAt = Literal["coarsest", "middle", "finest"]
+"""A batch of each table, (B, C, H, W)."""
+_JoinedAt = Literal["coarsest", "middle", "finest"]
 VALUES_AT_ONCE = 1 << 24
 """Of features: 64 MiB as float32; what networks make of them is several times as much."""
 
@@ -153,7 +156,7 @@ class JoinedTable(FeatureTable):
     """
 
     def __init__(
-        self, tables: Sequence[FeatureTable], at: JoinedAt = "coarsest", neighbourhood: int = 1
+        self, tables: Sequence[FeatureTable], at: _JoinedAt = "coarsest", neighbourhood: int = 1
     ) -> None:
         self.tables = tuple(tables)
         self.neighbourhood = neighbourhood
@@ -184,7 +187,7 @@ class JoinedTable(FeatureTable):
         return interpolate(y.float(), size=self.size, mode="bilinear", align_corners=False).to(self.dtype)
 
 
-def join(tables: Sequence[FeatureTable], at: JoinedAt = "coarsest") -> FeatureTable:
+def join(tables: Sequence[FeatureTable], at: _JoinedAt = "coarsest") -> FeatureTable:
     """Several taps of the same pictures as one table; one table is given back as it is.
 
     Raises:
@@ -252,7 +255,7 @@ class Features:
         values = sum(math.prod(table.shape) for table in self.tables)
         return max(1, min(most, VALUES_AT_ONCE // values))
 
-    def joined(self, at: JoinedAt = "coarsest") -> Features:
+    def joined(self, at: _JoinedAt = "coarsest") -> Features:
         """All tables as one, see :class:`JoinedTable`."""
         return Features([join(self.tables, at)])
 

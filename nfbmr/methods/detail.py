@@ -34,6 +34,7 @@ from nfbmr.stopping import StopRequest
 from nfbmr.training.stages import FlowStage, Stage
 
 DETAIL, MEMORY = "detail", "memory"
+"""Names of the stages, and of the score parts that they give."""
 PROJECTION = 128
 """Dimensions of the random projection that the bank is chosen in, as PatchCore's."""
 _SEED_OFFSET = 2  # the flow and the mapping have the seeds before

@@ -29,8 +29,8 @@ from nfbmr.scoring.fusion import Scorer
 from nfbmr.tensors import read_tensors, write_tensors
 from nfbmr.training.stages import Stage
 
-FORMAT = 3
-READABLE = (2, FORMAT)
+_FORMAT = 3
+READABLE = (2, _FORMAT)
 """Models of format 2 have no threshold for positions: they load, and give no predicted mask."""
 
 
@@ -152,7 +152,7 @@ class Detector:
         write_json(
             folder / "model.json",
             {
-                "format": FORMAT,
+                "format": _FORMAT,
                 "config": self.config.model_dump(mode="json"),
                 "shapes": [list(shape) for shape in self.shapes],
                 "weights_digest": self.weights_digest,

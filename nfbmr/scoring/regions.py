@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from nfbmr.scoring.maps import upsampled
 
 Floats = NDArray[np.float32]
+"""Real numbers, float32."""
 Bools = NDArray[np.bool_]
+"""Yes or no at each position."""
 
 
 class Limit(NamedTuple):

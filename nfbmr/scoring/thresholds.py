@@ -16,6 +16,7 @@ TAIL = 0.25
 """Share of the good images whose scores say how the scores of good images end."""
 
 FEWEST_IN_TAIL = 4
+"""Of the highest scores, from which a tail is drawn on."""
 
 
 def threshold_at(good_N: Tensor, false_reject_rate: float) -> float:

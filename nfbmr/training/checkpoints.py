@@ -25,7 +25,7 @@ from nfbmr.paths import atomic
 
 log = logging.getLogger(__name__)
 
-Tensors = dict[str, Tensor]
+_Tensors = dict[str, Tensor]
 
 
 def save(
@@ -65,7 +65,7 @@ def save(
     _sweep(folder, name)
 
 
-def load(folder: Path, name: str) -> tuple[Tensors, dict[str, Any]]:
+def load(folder: Path, name: str) -> tuple[_Tensors, dict[str, Any]]:
     """Read the newest checkpoint of a name that is whole.
 
     Returns:
@@ -121,7 +121,7 @@ def _documents(folder: Path, name: str) -> tuple[Path, Path]:
     return folder / f"{name}.json", folder / f"{name}.previous.json"
 
 
-def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
+def _read(path: Path) -> tuple[_Tensors, dict[str, Any]]:
     document = json.loads(path.read_text(encoding="utf-8"))
     tensor_file = path.parent / document["tensors"]
     if _checksum(tensor_file) != document["crc32"]:

@@ -31,8 +31,8 @@ from nfbmr.workers import SINGLE_PROCESS, ProcessGroup
 
 log = logging.getLogger(__name__)
 
-Metrics = dict[str, float]
-LAST = "last"
+_Metrics = dict[str, float]
+_LAST = "last"
 CHECKPOINT_SHARE = 0.05
 """Checkpoints between epochs take no larger share of the time than this."""
 
@@ -68,7 +68,7 @@ class StageResult:
         resumed_from: Epochs that were already done when this call began; None for a fresh start.
     """
 
-    history: tuple[Metrics, ...]
+    history: tuple[_Metrics, ...]
     epoch: int
     resumed_from: int | None
 
@@ -84,7 +84,7 @@ class _State:
     precision: Literal["fp32", "bf16"] = "fp32"
     best: dict[str, Any] | None = None
     tally: Tally = field(default_factory=Tally)
-    history: list[Metrics] = field(default_factory=list)
+    history: list[_Metrics] = field(default_factory=list)
 
 
 def train_stage(
@@ -237,10 +237,10 @@ class _Training:
         watch.read(state.epoch)
         state.seconds += time.monotonic() - began
 
-    def _end_of_epoch(self, validate: Callable[[], ValidationResult] | None) -> Metrics:
+    def _end_of_epoch(self, validate: Callable[[], ValidationResult] | None) -> _Metrics:
         state = self.state
         done = state.epoch + 1
-        metrics: Metrics = {
+        metrics: _Metrics = {
             "epoch": done,
             "loss": state.tally.mean,
             "lr": learning_rate(self.config, done * len(self.batches) - 1, self.optimiser.steps),
@@ -284,14 +284,14 @@ class _Training:
         """Take up the folder's checkpoint, if it has one."""
         precision = self.train.precision
         found = self.workers.broadcast(
-            lambda: checkpoints.load(self.folder, LAST) if checkpoints.exists(self.folder, LAST) else None
+            lambda: checkpoints.load(self.folder, _LAST) if checkpoints.exists(self.folder, _LAST) else None
         )
         if found is None:
             low = self.workers.broadcast(lambda: autocast_dtype(precision, self.device) is not None)
             self.state.precision = "bf16" if low else "fp32"
             return None
         tensors, meta = found
-        where = self.folder / LAST
+        where = self.folder / _LAST
         checkpoints.check_identity(meta["identity"], self.identity, where=where)
         values = dict(meta["state"])
         values["tally"] = Tally(**values["tally"])
@@ -349,7 +349,7 @@ class _Training:
 
     def _save(self, tensors: Mapping[str, Tensor], previous: bool = True) -> None:
         meta = {"identity": self.identity, "state": asdict(self.state)}
-        checkpoints.save(self.folder, LAST, tensors, meta, previous=previous)
+        checkpoints.save(self.folder, _LAST, tensors, meta, previous=previous)
 
     def _refuse_broken_weights(self) -> None:
         """A loss can still be finite where the step after it broke the weights."""

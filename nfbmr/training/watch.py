@@ -11,8 +11,8 @@ from torch import Tensor
 from nfbmr.errors import DivergenceError
 from nfbmr.workers import SINGLE_PROCESS, ProcessGroup
 
-WINDOW = 16
-RUNAWAY = 100.0
+_WINDOW = 16
+_RUNAWAY = 100.0
 
 
 @dataclass
@@ -55,7 +55,7 @@ class LossMonitor:
         self, stage: str, tally: Tally, device: torch.device, workers: ProcessGroup = SINGLE_PROCESS
     ) -> None:
         self.stage, self.tally, self.workers = stage, tally, workers
-        self._losses = torch.zeros(WINDOW, device=device)
+        self._losses = torch.zeros(_WINDOW, device=device)
         self._steps: list[tuple[int, int]] = []  # (step, images) of each loss not yet read back
 
     def add(self, loss: Tensor, *, epoch: int, step: int, images: int) -> None:
@@ -66,7 +66,7 @@ class LossMonitor:
         """
         self._losses[len(self._steps)] = loss.detach()
         self._steps.append((step, images))
-        if len(self._steps) == WINDOW:
+        if len(self._steps) == _WINDOW:
             self.read(epoch)
 
     def read(self, epoch: int) -> None:
@@ -84,7 +84,7 @@ class LossMonitor:
             self.tally.total += loss * images
             self.tally.images += images
         if losses and self.tally.first is not None:
-            limit = self.tally.first + RUNAWAY * max(1.0, abs(self.tally.first))
+            limit = self.tally.first + _RUNAWAY * max(1.0, abs(self.tally.first))
             median = sorted(losses)[len(losses) // 2]
             if median > limit:
                 what = f"the loss ran away, from {self.tally.first:.3g} to {median:.3g}"

@@ -43,6 +43,7 @@ from tune.tables.rows import AblationSpec, Row
 from tune.tables.table import missing_notes
 
 NAME = "compare"
+"""What the table of a comparison is called."""
 BUSY = 0.15
 """Cores that others kept busy, from which on timings come with a warning."""
 

@@ -199,6 +199,7 @@ CSV_COLUMNS = (
     "ms_one_low", "ms_one_high", "ms_batched", "batch", "fitting_seconds", "training_seconds", "parameters",
     "backbone_parameters", "model_bytes", "backbone_bytes", "front",
 )  # fmt: skip
+"""Columns of a comparison's CSV."""
 
 
 def csv_text(compared: Compared) -> str:

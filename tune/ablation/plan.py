@@ -29,9 +29,7 @@ from tune.records.children import child_tags
 from tune.records.paths import AblationPaths
 from tune.tables.rows import AblationSpec, Row
 
-SplitSeeds = Literal["same", "vary"]
-SPLIT_SEEDS: tuple[SplitSeeds, ...] = ("same", "vary")
-PEEKED = "selection.on"
+_SplitSeeds = Literal["same", "vary"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class AblationPlan:
     config: Config
     categories: tuple[str | None, ...] = (None,)
     seeds: int = 3
-    split_seeds: SplitSeeds = "same"
+    split_seeds: _SplitSeeds = "same"
     splits: tuple[str, ...] = ()
     compares: bool = False
 
@@ -224,7 +222,7 @@ def plan_ablation(
     name: str | None = None,
     categories: Sequence[str] | None = None,
     seeds: int = 3,
-    split_seeds: SplitSeeds = "same",
+    split_seeds: _SplitSeeds = "same",
     splits: Sequence[str] | None = None,
     compares: bool = False,
 ) -> AblationPlan:

@@ -42,3 +42,4 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "dagm": Benchmark("DAGM 2007", tuple(f"Class{number}" for number in range(1, 11))),
 }
+"""Data sets that published tables are about, by name."""

@@ -32,7 +32,7 @@ from tune.tables.rows import IMAGE_METRICS, PIXEL_METRICS, WHOLE, Published, Rep
 from tune.tables.statistics import CellScores, Comparison, Mean
 from tune.tables.table import Entry, Line, Table
 
-NOT_RUN = "not run yet"
+_NOT_RUN = "not run yet"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def gather(plan: AblationPlan, cells: Sequence[Cell], failed: Mapping[str, str])
     for cell in cells:
         paths = RunPaths(cell.task.folder)
         if not paths.summary.exists():
-            missing[cell.task.key] = failed.get(cell.task.key, NOT_RUN)
+            missing[cell.task.key] = failed.get(cell.task.key, _NOT_RUN)
             continue
         try:
             summary = RunSummary.read(paths.summary)

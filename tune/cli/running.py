@@ -14,7 +14,7 @@ from nfbmr.cli.options import emit, settings_given
 if TYPE_CHECKING:
     from tune.records.ablation_summary import TableSummary
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
@@ -58,7 +58,7 @@ class Share(click.ParamType[Any]):
         return share
 
 
-def running_options(noun: str, *, auto: str = "") -> Callable[[Function], Function]:
+def running_options(noun: str, *, auto: str = "") -> Callable[[_Function], _Function]:
     """Give a command the options that say with what its trials are run, and where.
 
     Args:
@@ -103,7 +103,7 @@ def running_options(noun: str, *, auto: str = "") -> Callable[[Function], Functi
         ),
     )
 
-    def decorate(function: Function) -> Function:
+    def decorate(function: _Function) -> _Function:
         for option in reversed(options):
             function = option(function)
         return function

@@ -10,8 +10,8 @@ import click
 from nfbmr.cli.options import emit, json_option
 from nfbmr.errors import require_package
 
-PLAN = click.argument("plan", metavar="NAME|FOLDER")
-OUTPUT = click.option(
+_PLAN = click.argument("plan", metavar="NAME|FOLDER")
+_OUTPUT = click.option(
     "--output",
     type=click.Path(path_type=Path),
     default=Path("runs"),
@@ -19,15 +19,15 @@ OUTPUT = click.option(
     metavar="FOLDER",
     help="Where sweeps and ablations are looked for by name.",
 )
-URI = click.option(
+_URI = click.option(
     "--uri", metavar="ADDRESS", help="A tracking server; else the one the runs were recorded for."
 )
 
 
 @click.command()
-@PLAN
-@OUTPUT
-@URI
+@_PLAN
+@_OUTPUT
+@_URI
 @click.option("--mend", is_flag=True, help="Send MLflow what it lacks, and close records that are over.")
 @json_option
 @click.pass_context
@@ -44,9 +44,9 @@ def verify(context: click.Context, /, mend: bool, **given: Any) -> None:
 
 
 @click.command(deprecated="use nfbmr track verify --mend")
-@PLAN
-@OUTPUT
-@URI
+@_PLAN
+@_OUTPUT
+@_URI
 @click.option("--dry-run", is_flag=True, help="Only compare; change nothing.")
 @json_option
 @click.pass_context

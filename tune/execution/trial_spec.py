@@ -16,6 +16,7 @@ from nfbmr.config import Config
 from nfbmr.evaluation.summary import RunSummary
 
 State = Literal["finished", "pruned", "failed", "interrupted"]
+"""How a trial ended."""
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,13 @@ STATUS: Mapping[State, Status] = {
     "failed": "failed",
     "interrupted": "killed",
 }
-ERROR = "nfbmr.error"
+"""What a tracker calls a trial's end."""
+_ERROR = "nfbmr.error"
 COPY_OF = "nfbmr.copy_of"
 """Label of a trial that was not run: key of the earlier one with its settings."""
 # MLflow's pages show it as the description of a run.
 NOTE = "mlflow.note.content"
+"""The tag that MLflow's pages show as the description of a run."""
 _LONGEST_NAME = 120
 
 
@@ -123,7 +125,7 @@ def record_copy(task: TrialSpec, outcome: TrialResult, destination: Mapping[str,
     tracker.metrics({name: value for name, value in outcome.numbers().items() if "/" in name})
     note = f"Not run: trial {earlier} had the same settings, so this one ended as that did."
     tags = {COPY_OF: earlier, NOTE: note if outcome.error is None else f"{note} {outcome.error}"}
-    tracker.tags(tags | ({} if outcome.error is None else {ERROR: outcome.error}))
+    tracker.tags(tags | ({} if outcome.error is None else {_ERROR: outcome.error}))
     tracker.finish(STATUS[outcome.state])
 
 
@@ -205,13 +207,13 @@ def close_record(folder: Path, outcome: TrialResult, opening: Mapping[str, Any])
                 record.add(entry, folder.parent)
         status = STATUS[outcome.state]
         ended = record.status == status or (outcome.state == "interrupted" and record.status != "running")
-        error_recorded = not outcome.error or record.tags.get(ERROR) == outcome.error
+        error_recorded = not outcome.error or record.tags.get(_ERROR) == outcome.error
         if ended and error_recorded:
             return False
         if not record.run_id:
             writer.append("start", **opening)
         if not error_recorded:
-            values = {ERROR: outcome.error, NOTE: f"**{outcome.state}**: {outcome.error}"}
+            values = {_ERROR: outcome.error, NOTE: f"**{outcome.state}**: {outcome.error}"}
             writer.append("tags", at=last, values=values)
         if not ended:
             writer.append("finish", at=last, status=status)

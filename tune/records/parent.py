@@ -35,9 +35,9 @@ from tune.records.sweep_summary import SweepSummary
 
 log = logging.getLogger(__name__)
 
-DEFAULT_OBJECTIVE = "validation/image_auroc"
-COUNTED = ("finished", "pruned", "failed")
-PATIENCE = 15.0
+_DEFAULT_OBJECTIVE = "validation/image_auroc"
+_COUNTED = ("finished", "pruned", "failed")
+_PATIENCE = 15.0
 
 DrawSummary = Callable[[SweepSummary | None], object]
 """Draws the pictures of a sweep; of its summary, where it got as far as one."""
@@ -119,11 +119,11 @@ class ParentRecord:
         if self._tracker is None:
             return
         self._look_after(outcome)
-        if outcome.state not in COUNTED or self._states.get(outcome.key) == outcome.state:
+        if outcome.state not in _COUNTED or self._states.get(outcome.key) == outcome.state:
             return
         self._states[outcome.key] = outcome.state
         counts = Counter(self._states.values())
-        numbers = {f"trials/{state}": float(counts[state]) for state in COUNTED}
+        numbers = {f"trials/{state}": float(counts[state]) for state in _COUNTED}
         reached = outcome.numbers()
         for name in self._objectives:
             value = reached.get(name, reached.get(f"validation/{name}"))
@@ -183,7 +183,7 @@ class ParentRecord:
         for child in children_of(self.paths):
             if child.journal is not None:
                 ending = record_of(child.journal)
-                if ending.status in COUNTED:
+                if ending.status in _COUNTED:
                     ended.append((ending.ended, child.key, ending.status))
         steps = [point.step for point in record.metrics.get("trials/finished", ())]
         known = max(steps, default=0)
@@ -222,7 +222,7 @@ class ParentRecord:
         # All of them: the best trial, for one, was gone on with after its outcome was told.
         for folder in (self.paths.journal, *filter(None, (c.journal for c in children_of(self.paths)))):
             self._uploads.post(folder)
-        left = self._uploads.close(PATIENCE)
+        left = self._uploads.close(_PATIENCE)
         reasons = dict.fromkeys(reason for folder in left if (reason := status(folder).problem))
         if left:
             log.warning(
@@ -250,7 +250,7 @@ class ParentRecord:
             text = table_alone(text)
         if not text:
             counts = Counter(self._states.values())
-            text = ", ".join(f"{counts[state]} {state}" for state in COUNTED if counts[state])
+            text = ", ".join(f"{counts[state]} {state}" for state in _COUNTED if counts[state])
         lead, labels = ("", {}) if sweep is None else (_lead(sweep), sweep.labels)
         tracker.tags({NOTE: note_text(lead + (text or "No trial has ended.")), **labels})
 
@@ -300,7 +300,7 @@ def objectives_of(plan: Mapping[str, Any]) -> dict[str, bool]:
         >>> objectives_of({"objective": [{"name": "seconds", "direction": "minimize"}]})
         {'seconds': False}
     """
-    metric = f"test/{plan['metric']}" if "metric" in plan else DEFAULT_OBJECTIVE
+    metric = f"test/{plan['metric']}" if "metric" in plan else _DEFAULT_OBJECTIVE
     given = plan.get("objective") or metric
     if isinstance(given, str | Mapping):
         given = [given]

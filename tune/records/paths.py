@@ -123,10 +123,10 @@ class AblationPaths(PlanPaths):
         return self.pictures / "quality-latency.png"
 
 
-Paths = TypeVar("Paths", bound=PlanPaths)
+_Paths = TypeVar("_Paths", bound=PlanPaths)
 
 
-def find(name_or_path: str, output: Path, *kinds: type[Paths], what: str) -> Paths:
+def find(name_or_path: str, output: Path, *kinds: type[_Paths], what: str) -> _Paths:
     """The folder of an earlier sweep or ablation: ``<output>/<name>``, or the path that was given.
 
     Args:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import optuna
 
 Kind = Literal["int", "float", "choice", "preset"]
+"""What a dimension of a space ranges over."""
 Label = str | int | float | bool | None
 """What Optuna is told of a choice: the value, or the YAML text of a list, or the name of a preset."""
 

@@ -32,14 +32,18 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 Floats = NDArray[np.float64]
+"""Real numbers, float64."""
 
 FEWEST_TRIALS = 20
+"""Finished trials that importances take at least."""
 TRIALS_A_DIMENSION = 3
 """Trials that importances take: so many, and so many for each dimension. Of fewer, those that are left out of
 a resample (a good third) say nothing."""
 
 RESAMPLES, TREES, SHUFFLES = 100, 20, 5
+"""Resamples of the trials, trees of a forest, and shuffles of a dimension's values."""
 TAIL = 0.025
+"""Share of the draws outside of an interval, at each end."""
 
 
 @dataclass(frozen=True)

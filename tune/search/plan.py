@@ -19,7 +19,9 @@ from tune.search.dimension import Settings
 from tune.search.space import Space
 
 Sampler = Literal["tpe", "gp", "qmc", "random", "nsga2"]
+"""Who suggests configurations."""
 SAMPLERS: tuple[Sampler, ...] = ("tpe", "gp", "qmc", "random", "nsga2")
+"""Names of the samplers, as ``--sampler`` takes them."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ OBJECTIVES: dict[str, Objective] = {
         Objective("parameters", "cost.parameters", maximise=False),
     )
 }
+"""What a sweep may search for, by name."""
 
 
 @dataclass(frozen=True)

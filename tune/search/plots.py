@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 Target = Callable[["FrozenTrial"], float]
+"""An objective's value of a trial."""
 
 log = logging.getLogger(__name__)
 

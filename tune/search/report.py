@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "unfinished"}
+"""Optuna's states of a trial, in our words."""
 
 
 def summarise(

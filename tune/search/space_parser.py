@@ -16,6 +16,7 @@ SPACES = Path(__file__).parent / "spaces"
 """Named spaces, one YAML file each."""
 
 KINDS: tuple[Kind, ...] = ("int", "float", "choice", "preset")
+"""Words by which a space says what a dimension ranges over."""
 _DETAILS = {"int": ("log", "step"), "float": ("log", "step"), "choice": (), "preset": ()}
 
 

@@ -15,7 +15,9 @@ IMAGE_METRICS: dict[str, str] = {
     "image_precision": "precision at the threshold",
     "image_recall": "recall at the threshold",
 }
+"""Metrics of images that tables have: flat name to title."""
 PIXEL_METRICS: dict[str, str] = {"pixel_auroc": "pixel AUROC", "pixel_aupro": "AUPRO"}
+"""Metrics of maps that tables have: flat name to title."""
 METRICS: dict[str, str] = {**IMAGE_METRICS, **PIXEL_METRICS}
 """What rows can be compared by: all are shares, and higher is better. Those of pixels need masks."""
 

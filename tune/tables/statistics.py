@@ -82,7 +82,7 @@ def _on(images: NDArray[np.int64], metric: Statistic) -> Statistic:
     return lambda weights_RN: metric(weights_RN[:, images])
 
 
-Verdict = Literal["better", "worse", "tie", "unknown"]
+_Verdict = Literal["better", "worse", "tie", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Difference:
     same_images: bool = True
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> _Verdict:
         """``better``, ``worse``, ``tie`` where the interval contains zero, or ``unknown``."""
         if not (self.estimate.defined and self.estimate.has_interval):
             return "unknown"

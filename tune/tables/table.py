@@ -17,6 +17,7 @@ from tune.tables.rows import METRICS, Curve, Published, Reports
 from tune.tables.statistics import Difference, Mean
 
 NOT_RUN = "not run"
+"""What stands in the place of a number that no run has given."""
 
 
 @dataclass(frozen=True)

@@ -55,3 +55,4 @@ METHOD = Method(
         },
     },
 )
+"""The row of the table."""

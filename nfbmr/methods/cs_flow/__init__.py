@@ -49,3 +49,4 @@ METHOD = Method(
         },
     },
 )
+"""The row of the table."""

@@ -50,3 +50,4 @@ METHOD = Method(
         },
     },
 )
+"""The row of the table."""

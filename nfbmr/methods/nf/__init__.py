@@ -29,3 +29,4 @@ METHOD = Method(
     shares="flow",
     defaults=JOINED_SIZES,
 )
+"""The row of the table."""

@@ -44,3 +44,4 @@ METHOD = Method(
         },
     },
 )
+"""The row of the table."""

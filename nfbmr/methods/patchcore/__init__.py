@@ -74,3 +74,4 @@ METHOD = Method(
         },
     },
 )
+"""The row of the table."""

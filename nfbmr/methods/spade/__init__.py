@@ -41,3 +41,4 @@ METHOD = Method(
         },
     },
 )
+"""The row of the table."""

@@ -133,7 +133,7 @@ def summarise(
     write_json(paths.history, context.history)
     write_json(paths.influence, influence_of(validation, scorer))
     estimates = _measure(validation, selection, context, detector)
-    with_pixels = detector.networks.localises
+    with_pixels = detector.networks.has_pixel_maps
     memory = gpu_memory(device_of(config.train.device))
     return RunSummary(
         run_id=context.run_id,
@@ -256,7 +256,7 @@ def _notes_on_threshold(validation: ScoredImages, detector: Detector) -> list[st
     selection = detector.config.selection
     good = int((~validation.defective_N).sum())
     rates = {"The threshold": selection.false_reject_rate}
-    if detector.networks.localises and selection.pixel_false_reject_rate != selection.false_reject_rate:
+    if detector.networks.has_pixel_maps and selection.pixel_false_reject_rate != selection.false_reject_rate:
         rates["The threshold for positions"] = selection.pixel_false_reject_rate
     needed = {name: math.ceil(1 / rate) - 1 for name, rate in rates.items()}
     return [
@@ -275,7 +275,7 @@ def _measure(
     masks: Masks | None = None,
 ) -> dict[str, Estimate]:
     config = detector.config
-    with_pixels = masks is not None and detector.networks.localises
+    with_pixels = masks is not None and detector.networks.has_pixel_maps
     return evaluate(
         scores_of(images, selection, grouped=bool(context.split["grouped"])),
         selection.scorer.threshold,
@@ -316,7 +316,9 @@ def _draw(
         typical=scorer.typical,
         depth=config.features.bits,
     )
-    maps = _fused(scorer, test, validation) if detector.networks.localises else _gradients(detector, test)
+    maps = (
+        _fused(scorer, test, validation) if detector.networks.has_pixel_maps else _gradients(detector, test)
+    )
     files, shown = [sample.path for sample in test.samples], config.evaluation.heatmaps
     drawn, regions = draw_heatmaps(scene, maps, files, masks, paths.pictures, count=shown)
     return draw_curves(scene, paths.pictures) + drawn, regions
@@ -342,7 +344,7 @@ def _gradients(detector: Detector, test: ScoredImages) -> HeatMaps:
     """Where each image's score comes from, computed for those that are drawn."""
 
     def gradient(i: int) -> NDArray[np.float32]:
-        return detector.networks.localise(picture_of(test.samples[i])).numpy()
+        return detector.networks.saliency_map(picture_of(test.samples[i])).numpy()
 
     return HeatMaps(
         gradient, (0.1, 1.0), "by how much each pixel moves the score, in shares of its own maximum"

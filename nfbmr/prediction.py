@@ -182,7 +182,7 @@ class Predictor:
     @property
     def pixel_limit(self) -> Limit | None:
         """What positions are compared with; None for a method without a map, and models before format 3."""
-        return self.scorer.pixel_limit if self.detector.networks.localises else None
+        return self.scorer.pixel_limit if self.detector.networks.has_pixel_maps else None
 
     def relative(self, score: float, threshold: float) -> float | None:
         """A score as people read it: 1 at the threshold; None where the model cannot tell."""
@@ -244,13 +244,13 @@ class Predictor:
             ImageError: The image cannot be read any more.
         """
         networks = self.detector.networks
-        if networks.localises:
+        if networks.has_pixel_maps:
             return overlaid(
                 load_image(image, self.features.bits), map_HW.numpy(), self.scorer.colours, longest
             )
         return overlaid(
             load_image(image, self.features.bits),
-            networks.localise(picture_from(image)).numpy(),
+            networks.saliency_map(picture_from(image)).numpy(),
             (0.1, 1.0),
             longest,
         )

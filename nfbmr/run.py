@@ -260,7 +260,9 @@ def fit(
         split=split_facts(split),
         history={name: list(fit.history) for name, fit in fitted.items()},
         epochs={name: fit.epoch for name, fit in fitted.items() if fit.epoch},
-        reused={stage.name: fitted[stage.name].reused for stage in detector.networks.stages if stage.shared},
+        reused={
+            stage.name: fitted[stage.name].reused for stage in detector.networks.stages if stage.cacheable
+        },
         saved={name: fit.seconds for name, fit in fitted.items() if fit.reused},
     )
     return Trained(detector, selection, validation, split, fitting.key, store, context)

@@ -70,7 +70,7 @@ def score_samples(
     seen = ViewedFeatures.of(arranged(config, extraction), turns)
     z = (
         latents(detector, seen, key, store, workers)
-        if key is not None and detector.networks.keeps_latents
+        if key is not None and detector.networks.caches_latents
         else None
     )
     maps_NPHW = maps_of(detector, seen, z, workers, stop=stop)

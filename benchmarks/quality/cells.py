@@ -261,7 +261,7 @@ def _measured(
     detector = detector.with_scorer(selection.scorer)
     summary = summarise(RunPaths(work), detector, selection, validation, trained.context, clock.seconds)
     scored = scores_of(test, selection, grouped=bool(trained.context.split["grouped"]))
-    pixels = detector.networks.localises
+    pixels = detector.networks.has_pixel_maps
     estimates = evaluate(
         scored,
         selection.scorer.threshold,

@@ -16,8 +16,8 @@ from torch import Tensor
 from nfbmr.config import Config, MethodConfig
 from nfbmr.features.table import Shape, ViewedFeatures
 from nfbmr.methods.method import Method
-from nfbmr.methods.networks import Networks, only
-from nfbmr.methods.statistics import Bank, MeasuredStage, batches_of
+from nfbmr.methods.networks import AnomalyModel, only
+from nfbmr.methods.statistics import ClosedFormStage, MemoryBank, batches_of
 from nfbmr.stopping import StopRequest
 
 
@@ -29,7 +29,7 @@ class GaussianConfig(MethodConfig):
     shrinkage: float = Field(0.05, gt=0, description="share of the mean variance that the diagonal gains")
 
 
-class Gaussian(Networks):
+class Gaussian(AnomalyModel):
     """One stage; several taps are joined to one map before it sees them."""
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
@@ -37,14 +37,14 @@ class Gaussian(Networks):
         self.stages = (GaussianStage(only(shapes, config.method)[0], config),)
 
 
-class GaussianStage(MeasuredStage):
+class GaussianStage(ClosedFormStage):
     """Mean and whitening matrix of all positions of all training images."""
 
     parts = ("distance",)
-    published = (1.0,)
+    paper_weights = (1.0,)
 
     def __init__(self, channels: int, config: Config) -> None:
-        self.bank = Bank(mean_C=torch.zeros(channels), whitening_CC=torch.zeros(channels, channels))
+        self.bank = MemoryBank(mean_C=torch.zeros(channels), whitening_CC=torch.zeros(channels, channels))
         settings = GaussianConfig.of(config)
         super().__init__(self.bank, settings)
         self.shrinkage = settings.shrinkage

@@ -109,7 +109,7 @@ class ExportedNetwork(nn.Module):
         self._passes = nn.ModuleList(self._each)
         self.sizes = tuple(dict.fromkeys(one.shape for one in passes_of(self._config)))
         self.resizes = resizes
-        self.has_map = detector.networks.localises
+        self.has_map = detector.networks.has_pixel_maps
         self.method = detector.config.method
         self.requires_grad_(False).eval()
 
@@ -137,7 +137,7 @@ class ExportedNetwork(nn.Module):
 
     def _maps(self, y: Tensors) -> Tensor:
         """Score parts, (B, P, h, w): the mean over an image's views."""
-        if self._networks.keeps_latents:
+        if self._networks.caches_latents:
             y = (*y, self._networks.latents(*y))
         maps = self._networks.maps(*y).float()
         return torch.unflatten(maps, 0, (-1, self._config.test_rotations)).mean(1)

@@ -35,7 +35,7 @@ from nfbmr.features.weights import Weights, resolve_weights, weights_state
 
 _KIND = "backbones"
 _KEPT = 2
-"""Networks that a process keeps: a method reads two at most."""
+"""AnomalyModel that a process keeps: a method reads two at most."""
 _UNIT = 32
 """Pixels: the stride of the deepest taps of usual networks."""
 
@@ -353,11 +353,11 @@ def _loaded(backbone: str, weights: str, taps: Taps, size: tuple[int, int] | Non
     model = new_model(backbone)
     # Before weights are fetched for nothing, and at the size that the network was made for.
     reading = reading_of(model, resolve_taps(model, taps, backbone), backbone)
-    found = resolve_weights(backbone, weights, model=model)
-    model.load_state_dict(dict(found.state_dict), strict=False)
+    loaded = resolve_weights(backbone, weights, model=model)
+    model.load_state_dict(dict(loaded.state_dict), strict=False)
     try:
         model = set_size(model, size)
     except FAILURES as error:
         works = () if size is None else _nearest_sizes(backbone, taps, size)
         raise cannot_work(backbone, size or (0, 0), error, works) from error
-    return Backbone(model, backbone, taps, found, reading)
+    return Backbone(model, backbone, taps, loaded, reading)

@@ -38,7 +38,7 @@ class Folder:
 
     def files(self, folder: str) -> dict[str, File]:
         """See :class:`Tree`; hidden folders, which are on their way out, are left alone."""
-        found = {}
+        files = {}
         for path in (self.root / folder).glob("[!.]*/**/*"):
             try:
                 status = path.stat()
@@ -46,8 +46,8 @@ class Folder:
                 continue
             if path.is_file():
                 name = path.relative_to(self.root / folder).as_posix()
-                found[name] = File(status.st_size, status.st_mtime)
-        return found
+                files[name] = File(status.st_size, status.st_mtime)
+        return files
 
     def read(self, name: str) -> bytes | None:
         """See :class:`Tree`."""

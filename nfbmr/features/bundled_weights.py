@@ -39,16 +39,16 @@ def keep_weights(config: FeatureConfig, weights_digest: str, folder: Path) -> in
     networks = _networks(config)
     if all(weights == "random" for _, _, weights in networks):
         return 0
-    found = {side: resolve_weights(name, weights) for side, name, weights in networks}
-    if joined_digest(one.digest for one in found.values()) != weights_digest:
+    resolved = {side: resolve_weights(name, weights) for side, name, weights in networks}
+    if joined_digest(entry.digest for entry in resolved.values()) != weights_digest:
         raise WeightsError(
             "these are not the weights that the model was trained with",
-            where=", ".join(one.origin for one in found.values()),
+            where=", ".join(entry.origin for entry in resolved.values()),
             fix="give those (features.weights)",
         )
-    kept = {side: one for side, one in found.items() if one.source != "random"}
-    for side, one in kept.items():
-        write_tensors(_file(folder, side), one.body)
+    kept = {side: entry for side, entry in resolved.items() if entry.source != "random"}
+    for side, entry in kept.items():
+        write_tensors(_file(folder, side), entry.body)
     return len(kept)
 
 

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 Name = TypeVar("Name", bound=str)
 Stop = Callable[[], bool] | None
-"""Called now and then; raises where a stop was asked for."""
+"""Says whether a stop was asked for; None where nobody asks."""
 
 _TRIALS = 3
 _PLAIN, _HOPELESS = 1.5, 4.0  # times as slow

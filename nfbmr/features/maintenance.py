@@ -262,14 +262,14 @@ def _pruned(
 
 
 def _one(infos: Sequence[_Info], key: str, what: str) -> _Info:
-    found = [info for info in infos if info.key.startswith(key)]
-    if len(found) != 1:
+    matching = [info for info in infos if info.key.startswith(key)]
+    if len(matching) != 1:
         raise StoreError(
-            f"no such {what}" if not found else f"{len(found)} {what}s begin with this key",
+            f"no such {what}" if not matching else f"{len(matching)} {what}s begin with this key",
             where=key,
             fix="nfbmr features list shows the keys",
         )
-    return found[0]
+    return matching[0]
 
 
 def _tree(store: Path | str | Tree) -> Tree:
@@ -278,12 +278,12 @@ def _tree(store: Path | str | Tree) -> Tree:
 
 def _by_key(files: Mapping[str, File]) -> dict[str, dict[str, File]]:
     """Files below `spaces/` or `flows/`, by the folder that they are in."""
-    found: dict[str, dict[str, File]] = defaultdict(dict)
+    folders: dict[str, dict[str, File]] = defaultdict(dict)
     for name, file in files.items():
         key, slash, below = name.partition("/")
         if slash:
-            found[key][below] = file
-    return found
+            folders[key][below] = file
+    return folders
 
 
 def _newest(files: Mapping[str, File]) -> float:

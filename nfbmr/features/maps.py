@@ -146,8 +146,8 @@ def _told_by_a_rectangle(
         outputs = _run(model, Hooked(model, taps), wide)
     except FAILURES:
         return layouts
-    told = [layout_of(y, wide) if isinstance(y, Tensor) else None for y in outputs]
-    return tuple(new if old == "either" else old for old, new in zip(layouts, told, strict=True))
+    rectangular = [layout_of(y, wide) if isinstance(y, Tensor) else None for y in outputs]
+    return tuple(new if old == "either" else old for old, new in zip(layouts, rectangular, strict=True))
 
 
 def _intermediates(
@@ -186,8 +186,8 @@ def has_norm(model: nn.Module) -> bool:
         and not isinstance(norm, nn.Identity | nn.BatchNorm2d)
         and ask is not None
         and "norm" in inspect.signature(ask).parameters
-        and len({one["reduction"] for one in info}) == 1
-        and len({one["num_chs"] for one in info}) == 1
+        and len({feature["reduction"] for feature in info}) == 1
+        and len({feature["num_chs"] for feature in info}) == 1
         and any(path.endswith("patch_embed") for path, _ in model.named_children())
     )
 

@@ -67,15 +67,15 @@ class FeatureReader:
     def noise(self, count: int) -> list[tuple[Tensor, ...]]:
         """Pictures that are nothing but noise, as :meth:`prepared` gives them: for a stopwatch."""
         views = self.config.test_rotations
-        return [tuple(torch.randn(views, 3, *one.shape) for one in self._passes) for _ in range(count)]
+        return [tuple(torch.randn(views, 3, *look.shape) for look in self._passes) for _ in range(count)]
 
     def __call__(self, pictures: Sequence[tuple[Tensor, ...]]) -> Features:
         """Features of prepared pictures, the views of each next to each other."""
         tables = []
-        for engine, one, views in zip(self._engines, self._passes, zip(*pictures, strict=True), strict=True):
+        for engine, look, views in zip(self._engines, self._passes, zip(*pictures, strict=True), strict=True):
             x_B3SS = torch.cat(list(views)).to(engine.dtype)
             for y_BCHW in engine(x_B3SS):
-                stored_NHWC = to_stored(as_stored(y_BCHW, one), self._dtype)
+                stored_NHWC = to_stored(as_stored(y_BCHW, look), self._dtype)
                 tables.append(TensorTable(stored_NHWC.permute(0, 3, 1, 2)))
         return Features(tables)
 

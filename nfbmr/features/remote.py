@@ -162,22 +162,22 @@ class ObjectStore:
 
         root = self._key(folder)
         with self._explained():
-            found = self._files.get_file_info(FileSelector(root, recursive=True, allow_not_found=True))
+            infos = self._files.get_file_info(FileSelector(root, recursive=True, allow_not_found=True))
         return {
             info.path.removeprefix(f"{root}/"): File(info.size, info.mtime_ns / 1e9)
-            for info in found
+            for info in infos
             if info.is_file
         }
 
     def is_whole(self, name: str) -> bool:
         """Whether a shard's bytes are those that its name tells of."""
-        told = ShardName.of(Path(name))
-        return told is not None and self._sum(name).startswith(told.sha)
+        named = ShardName.of(Path(name))
+        return named is not None and self._sum(name).startswith(named.sha)
 
     def is_whole_flow(self, folder: str) -> bool:
         """Whether a flow's files have the bytes that were sent."""
-        told = _sums(self.read(f"{folder}/{FLOW_SUMS}") or b"")
-        return all(told.get(file) == self._sum(f"{folder}/{file}") for file in _FLOW_FILES)
+        sums = _sums(self.read(f"{folder}/{FLOW_SUMS}") or b"")
+        return all(sums.get(file) == self._sum(f"{folder}/{file}") for file in _FLOW_FILES)
 
     def is_held(self, lock: str) -> bool:
         """No lock reaches from one machine to another."""
@@ -278,9 +278,9 @@ class Mirror:
         with self._forgiven():
             self._answers()
             there = self._shards_there(folder)
-            lacking = {p: told for p, told in there.items() if p not in self._damaged and not p.exists()}
+            lacking = {p: name for p, name in there.items() if p not in self._damaged and not p.exists()}
             if lacking:
-                whole = sum(told.size for told in lacking.values())
+                whole = sum(name.size for name in lacking.values())
                 log.info(
                     "bringing %s (%s) from %s",
                     count(len(lacking), "shard"), size_of(whole), self.objects.address,
@@ -312,9 +312,9 @@ class Mirror:
                 if sums is None:
                     self._send_flow(folder)
             elif sums is not None:
-                told = _sums(sums)
+                sum_of = _sums(sums)
                 came = [
-                    self.objects.fetch(f"{name}/{file}", folder / file, told.get(file, "?"))
+                    self.objects.fetch(f"{name}/{file}", folder / file, sum_of.get(file, "?"))
                     for file in _FLOW_FILES
                 ]
                 if not all(came):
@@ -337,10 +337,10 @@ class Mirror:
         """The shards that are there whole, by where they belong here."""
         sizes = self.objects.sizes(self._name(folder))
         named = ((folder / name, ShardName.of(Path(name)), size) for name, size in sizes.items())
-        return {path: told for path, told, size in named if told is not None and told.size == size}
+        return {path: shard for path, shard, size in named if shard is not None and shard.size == size}
 
-    def _fetch_shard(self, path: Path, told: ShardName) -> bool:
-        came = self.objects.fetch(f"{self._name(path.parent)}/{path.name}", path, told.sha)
+    def _fetch_shard(self, path: Path, name: ShardName) -> bool:
+        came = self.objects.fetch(f"{self._name(path.parent)}/{path.name}", path, name.sha)
         if not came:
             self._damaged.add(path)
         return came

@@ -62,14 +62,14 @@ def _resolve(model: nn.Module, tap: int | str, blocks: tuple[str, ...], name: st
 
 def feature_names(model: nn.Module) -> tuple[str, ...]:
     """Timm's names of what ``forward_intermediates`` gives, in its order; none where they are not unique."""
-    named = tuple(str(one["module"]) for one in feature_info(model))
+    named = tuple(str(feature["module"]) for feature in feature_info(model))
     return named if len(set(named)) == len(named) else ()
 
 
 def feature_info(model: nn.Module) -> list[dict[str, object]]:
     """Timm's ``feature_info`` of a network: module, channels and reduction of each of its features."""
     info = getattr(model, "feature_info", ())
-    return [dict(one) for one in getattr(info, "info", info)]
+    return [dict(feature) for feature in getattr(info, "info", info)]
 
 
 def flat_blocks(model: nn.Module) -> tuple[str, ...]:
@@ -78,13 +78,13 @@ def flat_blocks(model: nn.Module) -> tuple[str, ...]:
     Stages are looked for by the names timm gives them (``blocks``, ``stages``, ``layer1`` ...), and opened
     down to the first module that is not a mere list of modules.
     """
-    found = [
+    blocks = [
         block
         for name, child in model.named_children()
         if _CONTAINERS.fullmatch(name)
         for block in _opened(name, child)
     ]
-    return tuple(found)
+    return tuple(blocks)
 
 
 def _opened(path: str, module: nn.Module) -> Iterator[str]:

@@ -29,7 +29,7 @@ from nfbmr.flows.standardise import Standardise
 from nfbmr.methods.coreset import greedy_coreset
 from nfbmr.methods.nearest import nearest
 from nfbmr.methods.patchcore.model import projected
-from nfbmr.methods.statistics import Bank, MeasuredStage, batches_of, raise_if_stopped
+from nfbmr.methods.statistics import ClosedFormStage, MemoryBank, batches_of, raise_if_stopped
 from nfbmr.stopping import StopRequest
 from nfbmr.training.stages import FlowStage, Stage
 
@@ -68,7 +68,7 @@ class DetailStage(FlowStage):
 
     name = DETAIL
     parts = (DETAIL,)
-    published = (1.0,)
+    paper_weights = (1.0,)
     tables = (1,)
     reads_latents = False
     validated = False
@@ -87,7 +87,7 @@ class DetailStage(FlowStage):
         return z_BCHW.float().square().sum(1, keepdim=True).sqrt()
 
 
-class MemoryStage(MeasuredStage):
+class MemoryStage(ClosedFormStage):
     """A bank of good positions, a greedy coreset of some drawn at random, and the distance to the nearest.
 
     Args:
@@ -98,13 +98,13 @@ class MemoryStage(MeasuredStage):
 
     name = MEMORY
     parts = (MEMORY,)
-    published = (1.0,)
+    paper_weights = (1.0,)
     tables = (1,)
     reads_latents = False
-    shared = True
+    cacheable = True
 
     def __init__(self, standardise: Standardise, channels: int, config: Config) -> None:
-        self.bank = Bank(positions_KC=torch.zeros(0, channels))
+        self.bank = MemoryBank(positions_KC=torch.zeros(0, channels))
         super().__init__(self.bank, config.detail)
         self._config, self._seed, self._standardise = config.detail, config.seed, standardise
 

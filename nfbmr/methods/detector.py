@@ -22,7 +22,7 @@ from nfbmr.features.bundled_weights import with_kept_weights
 from nfbmr.features.keys import stored_shapes
 from nfbmr.features.passes import passes_of
 from nfbmr.features.table import Features, Shape, Tensors, TensorTable
-from nfbmr.methods.networks import Networks
+from nfbmr.methods.networks import AnomalyModel
 from nfbmr.methods.table import networks_of
 from nfbmr.paths import read_json, write_json
 from nfbmr.scoring.fusion import Scorer
@@ -49,7 +49,7 @@ class Detector:
     config: Config
     shapes: tuple[Shape, ...]
     weights_digest: str
-    networks: Networks
+    networks: AnomalyModel
     scorer: Scorer | None = None
 
     @property
@@ -67,10 +67,10 @@ class Detector:
             stage: Whose parts, of the tables that it reads; by default those of the whole method.
         """
         judge = self.networks if stage is None else stage
-        exact = (stage or self.networks.stages[-1]).exact
+        full = (stage or self.networks.stages[-1]).full_precision
         inputs = self._inputs(*y)
-        with autocast("fp32" if exact else self.config.train.precision, inputs[0].device):
-            if self.networks.keeps_latents and (stage is None or stage.reads_latents):
+        with autocast("fp32" if full else self.config.train.precision, inputs[0].device):
+            if self.networks.caches_latents and (stage is None or stage.reads_latents):
                 z = self.networks.latents(*inputs) if z_BCHW is None else self._inputs(z_BCHW)[0]
                 inputs = (*inputs, z)
             return judge.maps(*inputs).float().cpu()
@@ -85,12 +85,12 @@ class Detector:
     @torch.inference_mode()
     def embeddings(self, y: Tensors, z_BCHW: Tensor | None) -> dict[str, Tensor]:
         """Means over positions, (B, C) by the name of their space; latents are computed if not given."""
-        if z_BCHW is None and self.networks.keeps_latents:
+        if z_BCHW is None and self.networks.caches_latents:
             z_BCHW = self.latents(y)
         inputs = self._inputs(*y, *(() if z_BCHW is None else (z_BCHW,)))
         with autocast(self.config.train.precision, inputs[0].device):
-            found = self.networks.embeddings(*inputs)
-        return {name: features_BC.float().cpu() for name, features_BC in found.items()}
+            means = self.networks.embeddings(*inputs)
+        return {name: features_BC.float().cpu() for name, features_BC in means.items()}
 
     def parameters(self) -> dict[str, int]:
         """Trained numbers by stage; what several networks share counts once."""
@@ -225,14 +225,14 @@ def shapes_read(config: Config) -> tuple[Shape, ...]:
         BackboneError: There is no such backbone or tap, or it cannot work at this size.
     """
     shapes: list[Shape] = []
-    for one in passes_of(config.features):
-        found = shapes_without_weights(one.backbone, one.taps, one.shape)
-        shapes += stored_shapes(found, one).values()
+    for look in passes_of(config.features):
+        tap_shapes = shapes_without_weights(look.backbone, look.taps, look.shape)
+        shapes += stored_shapes(tap_shapes, look).values()
     tables = [TensorTable(torch.empty(0, *shape)) for shape in shapes]
     return networks_of(config.method).arranged(Features(tables), config.features).shapes
 
 
-def _device_of(networks: Networks) -> torch.device:
+def _device_of(networks: AnomalyModel) -> torch.device:
     for module in networks.modules().values():
         for tensor in (*module.parameters(), *module.buffers()):
             return tensor.device

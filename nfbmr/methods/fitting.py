@@ -26,7 +26,7 @@ from nfbmr.devices import autocast
 from nfbmr.features.store import FeatureStore, SpaceSpec
 from nfbmr.features.table import FeatureTable, ViewedFeatures
 from nfbmr.methods.detector import Detector
-from nfbmr.methods.networks import Networks
+from nfbmr.methods.networks import AnomalyModel
 from nfbmr.methods.shared_stages import claimed, load_stage, only_one, save_stage
 from nfbmr.results import defective_maps
 from nfbmr.scoring.normalisation import UnitMaps
@@ -133,10 +133,10 @@ class Fitting:
     def fit(self, stage: Stage) -> Fitted:
         """Fit a stage, or take it from the store; those before it are fitted."""
         identity = self.identity(stage)
-        fitted = self._shared(stage, identity) if stage.shared else self._own(stage, identity)
+        fitted = self._shared(stage, identity) if stage.cacheable else self._own(stage, identity)
         if stage is self.detector.networks.stages[0]:
             self.key = digest_of([json.dumps(identity, sort_keys=True)])
-        if self.detector.networks.keeps_latents and self.latents is None:
+        if self.detector.networks.caches_latents and self.latents is None:
             sides = (self.data.train, self.data.good, self.data.defective)
             self.latents = Latents(
                 *(latents(self.detector, side, self.key, self.store, self.workers) for side in sides)
@@ -280,7 +280,7 @@ class Fitting:
 
 def choose_scorer(
     config: Config,
-    judge: Stage | Networks,
+    judge: Stage | AnomalyModel,
     good: UnitMaps,
     defective: UnitMaps,
     scoring: ScoringConfig | None = None,
@@ -299,10 +299,10 @@ def choose_scorer(
         defective,
         scoring or config.scoring,
         parts=judge.parts,
-        published=judge.published,
+        published=judge.paper_weights,
         false_reject_rate=config.selection.false_reject_rate,
-        levels=judge.levels if isinstance(judge, Networks) else (),
-        map_weights=judge.map_weights if isinstance(judge, Networks) else (),
+        levels=judge.levels if isinstance(judge, AnomalyModel) else (),
+        map_weights=judge.map_weights if isinstance(judge, AnomalyModel) else (),
         pixel_false_reject_rate=config.selection.pixel_false_reject_rate,
     )
 
@@ -321,9 +321,9 @@ def latents(
     with space.lock() if workers.rank == 0 else nullcontext():
         missing = workers.broadcast(lambda: set(space.missing(table.keys)))
         rows = [row for row, key in enumerate(table.keys) if key in missing]
-        own, size = shard_range(len(rows), workers), seen.features.at_once(64)
-        for start in own[::size]:
-            chunk = rows[start : min(start + size, own.stop)]
+        share, size = shard_range(len(rows), workers), seen.features.at_once(64)
+        for start in share[::size]:
+            chunk = rows[start : min(start + size, share.stop)]
             space.append([table.keys[row] for row in chunk], detector.latents(seen.features.gather(chunk)))
         workers.barrier()
     return space.table(table.keys)
@@ -374,9 +374,9 @@ def embeddings_of(
 
 def _chunks(seen: ViewedFeatures, workers: ProcessGroup, size: int = 32) -> list[range]:
     """This worker's share of the images, a few at a time."""
-    own = shard_range(len(seen), workers)
+    share = shard_range(len(seen), workers)
     size = max(1, seen.features.at_once(size) // seen.views)
-    return [own[start : start + size] for start in range(0, len(own), size)]
+    return [share[start : start + size] for start in range(0, len(share), size)]
 
 
 def _with_enough_steps(section: StageConfig, steps: int) -> StageConfig:

@@ -25,7 +25,8 @@ class Method:
     Attributes:
         title: What it is, in a few words.
         source: Who published it, where and when.
-        networks: Its :class:`~nfbmr.methods.networks.Networks` as ``module:class``; imported when it is used.
+        networks: Its :class:`~nfbmr.methods.networks.AnomalyModel` as ``module:class``; imported when it
+            is used.
         stages: Names of what is fitted, in order; each that is trained has a section of ``train``.
         settings: Class of its own section of the configuration; None where it has none.
         training: How stages of its own are trained by default, by their names. ``flow``, ``detail`` and

@@ -39,7 +39,7 @@ def nearest(x_QC: Tensor, bank_KC: Tensor, square_K: Tensor | None = None) -> tu
         x_QC: Vectors asked about.
         bank_KC: At least one row.
         square_K: The rows' squared norms, where they are at hand
-            (:meth:`~nfbmr.methods.statistics.Bank.squares`).
+            (:meth:`~nfbmr.methods.statistics.MemoryBank.squares`).
 
     Example:
         >>> nearest(torch.tensor([[0.0, 1.0]]), torch.tensor([[5.0, 1.0], [3.0, 1.0]]))

@@ -1,6 +1,6 @@
 """What a method is: networks between stored features and score parts, and the stages that fit them.
 
-A method's file holds one :class:`Networks` and the :class:`~nfbmr.training.stages.Stage` classes that it
+A method's file holds one :class:`AnomalyModel` and the :class:`~nfbmr.training.stages.Stage` classes that it
 needs beyond those there are. :mod:`nfbmr.methods.table` gives it a name and a configuration. Everything
 else is shared: data, features, fitting, selection, evaluation, pictures, tracking. A method of one's own:
 ``docs/own-method.md``.
@@ -23,7 +23,7 @@ from nfbmr.scoring.levels import Level
 from nfbmr.training.stages import Stage
 
 
-class Networks(ABC):
+class AnomalyModel(ABC):
     """A method's networks and stages; the subclass makes both in its constructor.
 
     Args:
@@ -31,17 +31,18 @@ class Networks(ABC):
         config: The run's; ``config.seed`` draws the first weights.
 
     Attributes:
-        reads: ``joined``: all tables as one, at the size that ``features.joined`` says; ``apart``: as
+        input_layout: ``joined``: all tables as one, at the size that ``features.joined`` says; ``apart``: as
             they are stored, in the order of :func:`~nfbmr.features.passes.passes_of`.
         stages: In the order in which they are fitted. The last one judges.
-        keeps_latents: Whether what the first stage makes of features is stored, for later stages and for
+        caches_latents: Whether what the first stage makes of features is stored, for later stages and for
             scores.
-        localises: Whether its maps have positions; else :meth:`localise` says what can be said of them.
+        has_pixel_maps: Whether its maps have positions; else :meth:`saliency_map` says what can be said of
+            them.
     """
 
-    reads: ClassVar[Literal["joined", "apart"]] = "joined"
-    keeps_latents: ClassVar[bool] = False
-    localises: ClassVar[bool] = True
+    input_layout: ClassVar[Literal["joined", "apart"]] = "joined"
+    caches_latents: ClassVar[bool] = False
+    has_pixel_maps: ClassVar[bool] = True
     stages: tuple[Stage, ...]
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
@@ -50,7 +51,7 @@ class Networks(ABC):
     @classmethod
     def arranged(cls, features: Features, config: FeatureConfig) -> Features:
         """Features as the method reads them."""
-        return features.joined(config.joined) if cls.reads == "joined" else features
+        return features.joined(config.joined) if cls.input_layout == "joined" else features
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -58,9 +59,9 @@ class Networks(ABC):
         return self.stages[-1].parts
 
     @property
-    def published(self) -> tuple[float, ...]:
+    def paper_weights(self) -> tuple[float, ...]:
         """The source's own weights of these parts."""
-        return self.stages[-1].published
+        return self.stages[-1].paper_weights
 
     @property
     def levels(self) -> tuple[tuple[Level, ...], ...]:
@@ -73,7 +74,7 @@ class Networks(ABC):
     @property
     def map_weights(self) -> tuple[float, ...]:
         """Of the score parts in the heat map, where levels make the score."""
-        return self.published
+        return self.paper_weights
 
     def modules(self) -> dict[str, nn.Module]:
         """What is stored, by stage."""
@@ -87,7 +88,7 @@ class Networks(ABC):
         """Score parts of a batch, (B, P, H, W); see :meth:`nfbmr.training.stages.Stage.maps`."""
         return self.stages[-1].maps(*batch)
 
-    def localise(self, picture: Picture) -> Tensor:
+    def saliency_map(self, picture: Picture) -> Tensor:
         """Where in an image its score comes from, (S, S) from 0 to 1, for a method whose maps cannot tell.
 
         Raises:

@@ -21,7 +21,7 @@ from nfbmr.stopping import StopRequest
 from nfbmr.training.stages import Stage
 
 
-class MeasuredStage(Stage):
+class ClosedFormStage(Stage):
     """A stage whose numbers are measured on the training features in one go.
 
     Args:
@@ -31,7 +31,7 @@ class MeasuredStage(Stage):
 
     name = "statistics"
     trained = False
-    exact = True
+    full_precision = True
 
     def __init__(self, module: nn.Module, section: Section) -> None:
         self.module = module
@@ -43,11 +43,11 @@ class MeasuredStage(Stage):
         return {"kind": type(self).__name__, "settings": self._section.model_dump(mode="json")}
 
 
-class Bank(nn.Module):
+class MemoryBank(nn.Module):
     """Named tensors whose sizes are known once they are measured; saved and loaded as buffers.
 
     Example:
-        >>> bank = Bank(patches=torch.zeros(0, 4))
+        >>> bank = MemoryBank(patches=torch.zeros(0, 4))
         >>> bank.load_state_dict({"patches": torch.ones(3, 4)})
         <All keys matched successfully>
         >>> bank.patches.shape
@@ -118,12 +118,12 @@ def raise_if_stopped(stop: StopRequest | None) -> None:
 
 def at_finest(y: Tensors, mode: str = "nearest") -> Tensor:
     """Maps of several taps as one, (B, sum C, H, W): each brought to the finest height and width."""
-    finest = max((one.shape[2:] for one in y), key=lambda size: size[0] * size[1])
+    finest = max((y_BCHW.shape[2:] for y_BCHW in y), key=lambda size: size[0] * size[1])
     options = {} if mode == "nearest" else {"align_corners": False}
     return torch.cat(
         [
-            one if one.shape[2:] == finest else interpolate(one, size=finest, mode=mode, **options)
-            for one in y
+            y_BCHW if y_BCHW.shape[2:] == finest else interpolate(y_BCHW, size=finest, mode=mode, **options)
+            for y_BCHW in y
         ],
         dim=1,
     )

@@ -37,7 +37,7 @@ from nfbmr.methods.method import Method, Settings
 from nfbmr.resolve import digest
 
 if TYPE_CHECKING:
-    from nfbmr.methods.networks import Networks
+    from nfbmr.methods.networks import AnomalyModel
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def methods() -> Mapping[str, Method]:
     A package adds one by an entry point of the group ``nfbmr.methods``, whose name is the method's and whose
     value is a :class:`Method` (``docs/own-method.md``). One that cannot be loaded is left out with a warning.
     """
-    found = dict(METHODS)
+    table = dict(METHODS)
     for point in entry_points(group="nfbmr.methods"):
         try:
             method = point.load()
@@ -89,10 +89,10 @@ def methods() -> Mapping[str, Method]:
             log.warning("the method %s cannot be loaded (%s: %s)", point.name, type(error).__name__, error)
             continue
         if isinstance(method, Method):
-            _add(found, point.name, method)
+            _add(table, point.name, method)
         else:
             log.warning("the method %s is a %s, no Method", point.name, type(method).__name__)
-    return found
+    return table
 
 
 def _add(table: dict[str, Method], name: str, method: Method) -> None:
@@ -180,10 +180,10 @@ def know_methods(document: Any, *, inside: bool = False) -> None:
             method_named(document)
 
 
-def networks_of(name: str) -> type[Networks]:
+def networks_of(name: str) -> type[AnomalyModel]:
     """The class of a method's networks."""
     module, _, attribute = method_named(name).networks.partition(":")
-    networks: type[Networks] = getattr(importlib.import_module(module), attribute)
+    networks: type[AnomalyModel] = getattr(importlib.import_module(module), attribute)
     return networks
 
 

@@ -34,10 +34,10 @@ class Stage(ABC):
             configured by: ``"flow"``, ``"mapping"``.
         module: Holds all that is fitted and stored.
         parts: Names of the score parts that :meth:`maps` gives.
-        published: The source's own weights of these parts.
+        paper_weights: The source's own weights of these parts.
         trained: Whether it has a loss to descend; else :meth:`prepare` is all there is to it.
-        exact: Whether its maps need float32 throughout: distances, not networks.
-        shared: Whether a fitted one is kept in the store, for every run that wants the same.
+        full_precision: Whether its maps need float32 throughout: distances, not networks.
+        cacheable: Whether a fitted one is kept in the store, for every run that wants the same.
         tables: Numbers of the tables of features that it reads; None for all of them.
         reads_latents: Whether it is given what the first stage made of the features.
         validated: Whether its epochs are judged on validation images; else the last one is kept.
@@ -46,10 +46,10 @@ class Stage(ABC):
     name: str
     module: nn.Module
     parts: tuple[str, ...]
-    published: tuple[float, ...]
+    paper_weights: tuple[float, ...]
     trained: bool = True
-    exact: bool = False
-    shared: bool = False
+    full_precision: bool = False
+    cacheable: bool = False
     tables: tuple[int, ...] | None = None
     reads_latents: bool = True
     validated: bool = True
@@ -93,8 +93,8 @@ class FlowStage(Stage):
 
     name = "flow"
     parts = ("norm",)
-    published = (0.5,)  # ||z||^2 / 2
-    shared = True
+    paper_weights = (0.5,)  # ||z||^2 / 2
+    cacheable = True
 
     def __init__(self, flow: Flow, pool: float = 0.0) -> None:
         self.flow = flow
@@ -144,7 +144,7 @@ class MappingStage(Stage):
 
     name = "mapping"
     parts = ("source", "target", "norm")
-    published = (0.5, 0.5, 0.0)  # eq. 14
+    paper_weights = (0.5, 0.5, 0.0)  # eq. 14
 
     def __init__(
         self, mapping: BidirectionalMapping, standardise: Standardise | None = None, pool: float = 0.0

@@ -84,7 +84,7 @@ def batch_for(detector: Detector, judge: Any, images: int = 3) -> tuple[Tensor, 
     tables = getattr(judge, "tables", None)
     read = y if tables is None else tuple(y[number] for number in tables)
     wants_latents = judge is not networks.stages[0] and getattr(judge, "reads_latents", True)
-    if networks.keeps_latents and wants_latents:
+    if networks.caches_latents and wants_latents:
         return (*read, networks.latents(*y).detach())
     return read
 
@@ -174,7 +174,7 @@ def test_wide_images_keep_their_proportions_to_the_end(
         map_HW = scored.map_HW
         assert prediction.score == pytest.approx(score, rel=1e-3, abs=1e-3 * max(1.0, abs(score)))
         assert map_HW is not None
-        if detector.networks.localises and not config.features.turns:
+        if detector.networks.has_pixel_maps and not config.features.turns:
             height, width = map_HW.shape
             assert (height, width) == max((shape[1:] for shape in detector.shapes), key=math.prod)
             assert height < width
@@ -223,13 +223,13 @@ def test_maps_are_a_part_each_and_finite(detector: Detector) -> None:
     maps = networks.maps(*batch_for(detector, networks))
     assert maps.shape[:2] == (3, len(networks.parts))
     assert torch.isfinite(maps).all()
-    assert len(networks.published) == len(networks.parts)
-    assert sum(networks.published) > 0
-    assert networks.localises == (maps[0, 0].numel() > 1)
+    assert len(networks.paper_weights) == len(networks.parts)
+    assert sum(networks.paper_weights) > 0
+    assert networks.has_pixel_maps == (maps[0, 0].numel() > 1)
     if IMAGE in networks.parts:
         whole_image = maps[:, networks.parts.index(IMAGE)].flatten(1)
         assert torch.equal(whole_image.amin(1), whole_image.amax(1))
-        assert networks.published[networks.parts.index(IMAGE)] == 0
+        assert networks.paper_weights[networks.parts.index(IMAGE)] == 0
 
 
 def test_an_image_is_scored_alone_as_among_others(detector: Detector) -> None:
@@ -263,4 +263,4 @@ def test_its_stages_are_those_of_the_table(detector: Detector) -> None:
     assert tuple(stage.name for stage in detector.networks.stages) == method.stages
     validated = {stage.name for stage in detector.networks.stages if stage.trained and stage.validated}
     assert set(trained_sections(detector.config)) == validated
-    assert (method.shares is not None) == detector.networks.stages[0].shared
+    assert (method.shares is not None) == detector.networks.stages[0].cacheable

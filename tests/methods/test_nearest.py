@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nfbmr.methods.nearest import closest, nearest
-from nfbmr.methods.statistics import Bank
+from nfbmr.methods.statistics import MemoryBank
 
 
 def vectors(*shape: int, seed: int) -> torch.Tensor:
@@ -57,7 +57,7 @@ def test_the_closest_come_nearest_first() -> None:
 
 
 def test_squares_follow_the_bank() -> None:
-    bank = Bank(rows=torch.ones(2, 3))
+    bank = MemoryBank(rows=torch.ones(2, 3))
     assert bank.squares("rows").tolist() == [3.0, 3.0]
     assert bank.squares("rows") is bank.squares("rows")
     bank.put(rows=torch.full((1, 3), 2.0))

@@ -132,7 +132,7 @@ DENSITY = """
 from nfbmr.config import StageConfig
 from nfbmr.flows.flow import Flow
 from nfbmr.methods.method import Method
-from nfbmr.methods.networks import Networks, only
+from nfbmr.methods.networks import AnomalyModel, only
 from nfbmr.training.stages import FlowStage
 
 
@@ -140,7 +140,7 @@ class Density(FlowStage):
     name = "density"
 
 
-class OneDensity(Networks):
+class OneDensity(AnomalyModel):
     def __init__(self, shapes, config):
         super().__init__(shapes, config)
         self.stages = (Density(Flow(only(shapes, config.method), config.flow, seed=config.seed)),)

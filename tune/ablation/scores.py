@@ -61,7 +61,7 @@ def read_pixels(paths: RunPaths) -> PixelHistograms | None:
         OutputError: Its maps or its model are missing or damaged.
     """
     model = read_json(paths.model / "model.json")
-    if not networks_of(model["config"]["method"]).localises:
+    if not networks_of(model["config"]["method"]).has_pixel_maps:
         return None
     (test,) = (images for images in read_sets(paths.scores, paths.maps) if images.side == "test")
     maps_NHW = Scorer.from_json(model["scorer"]).fuse(test.maps_NPHW).numpy()

@@ -28,7 +28,7 @@ from nfbmr.config import Config
 from nfbmr.errors import ConfigError
 from nfbmr.features.table import Shape
 from nfbmr.methods.cflow import CFlowConfig
-from nfbmr.methods.networks import Networks
+from nfbmr.methods.networks import AnomalyModel
 from nfbmr.seeding import seeded
 from nfbmr.training.stages import Stage
 
@@ -38,10 +38,10 @@ with warnings.catch_warnings():
     from FrEIA.modules import AllInOneBlock
 
 
-class CFlow(Networks):
+class CFlow(AnomalyModel):
     """One stage: a conditional flow a layer."""
 
-    reads = "apart"
+    input_layout = "apart"
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
         super().__init__(shapes, config)
@@ -57,7 +57,7 @@ class CFlowStage(Stage):
     """
 
     name = "flow"
-    shared = True
+    cacheable = True
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
         self._config = config
@@ -65,23 +65,28 @@ class CFlowStage(Stage):
             self.flows = nn.ModuleList(_flow(shape[0], config) for shape in shapes)
         self.module: nn.Module = self.flows
         self.parts = tuple(f"layer {i + 1}" for i in range(len(shapes)))
-        self.published = tuple(1.0 / len(shapes) for _ in shapes)
+        self.paper_weights = tuple(1.0 / len(shapes) for _ in shapes)
         self._codes = [position_code(CFlowConfig.of(config).code, *shape[1:]) for shape in shapes]
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """The flow's section, and CFLOW's."""
         sections = {"flow": self._config.flow, "cflow": CFlowConfig.of(self._config)}
-        return {"kind": "CFlow", **{name: one.model_dump(mode="json") for name, one in sections.items()}}
+        return {
+            "kind": "CFlow",
+            **{name: section.model_dump(mode="json") for name, section in sections.items()},
+        }
 
     def loss(self, *batch: Tensor) -> Tensor:
         """Of a (B, C, H, W) a layer: a scalar, the mean over layers of the mean over positions."""
-        return torch.stack([-logsigmoid(one).mean() for one in self._log_likelihoods(*batch)]).mean()
+        return torch.stack(
+            [-logsigmoid(level_BHW).mean() for level_BHW in self._log_likelihoods(*batch)]
+        ).mean()
 
     def maps(self, *batch: Tensor) -> Tensor:
         """A map a layer, (B, layers, H, W) at the finest layer's H W."""
         finest = max((y.shape[2:] for y in batch), key=lambda size: size[0] * size[1])
-        maps = [-one.unsqueeze(1).float() for one in self._log_likelihoods(*batch)]
+        maps = [-level_BHW.unsqueeze(1).float() for level_BHW in self._log_likelihoods(*batch)]
         return torch.cat(
             [interpolate(m, size=finest, mode="bilinear", align_corners=False) for m in maps], dim=1
         )

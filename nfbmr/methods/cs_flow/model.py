@@ -28,7 +28,7 @@ from nfbmr.errors import BackboneError
 from nfbmr.features.table import Shape, Tensors, ViewedFeatures
 from nfbmr.flows.coupling import soft_clamp
 from nfbmr.flows.standardise import Standardise
-from nfbmr.methods.networks import Networks
+from nfbmr.methods.networks import AnomalyModel
 from nfbmr.seeding import seeded
 from nfbmr.stopping import StopRequest
 from nfbmr.training.stages import Stage
@@ -37,10 +37,10 @@ SLOPE = 0.1
 """Of the leaky ReLU in the subnets, as published."""
 
 
-class CSFlow(Networks):
+class CSFlow(AnomalyModel):
     """One stage: the cross-scale flow."""
 
-    reads = "apart"
+    input_layout = "apart"
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
         super().__init__(shapes, config)
@@ -55,7 +55,7 @@ class CSFlowStage(Stage):
     """
 
     name = "flow"
-    shared = True
+    cacheable = True
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
         self._config = config.flow
@@ -64,7 +64,7 @@ class CSFlowStage(Stage):
         # As many positions as a size has: the mean of the fused map is then the mean over all positions.
         positions = [height * width for _, height, width in shapes]
         self.parts = tuple(f"size {i + 1}" for i in range(len(shapes)))
-        self.published = tuple(count / sum(positions) for count in positions)
+        self.paper_weights = tuple(count / sum(positions) for count in positions)
 
     @property
     def settings(self) -> Mapping[str, Any]:

@@ -31,7 +31,7 @@ from nfbmr.features.backbone import shared_backbone
 from nfbmr.features.passes import passes_of
 from nfbmr.features.table import Shape
 from nfbmr.flows.coupling import AffineCoupling
-from nfbmr.methods.networks import Networks, only
+from nfbmr.methods.networks import AnomalyModel, only
 from nfbmr.seeding import seeded
 from nfbmr.training.stages import Stage
 
@@ -46,10 +46,10 @@ BLUR = 3.0
 """Sigma in pixels that each turn's gradient is smoothed with, as published."""
 
 
-class DifferNet(Networks):
+class DifferNet(AnomalyModel):
     """One stage: the flow of pooled features."""
 
-    localises = False
+    has_pixel_maps = False
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
         super().__init__(shapes, config)
@@ -62,7 +62,7 @@ class DifferNet(Networks):
             )
         self.stages = (DifferNetStage(shape, config),)
 
-    def localise(self, picture: Picture) -> Tensor:
+    def saliency_map(self, picture: Picture) -> Tensor:
         r"""Where the score comes from, (S, S), between 0 and 1: by how much each pixel moves it.
 
         :math:`\mathrm{mean}_k |\mathrm{turned\ back}_k(\nabla_x \mathrm{score}_k)|` over channels and turns,
@@ -88,7 +88,9 @@ class DifferNet(Networks):
             )
             x_13SS = torch.as_tensor(x_3SS)[None].clone().requires_grad_()
             pooled = [
-                y.mean((2, 3), keepdim=True) for one in passes for y in backbone(_resized(x_13SS, one.shape))
+                y.mean((2, 3), keepdim=True)
+                for look in passes
+                for y in backbone(_resized(x_13SS, look.shape))
             ]
             score = self.stages[0].maps(torch.cat(pooled, dim=1)).sum()
             (gradient_13SS,) = torch.autograd.grad(score, x_13SS)
@@ -108,8 +110,8 @@ class DifferNetStage(Stage):
 
     name = "flow"
     parts = ("likelihood",)
-    published = (1.0,)
-    shared = True
+    paper_weights = (1.0,)
+    cacheable = True
 
     def __init__(self, shape: Shape, config: Config) -> None:
         self._config = config.flow

@@ -18,7 +18,7 @@ from nfbmr.config import Config, FeatureConfig
 from nfbmr.features.table import Features, Shape
 from nfbmr.flows.flow import Flow
 from nfbmr.methods.detail import detail_stages, with_detail
-from nfbmr.methods.networks import Networks, only
+from nfbmr.methods.networks import AnomalyModel, only
 from nfbmr.scoring.levels import Level
 from nfbmr.training.stages import FlowStage, Stage
 
@@ -26,10 +26,10 @@ MAP_WEIGHTS = {1: (1.0,), 2: (1 / 3, 2 / 3)}
 """In the heat map: of the flow of positions, and of the memory bank where there is one (LOG.md)."""
 
 
-class NF(Networks):
+class NF(AnomalyModel):
     """The TNF, whose latents are stored; after it the flow of the detail level, where there is one."""
 
-    keeps_latents = True
+    caches_latents = True
     has_memory = False
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
@@ -61,9 +61,9 @@ class NF(Networks):
         return (*self.context.parts, *(part for stage in self._detail for part in stage.parts))
 
     @property
-    def published(self) -> tuple[float, ...]:
+    def paper_weights(self) -> tuple[float, ...]:
         """The paper's weights; it has no detail level."""
-        return (*self.context.published, *(0.0 for _ in self._detail))
+        return (*self.context.paper_weights, *(0.0 for _ in self._detail))
 
     @property
     def levels(self) -> tuple[tuple[Level, ...], ...]:
@@ -92,7 +92,7 @@ class NF(Networks):
     def map_weights(self) -> tuple[float, ...]:
         """The heat map is the detail level's: flow and memory bank together."""
         if not self._detail:
-            return self.published
+            return self.paper_weights
         return (*(0.0 for _ in self.context.parts), *MAP_WEIGHTS[len(self._detail)])
 
     def latents(self, *y: Tensor) -> Tensor:

@@ -44,9 +44,9 @@ class NFBMR(NF):
 
     def embeddings(self, *batch: Tensor) -> dict[str, Tensor]:
         """S source features, T mapped to the target domain, NF latents."""
-        found = super().embeddings(*batch)
+        means = super().embeddings(*batch)
         mapped_BCHW = self.mapping.target(self._second.standardised(batch[0]))
-        return {"S": found["S"], "T": mapped_BCHW.float().mean((2, 3)), "NF": found["NF"]}
+        return {"S": means["S"], "T": mapped_BCHW.float().mean((2, 3)), "NF": means["NF"]}
 
 
 class NFBPFM(NFBMR):

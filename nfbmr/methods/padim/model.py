@@ -19,23 +19,23 @@ from torch import Tensor
 
 from nfbmr.config import Config
 from nfbmr.features.table import Shape, ViewedFeatures
-from nfbmr.methods.networks import Networks
+from nfbmr.methods.networks import AnomalyModel
 from nfbmr.methods.padim import PaDiMConfig
-from nfbmr.methods.statistics import Bank, MeasuredStage, at_finest, batches_of
+from nfbmr.methods.statistics import ClosedFormStage, MemoryBank, at_finest, batches_of
 from nfbmr.stopping import StopRequest
 
 
-class PaDiM(Networks):
+class PaDiM(AnomalyModel):
     """One stage: means and covariances."""
 
-    reads = "apart"
+    input_layout = "apart"
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
         super().__init__(shapes, config)
         self.stages = (PaDiMStage(shapes, config),)
 
 
-class PaDiMStage(MeasuredStage):
+class PaDiMStage(ClosedFormStage):
     """A Gaussian a position, kept as mean and whitening matrix.
 
     Args:
@@ -44,7 +44,7 @@ class PaDiMStage(MeasuredStage):
     """
 
     parts = ("distance",)
-    published = (1.0,)
+    paper_weights = (1.0,)
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
         section = PaDiMConfig.of(config)
@@ -53,7 +53,7 @@ class PaDiMStage(MeasuredStage):
         chosen = torch.randperm(channels, generator=torch.Generator().manual_seed(config.seed))
         chosen = chosen[: min(section.channels, channels)].sort().values
         self._drawn, self._positions = len(chosen), height * width
-        self.bank = Bank(
+        self.bank = MemoryBank(
             chosen=chosen,
             mean_PD=torch.zeros(self._positions, self._drawn),
             whitening_PDD=torch.zeros(self._positions, self._drawn, self._drawn),

@@ -26,11 +26,11 @@ from nfbmr.config import Config
 from nfbmr.features.table import Shape, Tensors, ViewedFeatures
 from nfbmr.methods.coreset import greedy_coreset
 from nfbmr.methods.nearest import closest, nearest
-from nfbmr.methods.networks import Networks
+from nfbmr.methods.networks import AnomalyModel
 from nfbmr.methods.patchcore import PatchCoreConfig
 from nfbmr.methods.statistics import (
-    Bank,
-    MeasuredStage,
+    ClosedFormStage,
+    MemoryBank,
     at_finest,
     batches_of,
     distances,
@@ -39,17 +39,17 @@ from nfbmr.methods.statistics import (
 from nfbmr.stopping import StopRequest
 
 
-class PatchCore(Networks):
+class PatchCore(AnomalyModel):
     """One stage: the bank."""
 
-    reads = "apart"
+    input_layout = "apart"
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
         super().__init__(shapes, config)
         self.stages = (PatchCoreStage(shapes, config),)
 
 
-class PatchCoreStage(MeasuredStage):
+class PatchCoreStage(ClosedFormStage):
     """The bank of patches, a coreset of all.
 
     Args:
@@ -58,12 +58,12 @@ class PatchCoreStage(MeasuredStage):
     """
 
     parts = ("patch", "image")
-    published = (1.0, 0.0)
+    paper_weights = (1.0, 0.0)
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
         self._config = PatchCoreConfig.of(config)
         self._seed = config.seed
-        self.bank = Bank(patches_KC=torch.zeros(0, sum(shape[0] for shape in shapes)))
+        self.bank = MemoryBank(patches_KC=torch.zeros(0, sum(shape[0] for shape in shapes)))
         super().__init__(self.bank, self._config)
 
     def prepare(self, seen: ViewedFeatures, stop: StopRequest | None = None) -> None:
@@ -121,7 +121,9 @@ def patches_of(y: Tensors, side: int) -> Tensor:
         y: Maps of each tap, (B, C, H, W).
         side: Of the neighbourhood that a patch averages.
     """
-    averaged = tuple(avg_pool2d(one, side, stride=1, padding=side // 2, count_include_pad=True) for one in y)
+    averaged = tuple(
+        avg_pool2d(y_BCHW, side, stride=1, padding=side // 2, count_include_pad=True) for y_BCHW in y
+    )
     return at_finest(averaged, mode="bilinear").permute(0, 2, 3, 1).flatten(0, 2)
 
 

@@ -27,15 +27,15 @@ from nfbmr.config import Config
 from nfbmr.errors import BackboneError
 from nfbmr.features.table import Shape
 from nfbmr.mapping.pfm import BPFM, PFM
-from nfbmr.methods.networks import Networks
+from nfbmr.methods.networks import AnomalyModel
 from nfbmr.scoring.maps import squared_norm
 from nfbmr.training.stages import Stage
 
 
-class MBPFM(Networks):
+class MBPFM(AnomalyModel):
     """Both ways, a pair of networks a level; B-PFM where there is one level."""
 
-    reads = "apart"
+    input_layout = "apart"
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
         super().__init__(shapes, config)
@@ -78,7 +78,7 @@ class PFMStage(Stage):
         self._networks, self._config = networks, config
         both = isinstance(networks[0], BPFM)
         self.parts = ("source", "target") if both else ("target",)
-        self.published = (0.5, 0.5) if both else (1.0,)
+        self.paper_weights = (0.5, 0.5) if both else (1.0,)
 
     @property
     def settings(self) -> Mapping[str, Any]:

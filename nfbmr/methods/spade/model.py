@@ -22,19 +22,19 @@ from nfbmr.config import Config
 from nfbmr.errors import BackboneError
 from nfbmr.features.table import Shape, ViewedFeatures
 from nfbmr.methods.nearest import nearest
-from nfbmr.methods.networks import Networks
+from nfbmr.methods.networks import AnomalyModel
 from nfbmr.methods.spade import SPADEConfig
-from nfbmr.methods.statistics import Bank, MeasuredStage, batches_of, distances
+from nfbmr.methods.statistics import ClosedFormStage, MemoryBank, batches_of, distances
 from nfbmr.stopping import StopRequest
 
 GALLERY_AT_ONCE = 1 << 24
 """Numbers of the near images held as float32: 64 MiB."""
 
 
-class SPADE(Networks):
+class SPADE(AnomalyModel):
     """One stage: all training features."""
 
-    reads = "apart"
+    input_layout = "apart"
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
         super().__init__(shapes, config)
@@ -47,7 +47,7 @@ class SPADE(Networks):
         self.stages = (SPADEStage(shapes, config),)
 
 
-class SPADEStage(MeasuredStage):
+class SPADEStage(ClosedFormStage):
     """A gallery of every training image: as large as the training features.
 
     Args:
@@ -56,7 +56,7 @@ class SPADEStage(MeasuredStage):
     """
 
     parts = ("pixel", "image")
-    published = (1.0, 0.0)
+    paper_weights = (1.0, 0.0)
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
         section = SPADEConfig.of(config)
@@ -64,7 +64,7 @@ class SPADEStage(MeasuredStage):
         galleries = {
             f"gallery{i}": torch.zeros(0, *shape, dtype=torch.float16) for i, shape in enumerate(shapes[:-1])
         }
-        self.bank = Bank(means_NC=torch.zeros(0, shapes[-1][0]), **galleries)
+        self.bank = MemoryBank(means_NC=torch.zeros(0, shapes[-1][0]), **galleries)
         super().__init__(self.bank, section)
 
     def prepare(self, seen: ViewedFeatures, stop: StopRequest | None = None) -> None:
@@ -72,8 +72,8 @@ class SPADEStage(MeasuredStage):
         means, galleries = [], [[] for _ in self._shapes[:-1]]  # type: ignore[var-annotated]
         for y in batches_of(seen, stop, what="gallery"):
             means.append(y[-1].mean((2, 3)))
-            for gallery, one in zip(galleries, y, strict=False):
-                gallery.append(one.half())
+            for gallery, y_BCHW in zip(galleries, y, strict=False):
+                gallery.append(y_BCHW.half())
         self.bank.put(
             means_NC=torch.cat(means), **{f"gallery{i}": torch.cat(g) for i, g in enumerate(galleries)}
         )

@@ -14,7 +14,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO
 from pathlib import Path
@@ -288,7 +288,7 @@ def highest_value(path: Path) -> int | None:
 def file_digest(source: Source) -> str:
     """SHA-256 of a file's bytes; of pixels in memory, of their shape and values.
 
-    A file that has not changed since it was last asked about is not read again (:mod:`nfbmr.data.digests`).
+    A file that has not changed since it was last asked about is not even opened (:mod:`nfbmr.data.digests`).
 
     Args:
         source: The file.
@@ -303,13 +303,15 @@ def file_digest(source: Source) -> str:
         sha = hashlib.sha256(f"{source.pixels.shape}\0".encode())
         sha.update(np.ascontiguousarray(source.pixels).data)
         return sha.hexdigest()
+    if isinstance(source, Path):
+        with suppress(OSError, ValueError):  # said below, where it is opened
+            if (known := digests.kept(source, digests.state_of(source.stat()))) is not None:
+                return known
     with _open(source) as file:
-        if not isinstance(source, Path):
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        state = digests.state_of(os.fstat(file.fileno()))
-        digest = digests.kept(source, state)
-        if digest is None:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        # Taken before it is read: one that changes meanwhile is read again next time.
+        state = digests.state_of(os.fstat(file.fileno())) if isinstance(source, Path) else None
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if isinstance(source, Path) and state is not None:
             digests.keep(source, state, digest)
         return digest
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -66,3 +68,23 @@ def test_damaged_lines_are_passed_over(file: Path, cache: Path) -> None:
     lines.write_text('{"\n[1]\n["a.png", [1, 2], "x"]\n' + lines.read_text() + '["a.png", [1, 2, ')
     digests._known.cache_clear()
     assert digests.kept(file, state) == digest
+
+
+COUNTED = """
+import sys
+from pathlib import Path
+from nfbmr.data.images import file_digest
+
+opened, path = [], Path(sys.argv[1])
+sys.addaudithook(lambda event, given: event == "open" and given[0] == str(path) and opened.append(path))
+print(file_digest(path), file_digest(path), len(opened))
+"""
+
+
+def test_a_file_that_is_known_is_not_opened(file: Path) -> None:
+    time.sleep(2.1)  # its last change of any kind, which cannot be set back, is then long enough ago
+    command = [sys.executable, "-c", COUNTED, str(file)]
+    digest = hashlib.sha256(b"one").hexdigest()
+    for opened in ("1", "0"):  # once by this process, and not by the next
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        assert said == [digest, digest, opened]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nfbmr.data.decoding import decode_input
-from nfbmr.data.images import MAX_PIXELS, Source
+from nfbmr.data.sources import MAX_PIXELS, Source
 from nfbmr.devices import device_of
 from nfbmr.errors import ImageError
 from nfbmr.methods.detector import Detector

@@ -123,7 +123,8 @@ class Replica:
     def _read(self, job: Job) -> list[ScoreRequest] | HttpError:
         """The questions of a request, or what is wrong with it."""
         from cluster.serving.invocations import questions_of
-        from nfbmr.data.images import Encoded, check_size
+        from nfbmr.data.images import check_size
+        from nfbmr.data.sources import Encoded
         from nfbmr.errors import ImageError, ImageSizeError
         from nfbmr.inference import ScoreRequest
 

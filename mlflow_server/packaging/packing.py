@@ -29,7 +29,8 @@ import nfbmr
 from mlflow_server.client import apply_settings
 from mlflow_server.packaging.evidence import Evidence, forget_server, gather
 from nfbmr.config import Config
-from nfbmr.data.images import MAX_PIXELS, load_image
+from nfbmr.data.images import load_image
+from nfbmr.data.sources import MAX_PIXELS
 from nfbmr.errors import ImageError, MissingPackageError
 from nfbmr.features.bundled_weights import keep_weights
 from nfbmr.features.weights import package_of

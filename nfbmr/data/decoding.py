@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nfbmr.data.images import MAX_PIXELS, Decoded, Encoded, Source, check_size, from_pillow
+from nfbmr.data.images import check_size, from_pillow
+from nfbmr.data.sources import MAX_PIXELS, Decoded, Encoded, Source
 from nfbmr.errors import ImageError
 
 _BEGINNINGS = (

@@ -9,8 +9,8 @@ from typing import Any
 
 from nfbmr.data.decoding import decode_inputs
 from nfbmr.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, videos_below
-from nfbmr.data.images import Source
 from nfbmr.data.masks import pictures_below
+from nfbmr.data.sources import Source
 from nfbmr.errors import DataError, ImageError
 from nfbmr.text import count, plural, visible
 

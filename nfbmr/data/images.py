@@ -1,6 +1,6 @@
 """Files to pixels, safely: whatever the file holds, the answer is pixels or an :class:`ImageError`.
 
-A file may also be in memory: its bytes (:class:`Encoded`), or its pixels (:class:`Decoded`).
+A file may also be in memory: its bytes, or its pixels (:mod:`nfbmr.data.sources`).
 
 The size is read from the header and checked before a pixel is decoded, so that a few kilobytes that claim to
 be 60 000 x 60 000 pixels cost nothing. Only raster formats with a signature are opened (never PostScript,
@@ -15,7 +15,6 @@ import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from io import BufferedReader, BytesIO
 from pathlib import Path
 
@@ -34,58 +33,14 @@ from nfbmr.data.modes import (
     orientation,
     upright,
 )
-from nfbmr.errors import ImageError, ImageSizeError
-
-MAX_PIXELS = 200_000_000
-"""The largest image that is decoded: 600 MB as RGB, more than any area or line-scan camera gives at once."""
+from nfbmr.data.sources import MAX_PIXELS, Decoded, Encoded, Source, check_pixels, place_of
+from nfbmr.errors import ImageError
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "PPM", "WEBP", "GIF", "JPEG2000")
 """The formats that are opened, by Pillow's names."""
 
 _JPEG = b"\xff\xd8"
 _OPENING = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Encoded:
-    """The bytes of an image file.
-
-    Attributes:
-        content: What the file holds.
-        name: Of the image, for messages.
-    """
-
-    content: bytes
-    name: str = "the image"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Decoded:
-    """Pixels that are in memory already.
-
-    Attributes:
-        pixels: uint8, (H, W) for a grey image or (H, W, 3).
-        name: Of the image, for messages.
-
-    Raises:
-        ImageError: Another shape or type, no pixels, or more than :data:`MAX_PIXELS`.
-    """
-
-    pixels: NDArray[np.uint8]
-    name: str = "the image"
-
-    def __post_init__(self) -> None:
-        shape, dtype = self.pixels.shape, self.pixels.dtype
-        fix = "give whole numbers from 0 to 255, (height, width) or (height, width, 3)"
-        if dtype != np.uint8:
-            raise ImageError(f"pixels of type {dtype}", where=self.name, fix=fix)
-        if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] != 3) or 0 in shape:
-            raise ImageError(f"an array of shape {shape} is no image", where=self.name, fix=fix)
-        _check_size(shape[1], shape[0], MAX_PIXELS, self.name)
-
-
-Source = Path | Encoded | Decoded
-"""Where an image is: a file, its bytes, or its pixels."""
 
 
 def read_image(source: Source, depth: int | None = None) -> NDArray[np.uint8]:
@@ -104,7 +59,7 @@ def read_image(source: Source, depth: int | None = None) -> NDArray[np.uint8]:
         Pixels (H, W, 3), uint8.
 
     Raises:
-        ImageError: The file is missing, empty, truncated, no image, or larger than :data:`MAX_PIXELS`.
+        ImageError: The file is missing, empty, truncated, no image, or larger than `MAX_PIXELS`.
     """
     image = load_image(source, depth)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
@@ -176,7 +131,7 @@ def _seen(source: Source, longest: int | None = None, depth: int | None = None) 
     if isinstance(source, Decoded):
         return Image.fromarray(source.pixels)
     image = _decode(source, longest)
-    return flattened(image, _where(source), depth)
+    return flattened(image, place_of(source), depth)
 
 
 def decoded(source: Source, depth: int | None = None) -> Decoded:
@@ -187,7 +142,7 @@ def decoded(source: Source, depth: int | None = None) -> Decoded:
     """
     if isinstance(source, Decoded):
         return source
-    return Decoded(np.asarray(load_image(source, depth)), str(_where(source)))
+    return Decoded(np.asarray(load_image(source, depth)), str(place_of(source)))
 
 
 def from_pillow(image: Image.Image, name: str = "the image", limit: int = MAX_PIXELS) -> Encoded | Decoded:
@@ -201,7 +156,7 @@ def from_pillow(image: Image.Image, name: str = "the image", limit: int = MAX_PI
     Raises:
         ImageError: It is too large, or its file cannot be decoded.
     """
-    _check_size(*image.size, limit, name)
+    check_pixels(*image.size, limit, name)
     try:
         image.load()
     except Exception as error:
@@ -246,10 +201,10 @@ def check_size(source: Source, limit: int) -> None:
     """
     if isinstance(source, Decoded):
         height, width = source.pixels.shape[:2]
-        _check_size(width, height, limit, source.name)
+        check_pixels(width, height, limit, source.name)
         return
     with _header(source) as image:
-        _check_size(*image.size, limit, _where(source))
+        check_pixels(*image.size, limit, place_of(source))
 
 
 def size_seen(path: Path) -> tuple[int, int]:
@@ -316,25 +271,11 @@ def file_digest(source: Source) -> str:
         return digest
 
 
-def _where(source: Source) -> str | Path:
-    return source if isinstance(source, Path) else source.name
-
-
-def _check_size(width: int, height: int, limit: int, where: str | Path) -> None:
-    if width * height > limit:
-        most = f"{limit // 1_000_000} million" if limit >= 1_000_000 else f"{limit}"
-        raise ImageSizeError(
-            f"absurdly large: {width} x {height} pixels, the limit is {most}",
-            where=where,
-            fix="crop, tile or shrink it first, or remove it",
-        )
-
-
 def _open(source: Path | Encoded) -> BufferedReader:
     """Open a regular, non-empty file; a pipe would wait for ever."""
     empty = ImageError(
         "the file is empty (0 bytes)",
-        where=_where(source),
+        where=place_of(source),
         fix="copy it again from its source, or remove it",
     )
     if isinstance(source, Encoded):
@@ -364,7 +305,7 @@ def _header(source: Path | Encoded) -> Iterator[Image.Image]:
         except UnidentifiedImageError as error:
             raise ImageError(
                 "not an image (no known format inside)",
-                where=_where(source),
+                where=place_of(source),
                 fix="export it again as PNG, JPEG or TIFF, or remove it",
             ) from error
         except Exception as error:
@@ -375,7 +316,7 @@ def _header(source: Path | Encoded) -> Iterator[Image.Image]:
 def _decode(source: Path | Encoded, longest: int | None = None) -> Image.Image:
     """Decode the first frame, upright, in the file's own mode."""
     with _header(source) as image:
-        _check_size(*image.size, MAX_PIXELS, _where(source))
+        check_pixels(*image.size, MAX_PIXELS, place_of(source))
         try:
             if longest is not None and image.format == "JPEG":
                 factor = 1  # a power of two, of which JPEG knows three
@@ -403,6 +344,6 @@ def _damaged(source: Source, error: Exception) -> ImageError:
     reason = " ".join(str(error).split()) or type(error).__name__
     return ImageError(
         f"truncated or damaged ({reason})",
-        where=_where(source),
+        where=place_of(source),
         fix="copy it again from its source, or remove it",
     )

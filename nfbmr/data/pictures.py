@@ -21,9 +21,10 @@ from PIL import Image
 from PIL.Image import Transpose
 
 from nfbmr.config import View
-from nfbmr.data.images import Decoded, Encoded, Source, file_digest, load_image
+from nfbmr.data.images import file_digest, load_image
 from nfbmr.data.pasting import Kind, paste_defect
 from nfbmr.data.samples import Sample
+from nfbmr.data.sources import Decoded, Encoded, Source
 from nfbmr.errors import ConfigError
 
 Pixels = NDArray[np.uint8]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nfbmr.data.images import Decoded
+from nfbmr.data.sources import Decoded
 from nfbmr.errors import ConfigError, ImageError, require_package
 
 _SLACK = 1e-6

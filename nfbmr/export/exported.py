@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nfbmr.data.images import Source, load_image
+from nfbmr.data.images import load_image
 from nfbmr.data.pictures import Pixels, resized
+from nfbmr.data.sources import Source
 from nfbmr.errors import CheckpointError
 from nfbmr.machine import usable_cores
 from nfbmr.paths import read_json

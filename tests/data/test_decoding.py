@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from nfbmr.data.decoding import decode_input, decode_inputs
-from nfbmr.data.images import Decoded, Encoded, check_size, file_digest, read_image
+from nfbmr.data.images import check_size, file_digest, read_image
 from nfbmr.data.pictures import ViewOp, picture_from, prepare
+from nfbmr.data.sources import Decoded, Encoded
 from nfbmr.errors import ImageError
 
 RAMP = np.tile(np.arange(0, 240, 10, dtype=np.uint8), (16, 1))

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from nfbmr.data.images import (
-    MAX_PIXELS,
     decoded,
     file_digest,
     highest_value,
@@ -19,6 +18,7 @@ from nfbmr.data.images import (
     read_image,
     read_mask,
 )
+from nfbmr.data.sources import MAX_PIXELS
 from nfbmr.errors import ImageError
 
 RAMP = np.tile(np.arange(0, 240, 10, dtype=np.uint8), (16, 1))  # (16, 24): not square, so that turns show

@@ -17,7 +17,7 @@ from PIL import Image
 
 import nfbmr
 from nfbmr.cli.main import main
-from nfbmr.data.images import Decoded
+from nfbmr.data.sources import Decoded
 from nfbmr.errors import CheckpointError, ConfigError, ExportError, MissingPackageError, OutputError
 from nfbmr.export.check import TOLERANCE, Sample, check
 from nfbmr.export.export_model import Export, export_model, in_float32, sample_of

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from nfbmr.data.images import Decoded
 from nfbmr.data.pictures import Picture, Rotate
 from nfbmr.data.pictures import exposed as exposed_picture
 from nfbmr.data.pictures import resized as resized_picture
+from nfbmr.data.sources import Decoded
 from nfbmr.export.pictures import Turned, exposed, resized
 
 

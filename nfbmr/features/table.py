@@ -66,17 +66,6 @@ class FeatureTable(ABC):
         """Some of the rows, as a table of their own; nothing is copied."""
         return PartTable(self, _as_list(rows))
 
-    def resident(self, device: torch.device | str = "cpu") -> FeatureTable:
-        """The same table held in one tensor on `device`: for a GPU with room for it."""
-        rows = torch.empty(len(self), *self.shape, dtype=self.dtype, device=device).contiguous(
-            memory_format=torch.channels_last
-        )
-        start = 0
-        for batch in self.batches(64):
-            rows[start : start + len(batch)].copy_(batch)
-            start += len(batch)
-        return TensorTable(rows, self.keys, self.space_key)
-
 
 class ShardTable(FeatureTable):
     """Rows of memory-mapped shards; a row is copied once, into the batch."""

@@ -84,14 +84,6 @@ def test_batches_give_every_row_once_and_in_order(
     assert torch.equal(torch.cat(batches), expected)
 
 
-def test_the_same_rows_resident(table: tuple[FeatureTable, torch.Tensor]) -> None:
-    table_, expected = table
-    resident = table_.resident("cpu")
-    assert resident.keys == table_.keys
-    assert resident.space_key == table_.space_key
-    assert torch.equal(resident.gather(range(N)), expected)
-
-
 def test_a_row_that_is_not_there_is_an_error(table: tuple[FeatureTable, torch.Tensor]) -> None:
     with pytest.raises(IndexError):
         table[0].gather([N])

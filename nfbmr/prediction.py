@@ -17,8 +17,8 @@ from nfbmr.data.files import is_video
 from nfbmr.data.given import sources_of
 from nfbmr.data.images import decoded, load_image
 from nfbmr.data.pictures import Picture, picture_from
-from nfbmr.data.video import Every, Frame, frames_of
 from nfbmr.data.sources import Source
+from nfbmr.data.video import Every, Frame, frames_of
 from nfbmr.devices import device_of
 from nfbmr.errors import CheckpointError, ConfigError, ImageError, require_package
 from nfbmr.features.extraction import pictures_at_once

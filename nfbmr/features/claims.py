@@ -29,12 +29,11 @@ from nfbmr.locks import never
 log = logging.getLogger(__name__)
 
 FOLDER = "claims"
+"""Below the store's address, of all claims."""
 BEAT = 5.0
 """Seconds after which a number is written again."""
-
 GONE = 60.0
 """Seconds after which whoever has not written its number is taken for gone."""
-
 EVERY = 0.5
 """Seconds between two looks at who is served."""
 

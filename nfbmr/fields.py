@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -71,7 +71,17 @@ def keys_in(config: Config) -> tuple[str, ...]:
     others = {name: value for name, value in (config.model_extra or {}).items() if isinstance(value, dict)}
     stages = {name: section.model_dump() for name, section in (config.train.model_extra or {}).items()}
     end = ours.index(next(name for name in reversed(ours) if name.startswith("train."))) + 1
-    return (*ours[:end], *flatten(stages, "train."), *ours[end:], *flatten(others))
+    return (*ours[:end], *flatten(stages, "train."), *ours[end:], *_keys_of_values(others, ""))
+
+
+def _keys_of_values(values: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    """Dotted keys of nested values; a mapping that is a key's value is not opened."""
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value and key not in keys():
+            yield from _keys_of_values(value, f"{key}.")
+        else:
+            yield key
 
 
 @cache
@@ -90,7 +100,12 @@ def sections(model: type[BaseModel] = Config) -> frozenset[str]:
         >>> {"patchcore", "train.flow"} <= sections()
         True
     """
-    names = (name.split(".")[:-1] for name in keys(model))
+    return _sections(model, loads() if model is Config else 0)
+
+
+@cache
+def _sections(model: type[BaseModel], loads: int) -> frozenset[str]:
+    names = (name.split(".")[:-1] for name in _keys_by_name(model, loads))
     return frozenset(".".join(parts[:n]) for parts in names for n in range(1, len(parts) + 1))
 
 

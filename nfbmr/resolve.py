@@ -146,6 +146,11 @@ def _settings(
                     f"{key} ({layer.place(key)}): a section, not a value; it holds "
                     f"{', '.join(inside[:4])}, ..."
                 )
+        elif key == "own":
+            problems.append(
+                f"own ({layer.place(key)}): settings of a method of one's own are a section of the method's "
+                "by now, see docs/own-method.md"
+            )
         else:
             problems.append(f"{key} ({layer.place(key)}): no such key{_suggestion(key, value)}")
 

@@ -99,7 +99,13 @@ def build(resolved: Resolved, as_json: bool) -> None:
         "seconds": round(extraction.seconds, 3),
         "images_per_second": round(rate, 3),
         "spaces": [
-            {"key": spec.key, "tap": spec.fields["tap"], "shape": table.shape, "compute": extraction.compute}
+            {
+                "key": spec.key,
+                "tap": spec.fields["tap"],
+                "shape": table.shape,
+                "compute": extraction.compute,
+                "engine": extraction.engine,
+            }
             for spec, table in zip(extraction.specs, extraction.tables, strict=True)
         ],
     }
@@ -257,7 +263,7 @@ def _about(info: SpaceInfo | FlowInfo) -> str:
     """What was stored, in the words of the configuration."""
     from nfbmr.features.maintenance import SpaceInfo
 
-    made = ("backbone", "tap", "size", "flow", "compute", "dtype")
+    made = ("backbone", "tap", "size", "flow", "compute", "engine", "dtype")
     if isinstance(info, SpaceInfo):
         words = [info.kind, count(info.rows, "row"), *_named(info.fields, made)]
     elif info.state == "trained":

@@ -23,7 +23,7 @@ from nfbmr.config.features import (
     View,
 )
 from nfbmr.config.judging import EvaluationConfig, ScoringConfig, SelectionConfig
-from nfbmr.config.method_sections import MethodConfig, checked_section, with_method_sections
+from nfbmr.config.method_sections import MethodConfig, checked_section, is_ours, with_method_sections
 from nfbmr.config.networks import DetailConfig, FlowConfig, MappingConfig
 from nfbmr.config.section import Fraction, PositiveInt, Section, Taps, odd_side
 from nfbmr.config.training import DetailStageConfig, MappingStageConfig, StageConfig, TrainConfig
@@ -124,6 +124,8 @@ class Config(Section):
     def _consistent(self) -> Config:
         if self.scoring.weights not in ("auto", "paper") and sum(map(abs, self.scoring.weights)) == 0:  # type: ignore[arg-type]
             raise ValueError("scoring.weights are all zero: nothing would be scored")
+        if is_ours(self.method) and self.train.model_extra:
+            raise ValueError(f"train.{min(self.train.model_extra)}: {self.method} has no such stage")
         if self.selection.on == "test" and self.data.known_defects is not None:
             raise ValueError("selection.on=test chooses on the whole test set: leave data.known_defects out")
         return self

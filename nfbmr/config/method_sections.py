@@ -8,6 +8,7 @@ installed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
@@ -17,6 +18,8 @@ from pydantic_core import PydanticCustomError
 from nfbmr.config.section import Section
 from nfbmr.config.training import StageConfig
 from nfbmr.neighbours import METHODS, load_object
+
+log = logging.getLogger(__name__)
 
 _settings: dict[str, type[MethodConfig]] = {}
 _training: dict[str, StageConfig] = {}
@@ -75,12 +78,24 @@ def register_method(method: BringsSections) -> None:
         ValueError: Its section has the name of one there is.
     """
     global _loads  # noqa: PLW0603 - a count of changes, for whoever caches what is derived from them
-    if method.settings is not None:
-        if method.settings.section in our_settings():
-            raise ValueError(f"its section {method.settings.section} is that of one of nfbmr's methods")
-        _settings[method.settings.section] = method.settings
+    if (settings := method.settings) is not None:
+        if settings.section in our_settings():
+            raise ValueError(f"its section {settings.section} is that of one of nfbmr's methods")
+        other = _settings.get(settings.section, settings)
+        if _place(other) != _place(settings):
+            log.warning(
+                "%s and %s share the section %s: what one says of it counts for both; give one another name",
+                _place(other),
+                _place(settings),
+                settings.section,
+            )
+        _settings[settings.section] = settings
     _training.update(method.training)
     _loads += 1
+
+
+def _place(settings: type[MethodConfig]) -> str:
+    return f"{settings.__module__}:{settings.__qualname__}"
 
 
 def loads() -> int:
@@ -101,6 +116,9 @@ class _Given(NamedTuple):
     keep: bool
     value: Any
 
+    def __repr__(self) -> str:
+        return repr(self.value)  # in messages of pydantic, which show what was given
+
 
 def with_method_sections(values: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """Values of a configuration with our methods' sections in them, ready for :func:`checked_section`.
@@ -114,10 +132,21 @@ def with_method_sections(values: Mapping[str, Any], fields: Mapping[str, Any]) -
     if not outside.get("own", True):  # of configurations from before methods had sections of their own
         del outside["own"]
     ours = {name: _Given(settings, False, outside.pop(name, {})) for name, settings in our_settings().items()}
-    # What a method means that is not at hand here is kept as it is.
-    foreign = values.get("method", "nf-bmr") not in load_object(METHODS)
-    added = {name: _Given(_settings.get(name), foreign, value) for name, value in outside.items()}
-    return {**inside, **ours, **added}
+    method = values.get("method", "nf-bmr")
+    if isinstance(method, str) and method not in load_object(METHODS):
+        # What a method means that is not at hand here is kept as it is.
+        added = {name: _Given(_settings.get(name), True, value) for name, value in outside.items()}
+        return {**inside, **ours, **added}
+    # To one of our methods they say nothing, and who reads its configuration may not know them.
+    unknown = {name: _Given(None, False, value) for name, value in outside.items() if name not in _settings}
+    if isinstance(train := inside.get("train"), Mapping):
+        inside["train"] = {name: value for name, value in train.items() if name not in _training}
+    return {**inside, **ours, **unknown}
+
+
+def is_ours(method: str) -> bool:
+    """Whether a method is one of ours."""
+    return method in load_object(METHODS)
 
 
 def checked_section(given: _Given) -> MethodConfig | dict[str, Any]:

@@ -35,7 +35,7 @@ from nfbmr.features.weights import Weights, resolve_weights, weights_state
 
 _KIND = "backbones"
 _KEPT = 2
-"""AnomalyModel that a process keeps: a method reads two at most."""
+"""Networks that a process keeps: a method reads two at most."""
 _UNIT = 32
 """Pixels: the stride of the deepest taps of usual networks."""
 

@@ -1,7 +1,7 @@
 """Which arithmetic and which library compute features where the configuration leaves it to the machine.
 
-Either decides the last bits of a feature, so it is part of what stored features are, stands in the model, and
-is measured once a machine: the same command gives the same numbers whatever store it is given.
+Either decides the last bits of a feature, so it is part of what stored features are and stands in the model.
+What a store has is taken; else it is measured, once a machine, so that no stopwatch decides a second time.
 """
 
 from __future__ import annotations
@@ -55,9 +55,17 @@ class Arithmetic(NamedTuple):
 
 
 def arithmetic_for(
-    config: FeatureConfig, store: FeatureStore, keys: Collection[str], device: str, stop: Stop
+    config: FeatureConfig,
+    store: FeatureStore,
+    keys: Collection[str],
+    device: str,
+    stop: Stop,
+    *,
+    openvino: bool = True,
 ) -> Arithmetic:
     """What was asked for; for auto what the store has most rows of, else what is faster here.
+
+    Features of OpenVINO's that are all stored are taken wherever they are read: nothing is computed then.
 
     Args:
         config: All passes; all of them are computed alike.
@@ -65,30 +73,38 @@ def arithmetic_for(
         keys: Of the distinct pictures.
         device: Where the networks run.
         stop: Read between passes of a measurement; True stops.
+        openvino: Whether every process that takes part has OpenVINO for its device.
 
     Raises:
         Interrupted: `stop` said so.
     """
-    possible = _possible(config, device)
+    passes = passes_of(config)
+    if keys and config.engine != "torch" and config.compute != "bf16" and not config.compile:
+        made = Arithmetic("fp32", "openvino")
+        if all(_rows(store, one, keys, made) == len(keys) * len(one.taps) for one in passes):
+            return made
+    possible = _possible(config, device, openvino=openvino)
     if len(possible) == 1:
         return possible[0]
-    first = passes_of(config)[0]
-    info = backbone_info(first)
-    there = {one: _rows(store, info, first, keys, one) for one in possible}
+    first = passes[0]
+    there = {one: _rows(store, first, keys, one) for one in possible}
     if any(there.values()):
         return max(there, key=lambda one: there[one])
     computes = {one.compute for one in possible}
-    compute = choose_compute(info, first, device, stop=stop) if len(computes) > 1 else computes.pop()
+    if len(computes) > 1:
+        compute = choose_compute(backbone_info(first), first, device, stop=stop)
+    else:
+        compute = computes.pop()
     if Arithmetic(compute, "openvino") not in possible:
         return Arithmetic(compute, "torch")
-    if config.engine == "openvino":
-        return Arithmetic(compute, "openvino")
     return Arithmetic(compute, choose_library(config, len(keys), stop=stop))
 
 
-def _possible(config: FeatureConfig, device: str) -> tuple[Arithmetic, ...]:
+def _possible(config: FeatureConfig, device: str, *, openvino: bool) -> tuple[Arithmetic, ...]:
     """All that a configuration leaves open here, never nothing."""
     reason = openvino_unfit(device)
+    if reason is None and not openvino:
+        reason = "another process of this run has no OpenVINO"
     if config.engine == "openvino" and reason is None:
         return (Arithmetic("fp32", "openvino"),)
     if config.engine == "openvino":
@@ -109,10 +125,9 @@ def openvino_unfit(device: torch.device | str) -> str | None:
     return None
 
 
-def _rows(
-    store: FeatureStore, info: BackboneInfo, config: FeatureConfig, keys: Collection[str], made: Arithmetic
-) -> int:
-    """Rows of these pictures that the store has, made in one way."""
+def _rows(store: FeatureStore, config: FeatureConfig, keys: Collection[str], made: Arithmetic) -> int:
+    """Rows of these pictures that the store has of a pass, made in one way."""
+    info = backbone_info(config)
     specs = [space_spec(info, tap, config, *made) for tap in info.taps]
     if not all(map(store.exists, specs)):
         return 0

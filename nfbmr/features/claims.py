@@ -34,8 +34,8 @@ BEAT = 5.0
 """Seconds after which a number is written again."""
 GONE = 60.0
 """Seconds after which whoever has not written its number is taken for gone."""
-EVERY = 0.5
-"""Seconds between two looks at who is served."""
+EVERY, SELDOM = 0.5, 5.0
+"""Seconds between two looks at who is served: the first ones, and the most that they become."""
 
 _CHOOSING = "choosing"
 
@@ -89,12 +89,16 @@ class Claims:
             StoreError: The object store failed before the right was had.
         """
         claim = _Claim(self._objects, what, self._gone)
-        claim.take()
+        try:
+            claim.take()
+        except StoreError:
+            claim.let_go()  # what was written may have arrived
+            raise
         beating = threading.Event()
         heart = threading.Thread(target=self._keep, args=(claim, beating), daemon=True, name="claim")
         heart.start()
         try:
-            said = False
+            said, pause = False, EVERY
             while not claim.served():
                 if give_up():
                     raise Interrupted(
@@ -105,7 +109,8 @@ class Claims:
                 if not said:
                     log.info("another machine computes %s; waiting for it", what)
                 said = True
-                time.sleep(EVERY)
+                time.sleep(pause)
+                pause = min(1.2 * pause, SELDOM)
             yield
         finally:
             beating.set()

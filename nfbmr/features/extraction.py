@@ -31,7 +31,7 @@ from nfbmr.config import FeatureConfig
 from nfbmr.data.pictures import Picture, prepare
 from nfbmr.errors import ImageError, Interrupted
 from nfbmr.features.backbone import backbone_info, same_backbone
-from nfbmr.features.choosing import Arithmetic, arithmetic_for
+from nfbmr.features.choosing import Arithmetic, arithmetic_for, openvino_unfit
 from nfbmr.features.engine import Compute, Engine, Library
 from nfbmr.features.keys import as_stored, joined_digest, space_spec, stored_shapes
 from nfbmr.features.passes import passes_of
@@ -128,7 +128,10 @@ def extract(
     computed: set[str] = set()
     filled: list[tuple[Space, SpaceSpec, Shape]] = []
     # One arithmetic for all passes, so that one word says it.
-    arithmetic = workers.broadcast(lambda: arithmetic_for(config, store, tuple(distinct), device, stop))
+    openvino = all(workers.all_gather(openvino_unfit(device) is None))
+    arithmetic = workers.broadcast(
+        lambda: arithmetic_for(config, store, tuple(distinct), device, stop, openvino=openvino)
+    )
     for one in passes_of(config):
         spaces, done, failed = _fill_pass(distinct, one, arithmetic, store, device, stop, workers)
         filled += spaces

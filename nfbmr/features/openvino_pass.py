@@ -88,6 +88,8 @@ def _compiled(ov: Any, backbone: Backbone, x_13HW: Tensor) -> Any:
         "INFERENCE_PRECISION_HINT": "f32",  # left alone, it takes bfloat16 where the processor has it
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "NUM_STREAMS": 1,
+        # Each process would pin its threads to the same first cores, whoever computes there already.
+        "ENABLE_CPU_PINNING": False,
     }
     request = ov.Core().compile_model(model, "CPU", how).create_infer_request()
     taps = len(model.outputs)

@@ -179,7 +179,10 @@ class Detector:
             if meta["format"] not in READABLE:
                 raise CheckpointError(f"made by another version of nfbmr (format {meta['format']})")
             config = Config.model_validate(meta["config"])
-            config = config.model_copy(update={"features": with_kept_weights(config.features, folder)})
+            features = with_kept_weights(config.features, folder)
+            if features.engine == "auto":  # of a model from before OpenVINO could make them
+                features = features.model_copy(update={"engine": "torch"})
+            config = config.model_copy(update={"features": features})
             shapes = tuple((channels, height, width) for channels, height, width in meta["shapes"])
             detector = build(config, shapes, meta["weights_digest"])
             for name, module in detector.networks.modules().items():

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nfbmr.config import MethodConfig, StageConfig
+from nfbmr.config import Config, MethodConfig, StageConfig
 from nfbmr.nesting import flatten
 
 Settings = Mapping[str, Any]
@@ -36,6 +36,10 @@ class Method:
         defaults: Overrides of the configuration's defaults.
         published: Configurations as its authors published it, by the names that ``--config`` takes.
         variants: Other configurations of it, likewise.
+
+    Raises:
+        TypeError: Configurations are no mapping.
+        ValueError: The section has a name that the configuration has itself.
     """
 
     title: str
@@ -48,6 +52,15 @@ class Method:
     defaults: Settings = field(default_factory=dict)
     published: Mapping[str, Settings] = field(default_factory=dict)
     variants: Mapping[str, Settings] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("published", "variants"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise TypeError(f"Method.{name} is no mapping of names to settings (docs/own-method.md)")
+        if self.settings is not None:
+            section = self.settings.section
+            if section in Config.model_fields or section == "own" or not section.isidentifier():
+                raise ValueError(f"a method's section cannot be called {section!r}")
 
     def all_defaults(self) -> dict[str, Any]:
         """Every key that the method brings, then its overrides: dotted keys to values."""

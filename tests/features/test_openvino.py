@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,7 +27,7 @@ from nfbmr.data.synthesize import CLASSES, synthesize
 from nfbmr.errors import BackboneError
 from nfbmr.features import choosing
 from nfbmr.features.backbone import Backbone, load_backbone
-from nfbmr.features.choosing import choose_library
+from nfbmr.features.choosing import arithmetic_for, choose_library
 from nfbmr.features.engine import Engine
 from nfbmr.features.extraction import extract
 from nfbmr.features.reader import FeatureReader
@@ -117,6 +120,46 @@ def test_auto_takes_what_is_stored(tmp_path: Path, pictures: list[Picture]) -> N
     auto = CONFIG.model_copy(update={"compute": "fp32"})
     again = extract(pictures, auto, store)
     assert (again.engine, again.computed) == ("openvino", 0)
+
+
+def test_what_is_stored_is_read_where_it_cannot_be_computed(
+    tmp_path: Path, pictures: list[Picture], missing: Callable[[], None]
+) -> None:
+    store = FeatureStore(tmp_path / "store")
+    extract(pictures, BY_OPENVINO, store)
+    missing()
+    for config in (BY_OPENVINO, CONFIG):
+        again = extract(pictures, config, store)
+        assert (again.engine, again.computed) == ("openvino", 0)
+
+
+def test_it_is_no_choice_where_one_of_several_processes_lacks_it(
+    tmp_path: Path, pictures: list[Picture], caplog: pytest.LogCaptureFixture
+) -> None:
+    store, keys = FeatureStore(tmp_path / "store"), [picture.key for picture in pictures]
+    made = arithmetic_for(BY_OPENVINO, store, keys, "cpu", None, openvino=False)
+    assert made.library == "torch"
+    assert "another process of this run has no OpenVINO" in caplog.text
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are not to be seen here")
+def test_its_threads_are_not_pinned_to_the_first_cores() -> None:
+    engine = Engine(load_backbone(CONFIG), compute="fp32", size=256, library="openvino")
+    ended, seen = threading.Event(), set()
+
+    def look() -> None:
+        while not ended.is_set():
+            for task in Path("/proc/self/task").iterdir():
+                with suppress(OSError):  # a thread that has just ended
+                    seen.add(frozenset(os.sched_getaffinity(int(task.name))))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for _ in range(5):
+        engine(torch.randn(4, 3, 256, 256))
+    ended.set()
+    looking.join()
+    assert seen == {frozenset(os.sched_getaffinity(0))}
 
 
 def test_auto_measures_once_where_there_are_enough_pictures(

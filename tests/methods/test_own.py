@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from pydantic import ValidationError
 
 import nfbmr
-from nfbmr.config import Config
+from nfbmr.config import Config, MethodConfig
 from nfbmr.errors import ConfigError
+from nfbmr.methods.method import Method
 from nfbmr.methods.table import epochs_of, method_named
 from nfbmr.resolve import Layer, dump_yaml, flat, load_config, resolve
 
@@ -106,6 +110,35 @@ def test_a_run_can_be_read_where_its_method_is_not(name: str, tmp_path: Path) ->
     elsewhere.write_text("flow: {blocks: 3}\nstrange: {shrinkage: 0.2}\n")
     with pytest.raises(ConfigError, match="strange: no such key"):
         load_config(elsewhere)
+
+
+def test_a_configuration_of_ours_says_nothing_of_a_method_that_its_reader_may_not_have(name: str) -> None:
+    base = nfbmr.configure(settings={"method": name, "gaussian.shrinkage": 0.2})
+    row = Config.model_validate({**base.model_dump(mode="json"), "method": "padim"})
+    program = (
+        "import sys; from nfbmr.config import Config; print(Config.model_validate_json(sys.argv[1]).method)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, row.model_dump_json()], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "padim"
+
+
+def test_a_method_that_is_no_text_is_refused_in_words() -> None:
+    with pytest.raises(ConfigError, match=r"method = \[nf, nf-bmr\]"):
+        nfbmr.configure(settings={"method": ["nf", "nf-bmr"]})
+
+
+def test_ours_have_no_stages_that_they_do_not_have() -> None:
+    with pytest.raises(ValidationError, match=r"train\.flo: nf-bmr has no such stage"):
+        Config.model_validate({"train": {"flo": {"epochs": 3}}})
+
+
+@pytest.mark.parametrize("section", ["seed", "features", "own", "my.part"])
+def test_a_section_cannot_be_called_what_the_configuration_has(section: str) -> None:
+    settings = type("Settings", (MethodConfig,), {"section": section, "__module__": __name__})
+    with pytest.raises(ValueError, match="section cannot be called"):
+        Method(title="", source="", networks="a:b", stages=(), settings=settings)
 
 
 def test_settings_from_before_methods_had_sections_are_read(name: str, tmp_path: Path) -> None:

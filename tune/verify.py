@@ -164,8 +164,7 @@ def _trials(paths: PlanPaths) -> dict[str, _Trial]:
         return {}
     from tune.search.borrowed import is_own
     from tune.search.plots import load_study
-    from tune.search.study import ERROR
-    from tune.search.trial_facts import SETTINGS
+    from tune.search.trial_facts import ERROR, SETTINGS
 
     return {
         f"{trial.number:04d}": _Trial(

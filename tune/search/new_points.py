@@ -3,8 +3,8 @@
 Samplers draw, and in a space of few values they draw a point again that they have seen: TPE above all, which
 looks around the best ones. Running it again would tell nothing. So the sampler is asked again, with another
 seed, and of TPE's candidates (it takes the best of 24) six and then one are looked at: the first that is
-drawn around the good points. If that gives nothing new, a point of a small space is drawn from those that
-are left. Only where all are tried is an old one suggested.
+drawn around the good points. In a small space it is asked again once, and if that gives nothing new, a point
+is drawn from those that are left. Only where all are tried is an old one suggested, the first that is drawn.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, TrialState
 
 AGAIN = 4
-"""Times that a sampler is asked for another point."""
+"""Times that a sampler is asked for another point; once where those that are left can be counted."""
 
 
 class NewPointSampler(BaseSampler):
@@ -72,18 +72,25 @@ class NewPointSampler(BaseSampler):
     ) -> dict[str, Any]:
         """A point, new if there is one; dimensions that do not apply in it are left out."""
         fixed = trial.system_attrs.get("fixed_params", {})  # a point that was asked for, or a part of one
-        oldest: dict[str, Any] | None = None
-        for time in range(1 + AGAIN):
-            draft = _Draft(self._sampler(time) if time else self.first, study, trial, fixed)
-            if not self._tried.has(self._space.chosen_by(draft.choose)):
+        draft = _Draft(self.first, study, trial, fixed)
+        if self._is_new(draft) or fixed.keys() >= draft.params.keys():  # or all of it was asked for
+            return draft.params
+        left = self._tried.left(self._space)
+        if left is not None:
+            left = [point for point in left if _agrees(point, fixed)]
+            if not left:  # asking again would cost as much for every trial that is still to come
                 return draft.params
-            oldest = draft.params if oldest is None else oldest
-            if fixed.keys() >= draft.params.keys():  # all of it was asked for
-                return draft.params
-        left = [point for point in self._tried.left(self._space) if _agrees(point, fixed)]
-        if left:
-            return left[int(np.random.default_rng([*self._seed, trial.number]).integers(len(left)))]
-        return oldest or {}
+        for time in range(1, 1 + (AGAIN if left is None else 1)):
+            another = _Draft(self._sampler(time), study, trial, fixed)
+            if self._is_new(another):
+                return another.params
+        if left is None:
+            return draft.params
+        return left[int(np.random.default_rng([*self._seed, trial.number]).integers(len(left)))]
+
+    def _is_new(self, draft: _Draft) -> bool:
+        """Let all of a point be drawn: whether nobody has tried it."""
+        return not self._tried.has(self._space.chosen_by(draft.choose))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

@@ -9,17 +9,18 @@ machine may have been to blame), so a point that only failed is run again.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nfbmr.evaluation.summary import RunSummary
 from nfbmr.paths import RunPaths
 from nfbmr.resolve import digest
 from tune.execution.trial_spec import TrialResult, TrialSpec
+from tune.records.children import STATUS, record_of
 from tune.records.paths import SweepPaths
 from tune.search.plan import Objective
 from tune.search.space import Space
-from tune.search.trial_facts import COPIED, COPY_OF, SETTINGS, is_copy
+from tune.search.trial_facts import COPIED, COPY_OF, ERROR, SETTINGS, is_copy
 
 if TYPE_CHECKING:
     import optuna
@@ -73,14 +74,16 @@ class Repeats:
         """Whether a trial has had these settings, however it ended."""
         return digest(settings) in self._tried
 
-    def left(self, space: Space) -> list[dict[str, Any]]:
-        """Points of a small space that no trial has had, in the sampler's terms; none of a large one.
+    def left(self, space: Space) -> list[dict[str, Any]] | None:
+        """Points of a small space that no trial has had, in the sampler's terms; None for a large one.
 
         Args:
             space: Which; the same at every call.
         """
         if self._points is None:
             self._points = [(point, digest(settings)) for point, settings in space.points(FEW)]
+        if not self._points:  # even a space without dimensions has a point
+            return None
         return [point for point, key in self._points if key not in self._tried]
 
     def first(self, number: int, settings: Mapping[str, Any]) -> int | None:
@@ -141,12 +144,18 @@ def copied_outcome(
 ) -> TrialResult:
     """How a trial ended that repeats an earlier one: with its summary and costs, and in no time.
 
+    Where the earlier one failed this one did as well, which had waited for it.
+
     Args:
         key: Of the later trial.
-        earlier: Finished or pruned.
+        earlier: Ended.
         goals: Objectives of the study.
         paths: Of the sweep.
     """
+    of = f"{earlier.number:04d}"
+    if earlier.state.name == "FAIL":
+        error = f"its point is that of trial {of}, which failed: {earlier.user_attrs.get(ERROR)}"
+        return TrialResult(key, "failed", error=error, copy_of=of)
     finished = earlier.state.name == "COMPLETE"
     fitted = RunPaths(paths.trial(earlier.number)).fitted
     values = zip(goals, earlier.values if finished else (), strict=False)
@@ -159,5 +168,27 @@ def copied_outcome(
             for goal, value in values
             if goal.number.startswith("cost.")
         },
-        copy_of=f"{earlier.number:04d}",
+        copy_of=of,
     )
+
+
+def unrecorded(
+    trials: Iterable[FrozenTrial], goals: Iterable[Objective], paths: SweepPaths
+) -> Iterator[tuple[FrozenTrial, TrialResult]]:
+    """Trials that ended as earlier ones did, and have no whole record: the driver was killed in between.
+
+    Args:
+        trials: The sweep's own.
+        goals: Objectives of the study.
+        paths: Of the sweep.
+
+    Yields:
+        Each with how it ended, by number.
+    """
+    by_number = {trial.number: trial for trial in trials}
+    for number, trial in sorted(by_number.items()):
+        if not is_copy(trial) or not trial.state.is_finished():
+            continue
+        outcome = copied_outcome(f"{number:04d}", by_number[trial.user_attrs[COPY_OF]], goals, paths)
+        if record_of(RunPaths(paths.trial(number)).journal).status != STATUS[outcome.state]:
+            yield trial, outcome

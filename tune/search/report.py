@@ -26,8 +26,8 @@ from tune.records.sweep_summary import (
 )
 from tune.search.choice import Choice
 from tune.search.importance import Readiness
-from tune.search.study import ERROR, Study
-from tune.search.trial_facts import COPY_OF, SETTINGS, is_copy, validation_auroc
+from tune.search.study import Study
+from tune.search.trial_facts import COPY_OF, ERROR, SETTINGS, is_copy, validation_auroc
 from tune.tables.frame import Result, with_estimate, write_results
 
 if TYPE_CHECKING:

@@ -32,6 +32,7 @@ from nfbmr import yaml_text
 from nfbmr.config import Config, FeatureConfig
 from nfbmr.errors import ConfigError
 from nfbmr.fields import did_you_mean
+from nfbmr.resolve import digest
 from tune.execution.method_settings import with_settings
 from tune.search.dimension import Dimension, Settings
 from tune.search.space_parser import ParsedSpace, parse_file, parse_text
@@ -280,6 +281,11 @@ class Space:
 def features_of(settings: Mapping[str, Any]) -> Settings:
     """Those settings that decide on features: of the section, and the method's name."""
     return {key: setting for key, setting in settings.items() if key.startswith(("features.", "method"))}
+
+
+def pass_key(features: FeatureConfig) -> str:
+    """Equal for feature configurations that one pass of the backbone serves."""
+    return digest(features.model_dump(mode="json", exclude={"taps"}))
 
 
 def _all_labels(dimension: Dimension) -> Iterable[Any]:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nfbmr.config import FeatureConfig
 from nfbmr.methods.table import sharing_key
 from nfbmr.resolve import digest
 from tune.execution.trial_spec import TrialResult, TrialSpec
@@ -25,10 +24,10 @@ from tune.search.borrowed import borrow, is_own
 from tune.search.dimension import Settings
 from tune.search.history import first_front
 from tune.search.plan import SweepPlan
-from tune.search.repeats import Copied, Repeats, copied_outcome, end_as
+from tune.search.repeats import Copied, Repeats, copied_outcome, end_as, unrecorded
 from tune.search.samplers import base_epochs, open_study, sampler_of, scaled_step
-from tune.search.space import features_of
-from tune.search.trial_facts import COPY_OF, SETTINGS, facts_of, is_copy
+from tune.search.space import features_of, pass_key
+from tune.search.trial_facts import COPY_OF, ERROR, SETTINGS, facts_of, is_copy
 
 if TYPE_CHECKING:
     import optuna
@@ -36,9 +35,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GRACE = 3
-"""No trial is pruned before so many are finished."""
+"""No trial is pruned before so many were run to their end."""
 
-ERROR, PRUNED_AT, PASSES = "error", "pruned_at", "passes"
+PRUNED_AT, PASSES = "pruned_at", "passes"
 """Names of Optuna's user attributes."""
 
 
@@ -68,11 +67,13 @@ class Study:
         self._ready: list[TrialSpec] = []
         self._busy: dict[str, str] = {}
         self._enqueued = False
-        self._best = max(self._frozen("COMPLETE"), key=self._quality, default=None)
-        self._repeats = Repeats(self._own())
-        self._copies: list[Copied] = []
-        for frozen in self._frozen("RUNNING"):
-            self._again(frozen)
+        trained, own = self._trained(), self._own()
+        self._best, self._trained_count = max(trained, key=self._quality, default=None), len(trained)
+        self._repeats = Repeats(own)
+        self._copies = [Copied(self.task_of(t), how) for t, how in unrecorded(own, plan.goals, paths)]
+        for frozen in own:
+            if frozen.state.name == "RUNNING":
+                self._again(frozen)
         if self._ready:
             log.info("begun, not ended, so first to go on: %s", ", ".join(task.key for task in self._ready))
 
@@ -114,7 +115,7 @@ class Study:
             trial.report(float(objective), scaled)
             # Asked in any case: the pruner writes down what the trial reached at each rung.
             worse = trial.should_prune()
-            if worse and self.count("COMPLETE") >= GRACE and trial.params != self._base_point:
+            if worse and self._trained_count >= GRACE and trial.params != self._base_point:
                 trial.set_user_attr(PRUNED_AT, step)
                 return True
         return False
@@ -166,6 +167,11 @@ class Study:
         return self._history.counts[state]
 
     @property
+    def untold(self) -> int:
+        """Trials that :meth:`take_copies` has yet to give."""
+        return len(self._copies)
+
+    @property
     def counts(self) -> dict[str, int]:
         """Own trials by state, in this project's words."""
         words = {"finished": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "unfinished": "RUNNING"}
@@ -188,7 +194,7 @@ class Study:
 
     @property
     def best(self) -> optuna.trial.FrozenTrial | None:
-        """The finished trial with the best first objective; of equals the one with fewest parameters.
+        """The trial run to its end with the best first objective; of equals that with fewest parameters.
 
         Of several objectives the others come before the parameters, so that it is on the front.
         """
@@ -196,18 +202,18 @@ class Study:
 
     @property
     def base_trial(self) -> optuna.trial.FrozenTrial | None:
-        """The first trial with the base configuration, however it ended; None where nothing is anchored."""
-        if self._base_point is None:
-            return None
-        return next((trial for trial in self.trials if trial.params == self._base_point), None)
+        """The first run of the base configuration, however it ended; None where nothing is anchored."""
+        first = next((trial for trial in self.trials if trial.params == self._base_point), None)
+        if first is None or not is_copy(first):
+            return first
+        return self._storage.numbered(first.user_attrs[COPY_OF])
 
     @property
     def pareto(self) -> list[optuna.trial.FrozenTrial]:
         """Finished trials that no other beats in every objective; empty for a single objective."""
         if len(self.plan.objectives) == 1:
             return []
-        # Optuna's own front would have borrowed trials on it, and points twice.
-        finished = [trial for trial in self._frozen("COMPLETE") if not is_copy(trial)]
+        finished = self._trained()  # Optuna's own front would have borrowed trials on it, and points twice
         if not finished:
             return []
         front = first_front(-np.array([self._scores(trial) for trial in finished]))
@@ -295,21 +301,19 @@ class Study:
 
     def _copy(self, key: str, earlier: optuna.trial.FrozenTrial) -> None:
         """End a trial as an earlier one with its point ended; where that failed, it failed as well."""
-        trial, of = self._trials[key], f"{earlier.number:04d}"
-        if earlier.state.name == "FAIL":
-            error = f"its point is that of trial {of}, which failed: {earlier.user_attrs.get(ERROR)}"
-            outcome = TrialResult(key, "failed", error=error, copy_of=of)
+        trial, outcome = self._trials[key], copied_outcome(key, earlier, self.plan.goals, self.paths)
+        if outcome.state == "failed":
             self.done(outcome)
         else:
             with self._storage.together():
                 end_as(self.study, trial, self._frozen_trial(trial), earlier)
-            outcome = copied_outcome(key, earlier, self.plan.goals, self.paths)
             self._ended(self._frozen_trial(trial))
         self._copies.append(Copied(self._tasks[key], outcome))
 
     def _ended(self, trial: optuna.trial.FrozenTrial) -> None:
         """Take notice of a trial's end, and end those that waited for it."""
-        if trial.state.name == "COMPLETE":
+        if trial.state.name == "COMPLETE" and not is_copy(trial):
+            self._trained_count += 1
             self._best = trial if self._best is None else max(self._best, trial, key=self._quality)
         elif trial.state.name == "FAIL":
             self._repeats.failed(trial)
@@ -371,11 +375,11 @@ class Study:
     # -- reading
 
     def _own(self) -> list[optuna.trial.FrozenTrial]:
-        trials = self.study.get_trials(deepcopy=False)
-        return list(filter(is_own, trials))
+        return list(filter(is_own, self.study.get_trials(deepcopy=False)))
 
-    def _frozen(self, state: str) -> list[optuna.trial.FrozenTrial]:
-        return [trial for trial in self._own() if trial.state.name == state]
+    def _trained(self) -> list[optuna.trial.FrozenTrial]:
+        """Those that were run to their end: an earlier one's copy has nothing in its folder."""
+        return [t for t in self._own() if t.state.name == "COMPLETE" and not is_copy(t)]
 
     def _frozen_trial(self, trial: optuna.Trial) -> optuna.trial.FrozenTrial:
         return self._storage.numbered(trial.number)
@@ -393,8 +397,3 @@ class Study:
         numbers = outcome.numbers()
         values = [numbers.get(goal.number, math.nan) for goal in self.plan.goals]
         return values if all(map(math.isfinite, values)) else None
-
-
-def pass_key(features: FeatureConfig) -> str:
-    """Equal for feature configurations that one pass of the backbone serves."""
-    return digest(features.model_dump(mode="json", exclude={"taps"}))

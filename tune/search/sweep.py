@@ -33,8 +33,9 @@ from tune.search.borrowed import has_borrowed
 from tune.search.choice import Choice, choose
 from tune.search.plan import SweepPlan
 from tune.search.report import summarise, write_tables
+from tune.search.space import pass_key
 from tune.search.space_checks import check_space
-from tune.search.study import Study, pass_key
+from tune.search.study import Study
 
 log = logging.getLogger(__name__)
 
@@ -249,7 +250,8 @@ def _search(study: Study, parent: ParentRecord, stop: StopRequest) -> None:
     if not study.has_more:
         log.info("all %d trials are done already", plan.trials)
         return
-    state = ProgressState(plan.trials, before=sum(study.counts.values()) - study.counts["unfinished"])
+    ended = sum(study.counts.values()) - study.counts["unfinished"]
+    state = ProgressState(plan.trials, before=ended - study.untold)
     if state.before:
         log.info("done already: %d of %d trials", state.before, plan.trials)
     with Progress(state) as progress:

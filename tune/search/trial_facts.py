@@ -19,6 +19,9 @@ SETTINGS = "settings"
 COPY_OF = "copy_of"
 """Name of the attribute that holds the number of the earlier trial which a trial repeats without a run."""
 
+ERROR = "error"
+"""Name of the attribute that holds what was wrong with a trial that failed."""
+
 COPIED = ("parameters", VALIDATION)
 """Attributes of an earlier trial that hold for one that repeats it, too."""
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, RandomSampler
 
 from nfbmr.config import Config
-from tests.tune.search.test_study import cost_of, quality, summary_of
+from nfbmr.paths import RunPaths
+from nfbmr.tracking import FolderTracker
+from tests.tune.search.test_study import cost_of, quality, report_all, summary_of
 from tune.execution.trial_spec import TrialResult, TrialSpec
+from tune.records.children import record_copy
 from tune.records.paths import SweepPaths
+from tune.search.choice import choose
 from tune.search.importance import Readiness
-from tune.search.new_points import NewPointSampler
+from tune.search.new_points import AGAIN, NewPointSampler
 from tune.search.plan import SAMPLERS, SweepPlan
 from tune.search.repeats import Repeats
 from tune.search.report import grid_of, summarise
 from tune.search.samplers import STARTUP, sampler_of
 from tune.search.space import Space
-from tune.search.study import Study
+from tune.search.study import GRACE, Study
 from tune.search.trial_facts import COPY_OF, is_copy
 
 SMALL = """
@@ -185,7 +189,9 @@ def test_after_a_kill_a_trial_that_waited_waits_again(make):
     assert again.next() == running
     assert again.next() is None
     finish(again, running)
-    assert [copied.task.key for copied in again.take_copies()] == ["0001"]
+    (copied,) = again.take_copies()
+    assert copied.task.key == "0001"
+    record_copy(copied.task, copied.outcome, None)
     assert not make(trials=2).has_more
 
 
@@ -224,3 +230,80 @@ def test_of_a_repeated_point_the_first_trial_counts(make):
     assert not any(map(is_copy, study.pareto))
     assert Readiness.of(study.trials).finished == 6
     assert study.feature_hits == 6
+
+
+def test_a_sampler_is_asked_again_only_where_that_can_help(make):
+    asked: list[int] = []
+
+    def stubborn(again: int) -> BaseSampler:
+        """Draws the same point whenever it is asked."""
+        asked.append(again)
+        return RandomSampler(seed=0)
+
+    def times(study: Study, tried: Repeats) -> int:
+        asked.clear()
+        study.study.sampler = NewPointSampler(study.space, tried, stubborn, (0,))
+        trial = study.study.ask()
+        tried.first(trial.number, study.space.suggest(trial))
+        return len(asked)
+
+    two, tried = make("two", space="flow.blocks: {choice: [2, 4]}"), Repeats([])
+    assert [times(two, tried) for _ in range(5)] == [1, 2, 1, 1, 1]  # new, one is left, none
+    assert {trial.params["flow.blocks"] for trial in two.study.trials[:2]} == {2, 4}
+    wide, tried = make("wide", space="train.flow.lr: {float: [1e-5, 1e-2]}"), Repeats([])
+    assert [times(wide, tried) for _ in range(2)] == [1, 1 + AGAIN]
+
+
+def test_the_best_is_a_trial_that_was_run(make):
+    """An earlier version ran a point twice, and was killed while the first of the two trained."""
+    asked = {"space": "flow.blocks: {int: [1, 40]}", "trials": 2, "base_trial": True}
+    study = make(**asked)
+    for _ in range(2):
+        study.study.enqueue_trial(study.plan.base_point)
+    first, second = study.study.ask(), study.study.ask()
+    for trial in (first, second):
+        trial.set_user_attr("settings", study.space.suggest(trial))
+    study.study.tell(second, 0.9)
+    for again in (make(**asked), make(**asked)):  # when the first ends as the second, and afterwards
+        assert again.trials[0].user_attrs[COPY_OF] == 1
+        assert (again.best.number, again.base_trial.number) == (1, 1)
+        assert choose(again).chosen.number == 1
+
+
+@pytest.mark.parametrize("state", ["finished", "pruned", "failed"])
+def test_a_copy_whose_record_a_kill_prevented_is_told_again(make, state):
+    study = make(trials=2)
+    for _ in range(2):
+        study.study.enqueue_trial({"flow.blocks": 4, "flow.hidden": 64, "method": "nf"})
+    running = study.next()
+    assert study.next() is None  # the second waits
+    if state == "finished":
+        finish(study, running)
+    else:
+        study.done(TrialResult(running.key, state, error="out of memory" if state == "failed" else None))
+    again = make(trials=2)
+    assert again.has_more
+    assert again.untold == 1
+    assert again.next() is None
+    (copied,) = again.take_copies()
+    assert [copied] == study.take_copies()
+    FolderTracker(  # a kill while it is written
+        RunPaths(copied.task.folder).journal, run_id=copied.task.run_id, system_metrics_every=None
+    )
+    assert make(trials=2).take_copies() == [copied]
+    record_copy(copied.task, copied.outcome, None)
+    assert not make(trials=2).has_more
+
+
+def test_pruning_waits_for_trials_that_were_run(make):
+    asked = {"trials": 12, "prune": True}
+    study = make(**asked)
+    for _ in range(GRACE):
+        study.study.enqueue_trial({"flow.blocks": 4, "flow.hidden": 64, "method": "nf"})
+    for value in (0.9, 0.1, 0.9):
+        task = study.next()
+        assert not report_all(study, task, value)
+        finish(study, task)
+        study = make(**asked)
+    assert study.count("COMPLETE") == GRACE + 2
+    assert report_all(study, study.next(), 0.1)

@@ -76,6 +76,7 @@ def test_what_is_missing_and_what_to_install(
 ) -> None:
     space = tmp_path / "space.yaml"
     space.write_text(SPACE, encoding="utf-8")
+    (tmp_path / "line.mp4").touch()
     done = run_without(package, words.format(recipe=recipe, space=space).split(), tmp_path)
     assert done.returncode == 2, done.stderr
     assert f'pip install "nfbmr[{extra}]"' in done.stderr

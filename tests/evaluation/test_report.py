@@ -142,7 +142,7 @@ def test_names_cannot_become_markup_or_disguise_themselves(tmp_path, picture):
         unreadable={EVIL: EVIL},
         dataset={"name": EVIL, "source": EVIL, "counts": {EVIL: {EVIL: 3}}},
         metrics={"test": {f"image_auroc/{EVIL}": estimate(0.5)}},
-        config={**Config().model_dump(mode="json"), "own": {EVIL: EVIL}},
+        config={**Config().model_dump(mode="json"), "method": EVIL, "own": {EVIL: EVIL}},
         environment={EVIL: EVIL},
         timings={EVIL: 1.0},
         selection={**summary()["selection"], "on": EVIL, "reduction": EVIL, "epochs": {EVIL: 1}},

@@ -21,7 +21,7 @@ def write(running, folder: Path, environment, processes: int, threads: int, seco
     return [
         subprocess.Popen(
             [sys.executable, str(WRITERS), running.address, f"w{n}", str(threads), str(seconds), str(folder)],
-            env=environment(),
+            env={**environment(), "MLFLOW_HTTP_REQUEST_TIMEOUT": "90"},  # a busy machine is no lost run
             stdout=subprocess.PIPE,
             text=True,
         )

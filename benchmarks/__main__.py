@@ -15,6 +15,7 @@ from pathlib import Path
 
 NAMES = (
     "extraction",
+    "engines",
     "training",
     "reuse",
     "inference",

@@ -7,10 +7,8 @@ The database is served by ``nfbmr server``, as people serve it. Timed is from fo
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +19,7 @@ from typing import Any
 import psutil
 import sqlalchemy as sa
 
+from benchmarks.chromium import browser, lacking
 from mlflow_server.destination import page
 
 METRIC = "validation/image_auroc"
@@ -28,16 +27,6 @@ METRIC = "validation/image_auroc"
 
 TIMES = 5
 PATIENCE = 120.0
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--window-size=1700,900",
-)
 _SHOWN = """
     return [...document.querySelectorAll('.ag-cell')]
         .filter(e => e.getAttribute('col-id') === arguments[0])
@@ -60,14 +49,10 @@ def opened(uri: str, experiment: str, root: Path) -> dict[str, Any] | None:
         Among them ``cpu_s``, the processor time of server and browser together; on a busy machine it says
         more. None where there is no Chromium or no selenium (Debian: ``chromium`` and ``chromium-driver``).
     """
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        return None
-    try:
-        import selenium  # noqa: F401
-    except ImportError:
+    if lacking():
         return None
     number, best = spread(uri, experiment)
-    with served(uri, root) as (address, server), browser() as driver:
+    with served(uri, root) as (address, server), browser(1700, 900, patience=PATIENCE) as driver:
         link = page(address, number).replace("nfbmr-runs", "nfbmr-trials")
         processes = (server, driver.service.process.pid)
         seconds, used = [], []
@@ -130,25 +115,6 @@ def served(uri: str, root: Path) -> Iterator[tuple[str, int]]:
         finally:
             process.terminate()
             process.wait(60)
-
-
-@contextmanager
-def browser() -> Iterator[Any]:
-    """A Chromium without a window."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(shutil.which("chromium"))
-    with tempfile.TemporaryDirectory(prefix="nfbmr-chromium-", ignore_cleanup_errors=True) as profile:
-        for flag in (*FLAGS, f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-        driver.set_page_load_timeout(PATIENCE)
-        try:
-            yield driver
-        finally:
-            driver.quit()
 
 
 def _open(driver: Any, link: str, best: float) -> float:

@@ -16,9 +16,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from sysconfig import get_path
 from typing import Any
@@ -28,6 +27,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.peer_anomalib import median_ms
 from nfbmr.config import FeatureConfig
 from nfbmr.data.synthesize import CLASSES, synthesize
 from nfbmr.environment import environment
@@ -153,7 +153,7 @@ def _method(
         "first_seconds": statistics.median(first),
         "again_seconds": statistics.median(again),
         "their_seconds": statistics.median(theirs),
-        "image_ms": median_ms([lambda image=image: list(predictor.score([image])) for image in images]),  # type: ignore[misc]
+        "image_ms": median_ms([partial(_scored, predictor, image) for image in images]),
         "their_image_ms": statistics.median(answer["image_ms"] for answer in answers),
     }
     if method == "padim":
@@ -181,13 +181,18 @@ def _ours(
     return command + [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
 
 
+def _scored(predictor: Predictor, image: Path) -> object:
+    return list(predictor.score([image]))
+
+
 def cpu_seconds(command: Sequence[str], alone: bool = False) -> float:
     """Of a process and all that it waits for, start to end.
 
     Raises:
         RuntimeError: It fails.
     """
-    with tempfile.TemporaryFile() as said, _path(None if alone else Path(__file__).parents[1]) as variables:
+    variables = _variables(None if alone else Path(__file__).parents[1])
+    with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(command, stdout=said, stderr=said, env=variables)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -197,11 +202,10 @@ def cpu_seconds(command: Sequence[str], alone: bool = False) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-@contextmanager
-def _path(checkout: Path | None) -> Iterator[dict[str, str]]:
+def _variables(checkout: Path | None) -> dict[str, str]:
     """Variables of a process that finds this checkout, or none."""
     variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    yield variables if checkout is None else {**variables, "PYTHONPATH": str(checkout)}
+    return variables if checkout is None else {**variables, "PYTHONPATH": str(checkout)}
 
 
 def _backbones(weights: Path, passes: int) -> dict[str, float]:
@@ -215,19 +219,8 @@ def _backbones(weights: Path, passes: int) -> dict[str, float]:
     taken: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(passes):
         for name, engine in engines.items():
-            taken[name].append(median_ms([lambda engine=engine: engine(x)] * 2))  # type: ignore[misc]
+            taken[name].append(median_ms([partial(engine, x)] * 2))
     return {name: statistics.median(each) for name, each in taken.items()}
-
-
-def median_ms(calls: Sequence[Callable[[], object]]) -> float:
-    """Median milliseconds of processor time of calls; the first is made once before, to warm up."""
-    calls[0]()
-    taken = []
-    for call in calls:
-        start = time.process_time()
-        call()
-        taken.append(1e3 * (time.process_time() - start))
-    return statistics.median(taken)
 
 
 def table(result: Mapping[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,21 +11,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.chromium import browser, lacking
 from nfbmr.resolve import dump_yaml
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PATIENCE = 60.0
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--window-size=1700,900",
-)
 
 
 class Pages:
@@ -118,24 +108,11 @@ def swept(tmp_path_factory, start, call, small) -> Any:
 
 
 @pytest.fixture(scope="module")
-def pages(swept, tmp_path_factory) -> Iterator[Pages]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    from selenium.webdriver.chrome.service import Service
-
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or chromedriver is None:
-        pytest.skip("there is no Chromium (Debian: chromium and chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
-    driver.set_page_load_timeout(PATIENCE)
-    try:
+def pages(swept) -> Iterator[Pages]:
+    if lacking():
+        pytest.skip(lacking())
+    with browser(1700, 900, patience=PATIENCE, logs={"performance": "ALL"}) as driver:
         yield Pages(driver, swept.address)
-    finally:
-        driver.quit()
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,22 +11,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks.chromium import browser, lacking
 from nfbmr.paths import RunPaths, read_json
 from tests.tracking.models.serving import TOKEN
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 PATIENCE = 60.0
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--window-size=1100,1000",
-)
 
 
 class Page:
@@ -72,24 +62,12 @@ class Page:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    from selenium.webdriver.chrome.service import Service
-
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or chromedriver is None:
-        pytest.skip("there is no Chromium (Debian: chromium and chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
-    driver.set_page_load_timeout(PATIENCE)
-    try:
-        yield driver
-    finally:
-        driver.quit()
+def driver() -> Iterator[Any]:
+    if lacking():
+        pytest.skip(lacking())
+    logs = {"browser": "ALL", "performance": "ALL"}
+    with browser(1100, 1000, patience=PATIENCE, logs=logs) as chromium:
+        yield chromium
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +78,10 @@ def images(runs: Any) -> tuple[Path, Path]:
     return min((test / "good").glob("*.png")), min(defect.glob("*.png"))
 
 
-def test_the_page(served: Callable[..., Any], browser: Any, runs: Any, images: Any, tmp_path: Path) -> None:
+def test_the_page(served: Callable[..., Any], driver: Any, runs: Any, images: Any, tmp_path: Path) -> None:
     running = served(str(runs.first), "--host", "0.0.0.0", NFBMR_SERVE_TOKEN=TOKEN)
     threshold = read_json(RunPaths(runs.first).model / "model.json")["scorer"]["threshold"]
-    page = Page(browser, running.address)
+    page = Page(driver, running.address)
     page.shows(runs.first.name)
     page.shows(f"rejects above {threshold:.4}"[:18])
     page.upload(images[0])
@@ -131,7 +109,7 @@ def test_the_page(served: Callable[..., Any], browser: Any, runs: Any, images: A
     page.shows("Not scored: not an image", "article")
     assert page.count("article") == 6
 
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     asked = {
         event["params"]["request"]["url"]
         for event in events
@@ -140,7 +118,7 @@ def test_the_page(served: Callable[..., Any], browser: Any, runs: Any, images: A
     }
     assert f"{running.address}/score" in asked
     assert all(address.startswith((running.address, "data:", "blob:")) for address in asked), asked
-    complaints = [line["message"] for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+    complaints = [line["message"] for line in driver.get_log("browser") if line["level"] == "SEVERE"]
     # what was refused above, and nothing of the page's own policy or code
     assert all(re.search("status of (401|422)", complaint) for complaint in complaints), complaints
 
@@ -149,5 +127,5 @@ def test_it_has_everything_in_itself() -> None:
     from cluster.serving.page import PAGE, POLICY
 
     assert b"//" not in re.sub(rb"\s//[^\n]*", b"", PAGE.replace(b"</", b""))
-    assert b"default-src 'none'" in POLICY
-    assert b"unsafe" not in POLICY
+    assert "default-src 'none'" in POLICY
+    assert "unsafe" not in POLICY

@@ -5,25 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from nfbmr.api import configure
 from nfbmr.cli.main import main
 from nfbmr.errors import ConfigError, NfbmrError
 from nfbmr.paths import RunPaths, read_json
 from nfbmr.records import read_record
 from nfbmr.resolve import dump_yaml, load_config
 from nfbmr.scoring.ranking import difference_error
+from tests.tune.search.shards import feature_shards
 from tune.execution.resources import Resources, gpu_share
 from tune.records.driver import only_driver
 from tune.records.paths import SweepPaths
@@ -41,13 +35,6 @@ mapping.latent: {choice: [4, 8]}
 flow.hidden: {choice: [4, 8]}
 features.taps: {choice: [[blocks.1], [blocks.2]]}
 """
-
-
-@pytest.fixture(scope="session")
-def tiny_config(small):
-    """Smaller than small: what is looked at here is the sweep."""
-    size = {"features__compute": "fp32", "flow__blocks": 1, "flow__hidden": 4, "mapping__latent": 4}
-    return partial(small, train__flow__epochs=2, evaluation__bootstrap=20, evaluation__heatmaps=1, **size)
 
 
 @pytest.fixture(scope="module")
@@ -159,15 +146,11 @@ def test_features_of_all_trials_were_extracted_before_the_first(swept):
     plan, paths, _ = swept
     first = min(RunPaths(paths.trial(n)).config.stat().st_mtime for n in range(5))
     last = max(RunPaths(paths.trial(n)).fitted.stat().st_mtime for n in range(5))
-    shards = [path for path in (plan.config.store / "spaces").glob("*/*.arrow") if _is_feature(path)]
+    shards = feature_shards(plan.config.store)
     assert len({path.parent for path in shards}) == 2  # a space a tap
     written = [path.stat().st_mtime for path in shards]
     assert min(written) < first
     assert not any(first < time < last for time in written)  # later ones are of the best's test images
-
-
-def _is_feature(shard: Path) -> bool:
-    return bool(read_json(shard.parent / "space.json")["kind"] == "features")
 
 
 def test_tables_list_every_trial_the_best_first(swept):
@@ -263,81 +246,6 @@ def test_trials_that_cannot_be_trained_do_not_end_the_others(tmp_path, tiny_conf
     assert read_record(SweepPaths(config.output / "bad").journal).status == "failed"
 
 
-# -- methods
-
-
-METHODS = """
-method: {choice: [nf, patchcore, padim, differnet]}
-padim.channels: {choice: [8, 16], when: {method: padim}}
-"""
-
-
-@pytest.fixture(scope="module")
-def over_methods(tmp_path_factory, textures):
-    """A finished sweep over four methods, of which the user chose little: each runs in its own defaults."""
-    root = tmp_path_factory.mktemp("methods")
-    chosen = {
-        "data.path": str(textures),
-        "output": str(root / "runs"),
-        "store": str(root / "store"),
-        "method": "nf",
-        "features.size": 64,
-        "features.detail.taps": [],
-        "train.flow.epochs": 2,
-        "evaluation.bootstrap": 20,
-        "evaluation.heatmaps": 1,
-        "tracking.kind": "folder",
-    }
-    methods = ({"method": "patchcore"}, {"method": "padim", "padim.channels": 8}, {"method": "differnet"})
-    plan = SweepPlan(
-        "methods",
-        configure(settings=chosen),
-        Space.parse(METHODS),
-        trials=4,
-        prune=False,
-        start=methods,
-        resources=HERE,
-        chosen=tuple(chosen),
-    )
-    return plan, SweepPaths(root / "runs" / "methods"), new_sweep(plan).as_json(), chosen
-
-
-def test_every_method_of_a_sweep_runs_in_its_own_settings(over_methods):
-    _, paths, summary, chosen = over_methods
-    assert summary["trials"] == {"asked": 4, "finished": 4, "pruned": 0, "failed": 0, "unfinished": 0}
-    given: tuple[dict[str, Any], ...] = (
-        {},
-        {"method": "patchcore"},
-        {"method": "padim", "padim.channels": 8},
-        {"method": "differnet"},
-    )
-    for number, settings in enumerate(given):
-        assert load_config(RunPaths(paths.trial(number)).config) == configure(settings=chosen | settings)
-    assert summary["errors"] == {}
-    rows = csv.DictReader(paths.table("csv").read_text().splitlines())
-    assert {row["method"]: row["flow"] for row in rows} == {
-        "nf": "trained", "differnet": "trained", "patchcore": "", "padim": "",
-    }  # fmt: skip
-
-
-def test_features_of_every_method_are_extracted_before_the_first_trial(over_methods):
-    plan, paths, _, _ = over_methods
-    first = min(RunPaths(paths.trial(n)).config.stat().st_mtime for n in range(4))
-    last = max(RunPaths(paths.trial(n)).fitted.stat().st_mtime for n in range(4))
-    written = [p.stat().st_mtime for p in (plan.config.store / "spaces").glob("*/*.arrow") if _is_feature(p)]
-    assert min(written) < first
-    assert not any(first < time < last for time in written)
-
-
-def test_a_sweep_over_methods_can_be_read_back_and_learned_from(over_methods):
-    plan, paths, _, _ = over_methods
-    assert SweepPlan.read(paths.plan) == plan
-    asking = replace(plan, name="next", warm_start=str(paths.root))
-    earlier = trials_of(str(paths.root), asking)
-    assert [one.settings["method"] for one in earlier] == ["nf", "patchcore", "padim", "differnet"]
-    assert all(plan.space.params_of(one.settings) is not None for one in earlier)
-
-
 def run_command(capsys, config_file: Path, *arguments: str) -> tuple[int, str, str]:
     code = main(["sweep", "--config", str(config_file), "--local", *arguments])
     said = capsys.readouterr()
@@ -362,21 +270,6 @@ def test_failed_trials_are_told_in_the_last_line_and_if_none_finished_it_exits_w
     code, _, err = run_command(capsys, file, *asked)
     assert code == 1
     assert "no trial finished (1 failed)" in err
-
-
-def test_methods_that_cannot_run_with_what_was_asked_are_refused_before_anything_is_made(
-    capsys, tmp_path, textures
-):
-    space = tmp_path / "space.yaml"
-    space.write_text("method: {choice: [patchcore, padim, cflow]}\n")
-    output = tmp_path / "runs"
-    arguments = ["--data", str(textures), "--output", str(output), "--space", str(space)]
-    arguments += ["--set", "scoring.reduction=image", "--method", "patchcore", "--local"]
-    code, told = call(capsys, *arguments)
-    assert code == 2
-    assert "method=padim" in told
-    assert "no score of its own for the image" in told
-    assert not output.exists()
 
 
 # -- what is refused
@@ -448,85 +341,6 @@ def test_trials_of_a_measured_size_fit_their_gpu(peak, total):
     at_once = int(1 / share + 1e-9)
     assert at_once == 1 or at_once * peak < total
     assert round(share, 4) == share
-
-
-# -- kills, on processes of their own
-
-
-def start(config_file: Path, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tune", "sweep", "--config", str(config_file), "--local", *arguments]
-    root = str(Path(__file__).resolve().parents[3])
-    return subprocess.Popen(
-        command,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for(condition, process: subprocess.Popen[str], seconds: float = 240) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < until, "nothing happened"
-        time.sleep(0.05)
-
-
-@pytest.fixture
-def long_sweep(tmp_path, tiny_config):
-    """A configuration file and arguments of a sweep that takes some seconds a trial."""
-    config = tiny_config(tmp_path)
-    file, space = tmp_path / "base.yaml", tmp_path / "space.yaml"
-    file.write_text(dump_yaml(config))
-    space.write_text("mapping.latent: {int: [4, 64], log: true}\nflow.hidden: {choice: [4, 8]}\n")
-    arguments = ["--space", str(space), "--name", "killed", "--trials", "5", "--no-prune"]
-    arguments += ["--set", "train.mapping.epochs=12"]
-    return file, arguments, SweepPaths(config.output / "killed"), tmp_path
-
-
-@pytest.mark.slow
-def test_after_kill_9_of_the_driver_the_sweep_goes_on_and_runs_nothing_twice(long_sweep):
-    file, arguments, paths, cwd = long_sweep
-    process = start(file, *arguments, cwd=cwd)
-    wait_for(RunPaths(paths.trial(2)).config.exists, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    finished = {
-        n: (RunPaths(paths.trial(n)).fitted.stat().st_mtime_ns, _searched(paths, n))
-        for n in range(5)
-        if RunPaths(paths.trial(n)).fitted.exists()
-    }
-    assert {0, 1} <= finished.keys()
-    begun = _searched(paths, 2)
-
-    summary = execute_sweep(SweepPlan.read(paths.plan), paths).as_json()
-    assert summary["trials"] == {"asked": 5, "finished": 5, "pruned": 0, "failed": 0, "unfinished": 0}
-    assert sorted(path.name for path in (paths.root / "trials").iterdir()) == [f"{n:04d}" for n in range(5)]
-    for number, (written, searched) in finished.items():
-        assert RunPaths(paths.trial(number)).fitted.stat().st_mtime_ns == written
-        assert _searched(paths, number) == searched
-    assert _searched(paths, 2) == begun
-    assert read_record(RunPaths(paths.trial(2)).journal).status == "finished"
-    assert read_record(paths.journal).status == "finished"
-
-
-def _searched(paths: SweepPaths, number: int) -> str:
-    return RunPaths(paths.trial(number)).config.read_text()
-
-
-@pytest.mark.slow
-def test_ctrl_c_checkpoints_and_says_how_to_go_on(long_sweep):
-    file, arguments, paths, cwd = long_sweep
-    process = start(file, *arguments, "--set", "train.mapping.epochs=2000", cwd=cwd)
-    wait_for(RunPaths(paths.trial(0)).checkpoints("mapping").exists, process)
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 130, told
-    assert "nfbmr sweep --resume" in told
-    assert read_record(RunPaths(paths.trial(0)).journal).status == "killed"
-    assert read_record(paths.journal).status == "killed"
 
 
 @pytest.mark.slow

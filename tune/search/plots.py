@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _MOST_CHOICES = 8
 _OF_MANY = ("importance", "slice", "parallel")
 _NEAR = "not told from the best (within two standard errors)"
+_REPEAT = "repeats an earlier point: not run"
 _STATE_COLOURS = {"complete": ACCENT, "pruned": "#e69f00", "fail": "#d55e00"}
 
 
@@ -174,8 +175,15 @@ def _history(optuna_plots: Any, study: Study, goal: _Goal) -> Figure:
         line.set(drawstyle="steps-post", label="best so far")
     for points in axes.collections[:1]:
         points.set_label("a trial")
+    if repeats := [trial for trial in study.get_trials(deepcopy=False) if is_copy(trial) and trial.values]:
+        places = [trial.number for trial in repeats], [goal.of_trial(trial) for trial in repeats]
+        axes.scatter(*places, s=14, color="white", zorder=4, label=_REPEAT)
+        axes.collections[-1].set(edgecolor=ACCENT, linewidth=0.8)
     whole_numbers(axes.xaxis)
-    return dressed(axes, (7.0, 4.0), title=f"{goal.label} by trial", xlabel="trial", ylabel=goal.label)
+    figure = dressed(axes, (7.0, 4.0), title=f"{goal.label} by trial", xlabel="trial", ylabel=goal.label)
+    # Where no trial can lie behind it.
+    legend(axes, facecolor="white", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+    return figure
 
 
 def _importance(complete: list[FrozenTrial], names: list[str], goal: _Goal) -> Figure:
@@ -331,6 +339,9 @@ def _curves(optuna_plots: Any, study: Study, label: str) -> Figure:
 
 def _timeline(optuna_plots: Any, study: Study, count: int) -> Figure:
     axes = optuna_plots.plot_timeline(study)
+    repeats = {trial.number for trial in study.get_trials(deepcopy=False) if is_copy(trial)}
+    for bar in axes.patches:
+        bar.set_visible(round(bar.get_y() + bar.get_height() / 2) not in repeats)  # those never ran
     whole_numbers(axes.yaxis)
     size = (7.0, 2.0 + min(0.1 * count, 8.0))
     return dressed(axes, size, title="When each trial ran", xlabel="time", ylabel="trial", grid="x")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import optuna
 import pytest
 from optuna.storages import JournalStorage
@@ -69,6 +70,22 @@ def test_all_pictures_of_a_single_objective(tmp_path: Path) -> None:
         with Image.open(picture) as image:
             image.load()
             assert image.width >= 900
+
+
+def test_repeats_of_a_point_are_told_from_trials_that_ran(tmp_path: Path) -> None:
+    drawn = []
+    for kind in ("ran", "repeat"):
+        (tmp_path / kind).mkdir()
+        paths, study = study_at(tmp_path / kind)
+        for number in range(3):
+            trial = study.ask()
+            if number == 2 and kind == "repeat":
+                trial.set_user_attr("copy_of", 0)
+            study.tell(trial, 0.5 + number / 10)
+        drawn.append({picture.stem: picture for picture in draw_study(paths, ["auroc"])})
+    assert drawn[0].keys() == drawn[1].keys() == {"history", "timeline"}
+    pixels = [np.asarray(Image.open(pictures["history"]).convert("L")) for pictures in drawn]
+    assert pixels[0].shape != pixels[1].shape or (pixels[0] != pixels[1]).any()
 
 
 def test_several_objectives_have_a_front_and_pictures_each(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ layers: install
 	@$(BIN)/python -m scripts.import_cycles
 	@$(BIN)/python -m scripts.private_names
 	@$(BIN)/python -m scripts.documented_constants
+	@$(BIN)/python -m scripts.single_use_helpers > /dev/null
 
 core: $(CORE)/.installed
 	@$(CORE)/bin/python scripts/core_alone.py

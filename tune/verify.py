@@ -227,23 +227,17 @@ def _disagreements(runs: _Runs, key: str, head: _Head | None, trial: _Trial | No
         going_on = runs.driven and head.status == "running" and _busy(runs, key)
         if head.status != ended and not going_on:
             yield Difference(key, between, "journal", f"{ended} for Optuna, and {head.status} in its record")
-        yield from _values(key, trial, fitted)
+        # Optuna's value is one of the numbers of the result: other code, or another result, if it is not.
+        known = None if fitted is None else list(fitted.numbers().values())
+        for value in () if trial is None or known is None else trial.values:
+            if not any(abs(value - number) <= 1e-9 * max(1.0, abs(value)) for number in known or ()):
+                what = f"Optuna was told {value:.6g}, which is not among the numbers of its result"
+                yield Difference(key, between, "value", what)
     elif state == "RUNNING" and fitted is not None and not runs.driven:
         what = "has its result, and Optuna was not told: nfbmr sweep --resume does"
         yield Difference(key, between, "state", what)
     if head.status == "running" and state not in ENDED and not runs.driven and not _busy(runs, key):
         yield Difference(key, "folder", "journal", _LEFT_OPEN)
-
-
-def _values(key: str, trial: _Trial | None, fitted: RunSummary | None) -> Iterator[Difference]:
-    """Optuna's value is one of the numbers of the result: other code, or another result, if it is not."""
-    if trial is None or fitted is None or not trial.values:
-        return
-    numbers = list(fitted.numbers().values())
-    for value in trial.values:
-        if not any(abs(value - number) <= 1e-9 * max(1.0, abs(value)) for number in numbers):
-            what = f"Optuna was told {value:.6g}, which is not among the numbers of its result"
-            yield Difference(key, "folder and Optuna", "value", what)
 
 
 def _busy(runs: _Runs, key: str) -> bool:

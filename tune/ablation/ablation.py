@@ -29,7 +29,7 @@ from tune.execution.execute import execute
 from tune.execution.progress import Progress, ProgressState
 from tune.execution.resources import Resources, execution_of, on_cluster
 from tune.execution.trial_spec import TrialResult, TrialSpec
-from tune.records.ablation_summary import AblationSummary, TableSummary
+from tune.records.ablation_summary import TableSummary
 from tune.records.driver import only_driver
 from tune.records.parent import ParentRecord
 from tune.records.paths import AblationPaths, find
@@ -145,25 +145,24 @@ def conclude(
         failed: Why a cell has no result, by its key.
         whole: Whether nothing is left.
     """
-    write = comparison.conclude if plan.compares else _conclude
-    summary: TableSummary = write(plan, cells, failed)
+    summary: TableSummary
+    if plan.compares:
+        summary = comparison.conclude(plan, cells, failed)
+    else:
+        paths, results = plan.paths, gather(plan, cells, failed)
+        write_text(paths.table("md"), markdown(results.table))
+        write_text(paths.table("csv"), csv_text(results.table))
+        write_text(paths.table("tex"), latex(results.table))
+        settings = {row.name: row.settings for row in plan.spec.rows}
+        write_results(paths.results, results_of(results.table, settings))
+        pictures = draw(results.table, paths.pictures)
+        if "spaces" in plan.spec.pictures:
+            drawn = draw_spaces(plan, cells, paths.pictures / "spaces.png", results.table.about)
+            pictures += [] if drawn is None else [drawn]
+        summary = summarise(plan, results, pictures)
     if whole:
         summary.write(plan.paths.summary)
     return summary
-
-
-def _conclude(plan: AblationPlan, cells: Sequence[Cell], failed: Mapping[str, str]) -> AblationSummary:
-    paths, results = plan.paths, gather(plan, cells, failed)
-    write_text(paths.table("md"), markdown(results.table))
-    write_text(paths.table("csv"), csv_text(results.table))
-    write_text(paths.table("tex"), latex(results.table))
-    settings = {row.name: row.settings for row in plan.spec.rows}
-    write_results(paths.results, results_of(results.table, settings))
-    pictures = draw(results.table, paths.pictures)
-    if "spaces" in plan.spec.pictures:
-        drawn = draw_spaces(plan, cells, paths.pictures / "spaces.png", results.table.about)
-        pictures += [] if drawn is None else [drawn]
-    return summarise(plan, results, pictures)
 
 
 def finished(cell: Cell) -> bool:
@@ -202,18 +201,17 @@ class Ablation:
 
     def next(self) -> TrialSpec | None:
         """First of a family before all, then those whose flow is there, then those that have to wait."""
-        cell = min(self._waiting, key=self._urgency, default=None)
+        cell = min(
+            self._waiting,
+            key=lambda cell: 1 if cell.family in self._flows else 2 * bool(self._running[cell.family]),
+            default=None,
+        )
         if cell is None:
             return None
         self._waiting.remove(cell)
         self._running[cell.family] += 1
         self.progress.started()
         return cell.task
-
-    def _urgency(self, cell: Cell) -> int:
-        if cell.family in self._flows:
-            return 1
-        return 2 if self._running[cell.family] else 0
 
     def report(self, key: str, step: int, metrics: Mapping[str, float]) -> bool:
         """An epoch ended; no cell is ever pruned."""

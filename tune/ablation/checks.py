@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import get_args
 
 from nfbmr.config import Config
@@ -23,9 +23,16 @@ def problems_with(cells: Iterable[Cell]) -> list[str]:
         config = cell.task.config
         method = config.model_dump(mode="json", exclude={"data", "seed", "output", "store"})
         for check, section in ((_check_data, config.data), (_check_method, method)):
-            if (name := digest(section)) not in seen:
-                seen.add(name)
-                problems += _problem(check, cell)
+            if (name := digest(section)) in seen:
+                continue
+            seen.add(name)
+            try:
+                check(config)
+            except NfbmrError as error:
+                where = "" if error.where is None else f" ({error.where})"
+                fix = "" if error.fix is None else f"; {error.fix}"
+                about = f"{cell.row}, {cell.category}" if cell.category else cell.row
+                problems.append(f"{about}: {error.what}{where}{fix}")
     return problems
 
 
@@ -82,17 +89,6 @@ def splits_of(config: Config, category: str | None, asked: Sequence[str]) -> tup
         data = config.data.model_copy(update={"category": category, "split": name})
         names.append(read_data(config.model_copy(update={"data": data}))[1].name)
     return tuple(dict.fromkeys(names))
-
-
-def _problem(check: Callable[[Config], None], cell: Cell) -> list[str]:
-    try:
-        check(cell.task.config)
-    except NfbmrError as error:
-        where = "" if error.where is None else f" ({error.where})"
-        fix = "" if error.fix is None else f"; {error.fix}"
-        about = f"{cell.row}, {cell.category}" if cell.category else cell.row
-        return [f"{about}: {error.what}{where}{fix}"]
-    return []
 
 
 def _check_data(config: Config) -> None:

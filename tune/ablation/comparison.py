@@ -89,7 +89,29 @@ def conclude(plan: AblationPlan, cells: Sequence[Cell], failed: Mapping[str, str
     by_split = {
         split: gather(plan, [cell for cell in cells if cell.split == split], failed) for split in plan.splits
     }
-    compared = _compared(plan, cells, by_split)
+    tables = {split: results.table for split, results in by_split.items()}
+    costs = costs_of(cells)
+    summaries = {key: summary for results in by_split.values() for key, summary in results.summaries.items()}
+    contenders = [
+        _contender(row.name, cells, summaries, by_split, costs.get(row.name)) for row in plan.spec.rows
+    ]
+    machine = "Nothing was timed"
+    if costs:
+        facts = next(iter(costs.values())).machine
+        cores, threads = count(facts["cpus"], "core"), count(facts["threads"], "thread")
+        processor = facts["gpu"] or f"{facts['cpu']}, {cores}, {threads}"
+        machine = f"Times on {processor}"
+    compared = _ranked(
+        Compared(
+            name=plan.name,
+            title=plan.spec.title,
+            about=about(plan, summaries, plan.splits),
+            machine=machine,
+            tables=tables,
+            contenders=tuple(contenders),
+            notes=tuple(_notes(tables, costs, cells)),
+        )
+    )
     paths = plan.paths
     write_text(paths.table("md"), markdown(compared))
     write_text(paths.table("csv"), csv_text(compared))
@@ -98,25 +120,6 @@ def conclude(plan: AblationPlan, cells: Sequence[Cell], failed: Mapping[str, str
     write_results(paths.results, results(compared, settings))
     picture = draw_comparison(compared, paths.scatter)
     return _summary(plan, compared, by_split, [] if picture is None else [str(picture)])
-
-
-def _compared(plan: AblationPlan, cells: Sequence[Cell], by_split: Mapping[str, Results]) -> Compared:
-    tables = {split: results.table for split, results in by_split.items()}
-    costs = costs_of(cells)
-    summaries = {key: summary for results in by_split.values() for key, summary in results.summaries.items()}
-    contenders = [
-        _contender(row.name, cells, summaries, by_split, costs.get(row.name)) for row in plan.spec.rows
-    ]
-    first = Compared(
-        name=plan.name,
-        title=plan.spec.title,
-        about=about(plan, summaries, plan.splits),
-        machine=_machine(costs),
-        tables=tables,
-        contenders=tuple(contenders),
-        notes=tuple(_notes(tables, costs, cells)),
-    )
-    return _ranked(first)
 
 
 def _contender(
@@ -167,18 +170,6 @@ def _ranked(compared: Compared) -> Compared:
         for contender in sorted(compared.contenders, key=worth)
     ]
     return replace(compared, contenders=tuple(placed))
-
-
-def _machine(costs: Mapping[str, Cost]) -> str:
-    """Where times were measured, in a line."""
-    if not costs:
-        return "Nothing was timed"
-    machine = next(iter(costs.values())).machine
-    processor = (
-        machine["gpu"]
-        or f"{machine['cpu']}, {count(machine['cpus'], 'core')}, {count(machine['threads'], 'thread')}"
-    )
-    return f"Times on {processor}"
 
 
 def _notes(tables: Mapping[str, Any], costs: Mapping[str, Cost], cells: Sequence[Cell]) -> Iterator[str]:

@@ -125,27 +125,29 @@ def main_grid(compared: Compared) -> Grid:
     for metric in compared.metrics:
         head += [f"{METRICS[metric]}, %" + (f" ({split})" if len(splits) > 1 else "") for split in splits]
     head += ["training", "ms an image", "ms, batched", "parameters", "MB on disk", "front"]
-    return Grid.of(head, [_row(compared, contender) for contender in compared.contenders])
-
-
-def _row(compared: Compared, contender: Contender) -> list[str]:
-    cells = [contender.name]
-    for metric in compared.metrics:
-        for table, line in ((table, contender.lines[split]) for split, table in compared.tables.items()):
-            cells.append(marked(table.entry(line, None, metric), with_interval=metric == QUALITY[0]))
-    cost = contender.cost
-    cells.append(seconds(contender.training if not math.isnan(contender.training) else contender.fitting))
-    if cost is None:
-        return [*cells, *[NOTHING] * 4, ""]
-    front = "" if not contender.front else "yes" if len(compared.tables) == 1 else ", ".join(contender.front)
-    return [
-        *cells,
-        f"{milliseconds(cost.one.value)} [{milliseconds(cost.one.low)}, {milliseconds(cost.one.high)}]",
-        milliseconds(cost.batched.value),
-        f"{short(cost.parameters)} + {short(cost.backbone_parameters)}",
-        f"{megabytes(cost.model_bytes)} + {megabytes(cost.backbone_bytes)}",
-        front,
-    ]
+    rows = []
+    for contender in compared.contenders:
+        cells = [contender.name]
+        for metric in compared.metrics:
+            for split, table in compared.tables.items():
+                entry = table.entry(contender.lines[split], None, metric)
+                cells.append(marked(entry, with_interval=metric == QUALITY[0]))
+        known = contender.fitting if math.isnan(contender.training) else contender.training
+        cells.append(seconds(known))
+        cost, front = contender.cost, ", ".join(contender.front)
+        if cost is None:
+            cells += [NOTHING] * 4 + [""]
+        else:
+            value, low, high = map(milliseconds, (cost.one.value, cost.one.low, cost.one.high))
+            cells += [
+                f"{value} [{low}, {high}]",
+                milliseconds(cost.batched.value),
+                f"{short(cost.parameters)} + {short(cost.backbone_parameters)}",
+                f"{megabytes(cost.model_bytes)} + {megabytes(cost.backbone_bytes)}",
+                "yes" if front and len(splits) == 1 else front,
+            ]
+        rows.append(cells)
+    return Grid.of(head, rows)
 
 
 def seconds(value: float) -> str:
@@ -204,9 +206,35 @@ CSV_COLUMNS = (
 
 def csv_text(compared: Compared) -> str:
     """``table.csv``: a line a method and split, qualities as shares; what is undefined is empty."""
-    records = (
-        _record(compared, contender, split) for contender in compared.contenders for split in compared.tables
-    )
+    records = []
+    for contender in compared.contenders:
+        for split, table in compared.tables.items():
+            entry = table.entry(contender.lines[split])
+            record: dict[str, Any] = {"method": contender.name, "split": split}
+            for metric in QUALITY:
+                estimate = compared.estimate(contender, split, metric)
+                ends = {f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
+                record |= {metric: estimate.value, **ends}
+            record |= {
+                "seeds": entry.mean.seeds,
+                "sd_seeds": entry.mean.deviation,
+                "reference": table.reference,
+                "missing_cells": entry.missing,
+                "fitting_seconds": contender.fitting,
+                "training_seconds": contender.training,
+                "front": split in contender.front,
+            }
+            if entry.difference is not None:
+                estimate = entry.difference.estimate
+                record |= {
+                    "difference": estimate.value,
+                    "difference_low": estimate.low,
+                    "difference_high": estimate.high,
+                    "verdict": entry.difference.verdict,
+                }
+            if contender.cost is not None:
+                record |= cost_numbers(contender.cost)
+            records.append(record)
     return Grid.of_records(CSV_COLUMNS, records).csv()
 
 
@@ -229,35 +257,6 @@ def results(compared: Compared, settings: Mapping[str, Mapping[str, Any]]) -> It
         for name, value in numbers.items():
             if not name.startswith("ms_one"):
                 yield Result(contender.name, name, float(value))
-
-
-def _record(compared: Compared, contender: Contender, split: str) -> dict[str, Any]:
-    table = compared.tables[split]
-    entry = table.entry(contender.lines[split])
-    record: dict[str, Any] = {"method": contender.name, "split": split}
-    for metric in QUALITY:
-        estimate = compared.estimate(contender, split, metric)
-        record |= {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
-    record |= {
-        "seeds": entry.mean.seeds,
-        "sd_seeds": entry.mean.deviation,
-        "reference": table.reference,
-        "missing_cells": entry.missing,
-        "fitting_seconds": contender.fitting,
-        "training_seconds": contender.training,
-        "front": split in contender.front,
-    }
-    if entry.difference is not None:
-        estimate = entry.difference.estimate
-        record |= {
-            "difference": estimate.value,
-            "difference_low": estimate.low,
-            "difference_high": estimate.high,
-            "verdict": entry.difference.verdict,
-        }
-    if contender.cost is not None:
-        record |= cost_numbers(contender.cost)
-    return record
 
 
 def cost_numbers(cost: Cost) -> dict[str, float]:

@@ -34,18 +34,14 @@ class Reading:
             if key not in _KEYS:
                 self._say(f"published.{key}", f"no such key{did_you_mean(str(key), _KEYS)}")
         shared = _about(value)
-        return {
-            str(row): self._row(given, shared, f"published.values.{row}")
-            for row, given in value["values"].items()
-        }
+        reports = {}
+        for row, given in value["values"].items():
+            plain = not isinstance(given, Mapping) or "value" in given  # a number, or one with its source
+            by_metric = {self._metric: {WHOLE: given}} if plain else given
+            reports[str(row)] = self._by_metric(by_metric, shared, f"published.values.{row}")
+        return reports
 
-    def _row(self, given: Any, shared: Mapping[str, str], place: str) -> Reports:
-        """A number, a number with its source, or numbers by metric."""
-        if not isinstance(given, Mapping) or "value" in given:
-            return self._parts({self._metric: {WHOLE: given}}, shared, place)
-        return self._parts(given, shared, place)
-
-    def _parts(self, given: Mapping[Any, Any], shared: Mapping[str, str], place: str) -> Reports:
+    def _by_metric(self, given: Mapping[Any, Any], shared: Mapping[str, str], place: str) -> Reports:
         about = {**shared, **_about(given)}
         reports: dict[str, dict[str | None, Published]] = {}
         for metric, parts in given.items():

@@ -7,7 +7,7 @@ cells under their old names, so that only the new ones are run.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -252,7 +252,14 @@ def plan_ablation(
         above = Layer(f"row {row.name}", row.settings, _places(spec, f"rows.{row.name}"))
         config = _resolved([below, given, above], problems, f"row {row.name}: ")
         if base is not None and config is not None:
-            rows.append(replace(row, settings=_settings(row, base, config), as_published=None))
+            before, after = _flat(base), _flat(config)
+            # What the row says, and what else that changes: its method has defaults.
+            settings = {
+                key: value
+                for key, value in after.items()
+                if key in row.settings or key not in before or value != before[key]
+            }
+            rows.append(replace(row, settings=settings, as_published=None))
         problems += [
             f"row {row.name} sets {key}, and so does {resolved.origins[key]}: leave that out"
             for key in row.settings
@@ -260,9 +267,18 @@ def plan_ablation(
         ]
     if problems or base is None:
         raise as_error(list(dict.fromkeys(problems)), spec)
-    chosen = _categories(spec, base, categories)
+    chosen = categories_of(base, categories)
+    if categories is None:  # those that the table is about, as far as they are given
+        chosen = tuple(category for category in chosen if category in spec.categories) or chosen
+    name = name or spec.name
+    if not name or name.startswith(".") or "/" in name or "\\" in name:
+        raise ConfigError(
+            "the name of an ablation is the name of its folder too",
+            where=f"--name {visible(name)}",
+            fix="leave out slashes, and a dot at the beginning",
+        )
     plan = AblationPlan(
-        name=_name(name or spec.name),
+        name=name,
         spec=replace(spec, rows=tuple(rows), settings={}, places={}),
         config=base,
         categories=chosen,
@@ -275,21 +291,18 @@ def plan_ablation(
     return plan
 
 
-def _categories(spec: AblationSpec, base: Config, asked: Sequence[str] | None) -> tuple[str | None, ...]:
-    """Those asked for, else those that the table is about as far as they are given, else all."""
-    known = categories_of(base, asked)
-    if asked is not None:
-        return known
-    return tuple(name for name in known if name in spec.categories) or known
-
-
 def check_plan(plan: AblationPlan) -> None:
     """Look at everything that cells will need: data, splits, backbones and their taps.
 
     Raises:
         ConfigError: All that is wrong, in one message.
     """
-    problems = list(_alike(plan))
+    problems: list[str] = []
+    by_config: dict[str, str] = {}
+    for row in plan.spec.rows:
+        other = by_config.setdefault(digest(plan.row_config(row)), row.name)
+        if other != row.name:
+            problems.append(f"rows {other} and {row.name} come to the same configuration: one is enough")
     cells = plan.cells()
     by_run_id: dict[str, str] = {}
     for cell in cells:
@@ -323,37 +336,6 @@ def _places(spec: AblationSpec, prefix: str) -> dict[str, str]:
 
 def _flat(config: Config) -> dict[str, Any]:
     return flatten(config.model_dump(mode="json"))
-
-
-def _settings(row: Row, base: Config, config: Config) -> dict[str, Any]:
-    """What a row says, and what else that changes: its method has defaults."""
-    before, after = _flat(base), _flat(config)
-    return {
-        key: value
-        for key, value in after.items()
-        if key in row.settings or key not in before or value != before[key]
-    }
-
-
-def _alike(plan: AblationPlan) -> Iterator[str]:
-    seen: dict[str, str] = {}
-    for row in plan.spec.rows:
-        other = seen.setdefault(digest(plan.row_config(row)), row.name)
-        if other != row.name:
-            yield f"rows {other} and {row.name} come to the same configuration: one is enough"
-
-
-# ------------------------------------------------------------------------------------------------ checks
-
-
-def _name(name: str) -> str:
-    if not name or name.startswith(".") or "/" in name or "\\" in name:
-        raise ConfigError(
-            "the name of an ablation is the name of its folder too",
-            where=f"--name {visible(name)}",
-            fix="leave out slashes, and a dot at the beginning",
-        )
-    return name
 
 
 def _seeds(seeds: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from nfbmr.errors import NfbmrError
 from nfbmr.tables import NOTHING, Grid
@@ -10,11 +10,8 @@ from nfbmr.text import count
 from tune.ablation.comparison_table import milliseconds, seconds
 from tune.execution.progress import duration
 from tune.records.ablation_summary import (
-    AblationRow,
     AblationSummary,
-    ComparedRow,
     ComparisonSummary,
-    RowFacts,
     TableSummary,
 )
 from tune.tables.rows import METRICS, WHOLE
@@ -35,8 +32,22 @@ def headline(summary: TableSummary) -> str:
 
 def _ablation(summary: AblationSummary) -> str:
     head = ["", f"{METRICS[summary.metric]}, %", f"less {summary.reference}", "", "published"]
-    lines = [_line(name, row, summary.metric) for name, row in summary.rows.items()]
-    lines += [_quoted(name, published, summary.metric) for name, published in summary.quoted.items()]
+    lines = []
+    for name, row in summary.rows.items():
+        entry, reported = row.metrics[summary.metric], row.published
+        difference = entry.difference
+        lines.append(
+            [
+                f"{name} (test-peeked)" if row.test_peeked else name,
+                f"{interval(entry.estimate)}{' *' if entry.missing_cells else ''}",
+                "" if difference is None else interval(difference.estimate, sign=True),
+                "reference" if difference is None else difference.verdict.replace("unknown", ""),
+                "" if reported is None else percent(reported.value),
+            ]
+        )
+    for name, published in summary.quoted.items():
+        value = published.get(summary.metric, {}).get(WHOLE)
+        lines.append([name, NOT_RUN, "", "", "" if value is None else percent(value)])
     grid = Grid.of(head, lines)
     if not any(line[-1] for line in lines):
         grid = grid.without(len(head) - 1)
@@ -58,7 +69,22 @@ def _comparison(summary: ComparisonSummary) -> str:
     for metric in summary.metrics:
         head += [f"{METRICS[metric]}, %" + (f" ({split})" if len(splits) > 1 else "") for split in splits]
     head += ["training", "ms an image", "MB", "front"]
-    lines = [_contender(name, row, summary) for name, row in summary.rows.items()]
+    lines = []
+    for name, row in summary.rows.items():
+        cells = [name]
+        for metric in summary.metrics:
+            for split in splits:
+                entry = row.splits[split].metrics[metric]
+                main = metric == summary.metric  # the one with its interval
+                text = interval(entry.estimate) if main else percent(entry.estimate.value)
+                cells.append(f"{text} *" if entry.missing_cells else text)
+        cells.append(NOTHING if row.training_seconds is None else seconds(row.training_seconds))
+        if row.cost is None:
+            cells += [NOTHING, NOTHING, ""]
+        else:
+            size = (row.cost.model_bytes + row.cost.backbone_bytes) / 1e6
+            cells += [milliseconds(row.cost.ms_one), f"{size:.1f}", ", ".join(row.front)]
+        lines.append(cells)
     picture = f"picture   {', '.join(summary.pictures) or 'none: nothing was timed'}"
     return "\n".join(
         [
@@ -85,42 +111,6 @@ def _files(summary: TableSummary, pictures: str, folder: str) -> list[str]:
         f"  {pictures}",
         f"  {folder} {summary.ablation_dir}",
     ]
-
-
-def _line(name: str, row: AblationRow, metric: str) -> list[str]:
-    entry, published = row.metrics[metric], row.published
-    difference = entry.difference
-    return [
-        f"{name} (test-peeked)" if row.test_peeked else name,
-        f"{interval(entry.estimate)}{' *' if entry.missing_cells else ''}",
-        "" if difference is None else interval(difference.estimate, sign=True),
-        "reference" if difference is None else difference.verdict.replace("unknown", ""),
-        "" if published is None else percent(published.value),
-    ]
-
-
-def _quoted(name: str, published: Mapping[str, Mapping[str, float]], metric: str) -> list[str]:
-    """A row that is not run."""
-    value = published.get(metric, {}).get(WHOLE)
-    return [name, NOT_RUN, "", "", "" if value is None else percent(value)]
-
-
-def _contender(name: str, row: ComparedRow, summary: ComparisonSummary) -> list[str]:
-    cells = [name]
-    for metric in summary.metrics:
-        cells += [_quality(row.splits[split], metric, summary.metric) for split in summary.splits]
-    cells.append(NOTHING if row.training_seconds is None else seconds(row.training_seconds))
-    if row.cost is None:
-        return [*cells, NOTHING, NOTHING, ""]
-    size = (row.cost.model_bytes + row.cost.backbone_bytes) / 1e6
-    return [*cells, milliseconds(row.cost.ms_one), f"{size:.1f}", ", ".join(row.front)]
-
-
-def _quality(row: RowFacts, metric: str, main: str) -> str:
-    """A method's metric; the main one with its interval."""
-    entry = row.metrics[metric]
-    text = interval(entry.estimate) if metric == main else percent(entry.estimate.value)
-    return f"{text} *" if entry.missing_cells else text
 
 
 def failed_cells(summary: TableSummary, go_on: str) -> NfbmrError | None:

@@ -108,7 +108,7 @@ def _table(
     groups = _groups(plan)
     members: dict[str | None, tuple[str | None, ...]] = {None: plan.categories}
     for name in (*groups, *parts):
-        members[name] = groups.get(name, (name,))
+        members[name] = groups[name][0] if name in groups else (name,)
     wanted = (*IMAGE_METRICS, *(metric for metric in spec.metrics if metric in PIXEL_METRICS))
     whole = _compared(plan, scores, wanted)
     broken_down = whole if several else _compared(plan, by_part, tuple(IMAGE_METRICS))
@@ -117,12 +117,14 @@ def _table(
         for metric in wanted:
             of_metric = entries[row.name][metric] = {}
             for part, categories in members.items():
-                comparisons = whole if part is None else broken_down
+                comparison = (whole if part is None else broken_down).get(metric)
                 holes = sum(not several or cell.category in categories for cell in lost[row.name])
-                if metric in comparisons:
-                    of_metric[part] = _entry(comparisons[metric], row.name, spec.reference, categories, holes)
-                else:
-                    of_metric[part] = Entry(Mean(UNDEFINED), None, holes)
+                mean, difference = Mean(UNDEFINED), None
+                if comparison is not None:
+                    mean = comparison.mean(row.name, categories)
+                    if row.name != spec.reference:
+                        difference = comparison.difference(row.name, spec.reference, categories)
+                of_metric[part] = Entry(mean, difference, holes)
     return Table(
         name=spec.name,
         title=spec.title,
@@ -140,7 +142,7 @@ def _table(
         ),
         literature_rows=tuple(Line(row.name, {}, _published_for(plan, row)) for row in spec.literature_rows),
         secondary_metrics=spec.secondary_metrics,
-        groups={name: _share(plan, name, of) for name, of in groups.items()},
+        groups={name: share for name, (_, share) in groups.items()},
         whole=_name_of_whole(plan),
         sweep_key=spec.sweep_key or "",
         curves=spec.curves(),
@@ -167,22 +169,18 @@ def _compared(
     )
 
 
-def _groups(plan: AblationPlan) -> dict[str, tuple[str, ...]]:
-    """Groups of categories that the published data set has, as far as their categories are given."""
+def _groups(plan: AblationPlan) -> dict[str, tuple[tuple[str, ...], str]]:
+    """Groups that the published data set has: their categories as far as given, and how many these are."""
     benchmark = BENCHMARKS.get(plan.spec.dataset or "")
     if benchmark is None or len(plan.categories) < 2:
         return {}
-    given = {
-        name: tuple(category for category in of if category in plan.categories)
-        for name, of in benchmark.groups.items()
-    }
-    return {name: of for name, of in given.items() if of}
-
-
-def _share(plan: AblationPlan, group: str, given: Sequence[str]) -> str:
-    """How many of a group's categories are given, in words."""
-    every = len(BENCHMARKS[plan.spec.dataset or ""].groups[group])
-    return f"mean of {every}" if len(given) == every else f"mean of {len(given)} of {every}"
+    groups = {}
+    for name, every in benchmark.groups.items():
+        given = tuple(category for category in every if category in plan.categories)
+        share = f"{len(every)}" if len(given) == len(every) else f"{len(given)} of {len(every)}"
+        if given:
+            groups[name] = given, f"mean of {share}"
+    return groups
 
 
 def _published_for(plan: AblationPlan, row: Row) -> dict[str, dict[str | None, Published]]:
@@ -206,13 +204,6 @@ def _name_of_whole(plan: AblationPlan) -> str:
     return f"mean of {len(plan.categories)} of {len(benchmark.categories)}"
 
 
-def _entry(
-    comparison: Comparison, row: str, reference: str, parts: Sequence[str | None], missing: int
-) -> Entry:
-    other = None if row == reference else comparison.difference(row, reference, parts)
-    return Entry(comparison.mean(row, parts), other, missing)
-
-
 def about(plan: AblationPlan, summaries: Mapping[str, RunSummary], splits: Sequence[str] = ()) -> str:
     """What the numbers are of, in one line.
 
@@ -231,20 +222,18 @@ def about(plan: AblationPlan, summaries: Mapping[str, RunSummary], splits: Seque
     seeds = plan.all_seeds
     drawn = "one split for all seeds" if plan.split_seeds == "same" else "a split of its own for each seed"
     used = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}, {drawn}"
-    return f"{name}, {split}; {used}; {_features(plan)}"
-
-
-def _features(plan: AblationPlan) -> str:
-    """Backbone and size, where all rows have the same."""
     configs = [plan.row_config(row).features for row in plan.spec.rows]
-    seen = dict.fromkeys(f"{features.backbone} at {features.size} px" for features in configs)
-    return next(iter(seen)) if len(seen) == 1 else "backbone and size as each row has them"
+    backbones = {f"{features.backbone} at {features.size} px" for features in configs}
+    backbone = backbones.pop() if len(backbones) == 1 else "backbone and size as each row has them"
+    return f"{name}, {split}; {used}; {backbone}"
 
 
 def _notes(plan: AblationPlan, cells: Sequence[Cell], summaries: Mapping[str, RunSummary]) -> Iterable[str]:
     """What a reader has to know."""
     level = f"{plan.config.evaluation.confidence:.0%}"
-    units = "parts" if any(_grouped(cell) for cell in cells if cell.task.key in summaries) else "images"
+    splits = [RunPaths(cell.task.folder).split for cell in cells if cell.task.key in summaries]
+    grouped = any(split.exists() and read_json(split)["grouped"] for split in splits)
+    units = "parts" if grouped else "images"
     source = f"other test {units}" if plan.seeds == 1 else f"other test {units} and other seeds"
     yield f"Intervals hold {level}: {source} would move a number that far; see docs/ablations.md."
     if plan.seeds == 1:
@@ -301,11 +290,6 @@ def _about_published(plan: AblationPlan) -> Iterable[str]:
             f"MISSING: {count(len(lacking), 'category', 'categories')} of {benchmark.title} are not given: "
             f"{', '.join(lacking)}. Published means are over all {len(benchmark.categories)}."
         )
-
-
-def _grouped(cell: Cell) -> bool:
-    split = RunPaths(cell.task.folder).split
-    return split.exists() and bool(read_json(split)["grouped"])
 
 
 def summarise(plan: AblationPlan, results: Results, pictures: Sequence[Path]) -> AblationSummary:

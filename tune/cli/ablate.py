@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -62,7 +61,20 @@ def ablate(resolved: Any, table: str | None, resume: str | None, as_json: bool, 
     if resume is None:
         if table is None:
             raise click.UsageError("which TABLE? A named one such as paper-table5, or a YAML file")
-        plan = _new_plan(table, resolved, asked)
+        from tune.ablation.plan import plan_ablation
+        from tune.ablation.spec import load_spec
+
+        spec = load_spec(table)
+        if asked["as_published"]:
+            spec = replace(spec, rows=tuple(row.configured_as_published() for row in spec.rows))
+        plan = plan_ablation(
+            spec,
+            resolved,
+            name=name_of(asked["name"], spec.name),
+            categories=asked["categories"],
+            seeds=asked["seeds"] or 3,
+            split_seeds=asked["split_seeds"] or "same",
+        )
         summary = new_ablation(plan, resources, address=asked["address"])
     else:
         given = [] if table is None else [f"TABLE ({table})"]
@@ -82,22 +94,3 @@ def ablate(resolved: Any, table: str | None, resume: str | None, as_json: bool, 
         check_plan(plan)
         summary = go_on(plan, resources, address=asked["address"])
     return emit_table(summary, plan, headline(summary), as_json=as_json)
-
-
-def _new_plan(table: str, resolved: Any, asked: Mapping[str, Any]) -> Any:
-    from tune.ablation.plan import plan_ablation
-    from tune.ablation.spec import load_spec
-
-    spec = load_spec(table)
-    if asked["as_published"]:
-        rows = tuple(row.configured_as_published() for row in spec.rows)
-        spec = replace(spec, rows=rows)
-    name = name_of(asked["name"], spec.name)
-    return plan_ablation(
-        spec,
-        resolved,
-        name=name,
-        categories=asked["categories"],
-        seeds=asked["seeds"] or 3,
-        split_seeds=asked["split_seeds"] or "same",
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -65,14 +64,30 @@ def compare(resolved: Any, table: str | None, resume: str | None, as_json: bool,
     """
     from tune.ablation.ablation import ablate, find_ablation, new_ablation
     from tune.ablation.benchmark_runs import forget_costs
-    from tune.ablation.plan import check_plan
+    from tune.ablation.comparison import NAME, comparison_spec, with_costs
+    from tune.ablation.plan import check_plan, plan_ablation
     from tune.ablation.report import headline
+    from tune.ablation.spec import load_spec
 
     resources = cell_resources(asked)
     if resume is None:
         if asked["measure_again"]:
             raise click.UsageError("--measure-again needs --resume: a new comparison measures everything")
-        plan = _new_plan(table, resolved, asked)
+        if table is not None and asked["methods"] is not None:
+            raise click.UsageError("give a TABLE of rows or --methods, not both")
+        if table is None:
+            spec = comparison_spec(asked["methods"])
+        else:
+            spec = replace(with_costs(load_spec(table)), name=NAME)
+        plan = plan_ablation(
+            spec,
+            resolved,
+            name=name_of(asked["name"], NAME),
+            categories=asked["categories"],
+            seeds=asked["seeds"] or 1,
+            splits=asked["splits"],
+            compares=True,
+        )
         summary = new_ablation(plan, resources, address=asked["address"])
     else:
         given = [] if table is None else [f"TABLE ({table})"]
@@ -89,25 +104,3 @@ def compare(resolved: Any, table: str | None, resume: str | None, as_json: bool,
             forget_costs(plan.cells())
         summary = ablate(plan, resources, address=asked["address"])
     return emit_table(summary, plan, headline(summary), as_json=as_json)
-
-
-def _new_plan(table: str | None, resolved: Any, asked: Mapping[str, Any]) -> Any:
-    from tune.ablation.comparison import NAME, comparison_spec, with_costs
-    from tune.ablation.plan import plan_ablation
-    from tune.ablation.spec import load_spec
-
-    if table is not None and asked["methods"] is not None:
-        raise click.UsageError("give a TABLE of rows or --methods, not both")
-    if table is None:
-        spec = comparison_spec(asked["methods"])
-    else:
-        spec = replace(with_costs(load_spec(table)), name=NAME)
-    return plan_ablation(
-        spec,
-        resolved,
-        name=name_of(asked["name"], NAME),
-        categories=asked["categories"],
-        seeds=asked["seeds"] or 1,
-        splits=asked["splits"],
-        compares=True,
-    )

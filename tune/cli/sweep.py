@@ -101,7 +101,13 @@ def sweep(resolved: Any, resume: str | None, address: str | None, as_json: bool,
         summary = new_sweep(plan, address=address)
     else:
         paths = find_sweep(resume, resolved.config.output)
-        _refuse_changes(resolved, asked)
+        given = [option for name, option in _SETTLED.items() if asked[name] not in (None, ())]
+        given += settings_given(resolved, but=("output",))
+        if given:
+            raise click.UsageError(
+                "a sweep goes on as it was begun; with --resume leave out "
+                f"{', '.join(given)}, or begin another"
+            )
         plan = _changed(SweepPlan.read(paths.plan), asked)
         summary = execute_sweep(plan, paths, address=address)
     from nfbmr.trackers import ui_url
@@ -181,16 +187,6 @@ _SETTLED = {
     "warm_start": "--warm-start",
     "name": "--name",
 }
-
-
-def _refuse_changes(resolved: Any, asked: Mapping[str, Any]) -> None:
-    """A sweep that goes on keeps what makes its trials comparable."""
-    given = [option for name, option in _SETTLED.items() if asked[name] not in (None, ())]
-    given += settings_given(resolved, but=("output",))
-    if given:
-        raise click.UsageError(
-            f"a sweep goes on as it was begun; with --resume leave out {', '.join(given)}, or begin another"
-        )
 
 
 def _point(text: str) -> dict[str, Any]:

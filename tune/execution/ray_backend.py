@@ -59,6 +59,14 @@ def run_on_ray(
         ConfigError: No node has the resources of a trial.
     """
     fits(how)
+    if execute_run is None:
+        execute_run = runs.execute_run
+        if how.workers > 1:
+            from cluster.training import trainer
+
+            execute_run = partial(
+                trainer.execute_run, workers=how.workers, gpus_per_worker=how.gpus, cpus_per_worker=how.cpus
+            )
     folder = condition.file.parent.resolve()
     shutil.rmtree(folder / "ray", ignore_errors=True)
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1000")  # the broker decides how many
@@ -66,7 +74,7 @@ def run_on_ray(
     env = WorkerEnv(
         folder=Path.cwd(),
         stop_file=condition.file.resolve(),
-        execute_run=execute_run or _executor(how),
+        execute_run=execute_run,
         threads=int(os.environ.get("OMP_NUM_THREADS", max(1, int(how.cpus)))),
         environment=passed_on(),
     )
@@ -101,16 +109,6 @@ def run_on_ray(
         raise
     finally:
         broker.close()
-
-
-def _executor(how: Execution) -> ExecuteRun:
-    if how.workers == 1:
-        return runs.execute_run
-    from cluster.training import trainer as training
-
-    return partial(
-        training.execute_run, workers=how.workers, gpus_per_worker=how.gpus, cpus_per_worker=how.cpus
-    )
 
 
 def fits(how: Execution) -> int:
@@ -171,11 +169,26 @@ class TrialBroker:
 
     def next(self, trial_id: str) -> TrialSpec | str | None:
         """A task; None: not now; :attr:`Searcher.FINISHED`: there are no more."""
-        if self.condition.come:
-            self._give_up()
-        if len(self._running) >= self._at_a_time():
+        if self.condition.come:  # hand out nothing more; what waited for another attempt can be gone on with
+            self._exhausted = True
+            while self._again:
+                self._abandoned.append(self._again.popleft())
+                self._kept(partial(self._tasks.done, TrialResult(self._abandoned[-1].key, "interrupted")))
+        limit = self._how.concurrent
+        if limit is None:  # as many as the cluster has room for, which may change
+            if time.monotonic() - self._limit_known > 1.0:
+                try:
+                    self._limit = fits(self._how)
+                except ConfigError:  # the only node that had room is gone; another may come
+                    self._limit = 1
+                self._limit_known = time.monotonic()
+            limit = self._limit
+        if len(self._running) >= limit:
             return None
-        task = self._next()
+        task = self._again.popleft() if self._again else None
+        if task is None and not self._exhausted:
+            task = self._kept(self._tasks.next)
+            self._exhausted = task is None
         if task is not None:
             self._running[trial_id] = task
             return task
@@ -227,38 +240,9 @@ class TrialBroker:
 
             sync(closed)
 
-    def _next(self) -> TrialSpec | None:
-        if self._again:
-            return self._again.popleft()
-        if self._exhausted:
-            return None
-        task = self._kept(self._tasks.next)
-        self._exhausted = task is None
-        return task
-
-    def _give_up(self) -> None:
-        """Hand out nothing more; what waited for another attempt can be gone on with later."""
-        self._exhausted = True
-        while self._again:
-            task = self._again.popleft()
-            self._abandoned.append(task)
-            self._kept(partial(self._tasks.done, TrialResult(task.key, "interrupted")))
-
     def _done(self, trial: Trial, outcome: TrialResult) -> None:
         del self._running[trial.trial_id]
         self._kept(partial(self._tasks.done, outcome))
-
-    def _at_a_time(self) -> int:
-        """The limit that was given, else what the cluster has room for, which may change."""
-        if self._how.concurrent is not None:
-            return self._how.concurrent
-        if time.monotonic() - self._limit_known > 1.0:
-            try:
-                self._limit = fits(self._how)
-            except ConfigError:  # the only node that had room is gone; another may come
-                self._limit = 1
-            self._limit_known = time.monotonic()
-        return self._limit
 
     def _kept(self, call: Callable[[], T]) -> T:
         """Keep the planner's own error: Tune passes on its text alone."""

@@ -54,7 +54,15 @@ def execution_of(resources: Resources) -> Execution:
 
     An unmeasured share is a whole GPU; nothing, where the cluster that this process is connected to has none.
     """
-    gpus = (1.0 if _has_gpu(resources) else 0.0) if resources.gpus == "auto" else resources.gpus
+    gpus = resources.gpus
+    if gpus == "auto":
+        gpus = 0.0 if resources.backend == "local" else 1.0
+        if gpus:
+            import ray
+
+            if ray.is_initialized():  # who is not connected yet cannot know
+                cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+                gpus = 1.0 if cluster.get("GPU", 0.0) >= 1 else 0.0
     return Execution(
         backend=resources.backend,
         concurrent=resources.concurrent,
@@ -63,18 +71,6 @@ def execution_of(resources: Resources) -> Execution:
         workers=resources.workers,
         time_budget=resources.time_budget,
     )
-
-
-def _has_gpu(resources: Resources) -> bool:
-    """Whether the cluster has a whole one; who is not connected yet cannot know."""
-    if resources.backend == "local":
-        return False
-    import ray
-
-    if not ray.is_initialized():
-        return True
-    available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return available.get("GPU", 0.0) >= 1
 
 
 @contextmanager

@@ -70,7 +70,12 @@ def run_task(
     try:
         with _only_one(task.folder, stop):
             run, tracking = _opened(task), Tracking(task)
-            _finish_record(run, tracking, task)
+            result, journal = run.paths.summary if task.test else run.paths.fitted, run.paths.journal
+            if result.exists() and journal.exists() and read_record(journal).status != "finished":
+                # It was killed between its result and the end of its record.
+                tracker = tracking(run)
+                RunLogger(run.paths, run.config, tracker).end(RunSummary.read(result))
+                tracker.finish("finished")
             summary = execute_run(run, tracking, stop, test=task.test, on_epoch=_on_epoch(task, report))
         state = "finished"
     except Pruned:
@@ -121,15 +126,6 @@ def _opened(task: TrialSpec) -> Run:
             fix="give the sweep another --name",
         )
     return run
-
-
-def _finish_record(run: Run, tracking: Callable[[Run], Tracker], task: TrialSpec) -> None:
-    """Complete the record of a run that was killed between its result and the end of its record."""
-    result = run.paths.summary if task.test else run.paths.fitted
-    if result.exists() and run.paths.journal.exists() and read_record(run.paths.journal).status != "finished":
-        tracker = tracking(run)
-        RunLogger(run.paths, run.config, tracker).end(RunSummary.read(result))
-        tracker.finish("finished")
 
 
 def _on_epoch(task: TrialSpec, report: Report) -> OnEpoch:

@@ -38,22 +38,20 @@ class StopCondition:
     @property
     def come(self) -> bool:
         """Whether it has come; it never goes away again."""
-        if not self._come and self._why():
-            self._come = True
-            self.file.touch()
-        return self._come
-
-    def _why(self) -> bool:
+        if self._come:
+            return True
         now = time.monotonic()
         if self._stop.requested:
-            return True
-        if self._deadline is not None and now >= self._deadline:
+            self._come = True
+        elif self._deadline is not None and now >= self._deadline:
             log.info("the time budget is spent: running trials checkpoint and stop")
-            return True
-        if now - self._looked < EVERY:
-            return False
-        self._looked = now
-        return self.file.exists()
+            self._come = True
+        elif now - self._looked >= EVERY:
+            self._looked = now
+            self._come = self.file.exists()
+        if self._come:
+            self.file.touch()
+        return self._come
 
 
 @contextmanager

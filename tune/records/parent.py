@@ -238,7 +238,14 @@ class ParentRecord:
 
     def _report(self, tracker: Tracker, summary: SweepSummary | TableSummary | None) -> None:
         sweep = summary if isinstance(summary, SweepSummary) else None
-        self._draw(tracker, sweep)
+        # An ablation has drawn its own pictures.
+        if isinstance(self.paths, SweepPaths) and self.paths.study.exists():
+            if self._draw_summary is not None:
+                try:
+                    self._draw_summary(sweep)
+                except NfbmrError as error:
+                    log.warning("the sweep has no pictures: %s", error)
+            self._artifact(self.paths.study, tracker)
         table = self.paths.table("md")
         tables = (table, self.paths.table("csv"), self.paths.table("tex"), self.paths.results)
         for path in (*tables, self.paths.summary):
@@ -253,17 +260,6 @@ class ParentRecord:
             text = ", ".join(f"{counts[state]} {state}" for state in _COUNTED if counts[state])
         lead, labels = ("", {}) if sweep is None else (_lead(sweep), sweep.labels)
         tracker.tags({NOTE: note_text(lead + (text or "No trial has ended.")), **labels})
-
-    def _draw(self, tracker: Tracker, summary: SweepSummary | None) -> None:
-        """Pictures of a sweep, and its study's journal; an ablation has drawn its own."""
-        if not isinstance(self.paths, SweepPaths) or not self.paths.study.exists():
-            return
-        if self._draw_summary is not None:
-            try:
-                self._draw_summary(summary)
-            except NfbmrError as error:
-                log.warning("the sweep has no pictures: %s", error)
-        self._artifact(self.paths.study, tracker)
 
     def _artifact(self, path: Path | None, tracker: Tracker | None = None) -> None:
         tracker = tracker or self._tracker

@@ -71,13 +71,26 @@ def choose(study: Study) -> Choice | None:
         return Choice(best, best, trust)
     base = study.base_trial
     if base is None:
-        return Choice(best, best, trust, _without_base(study, best))
-    if base.number in trust.near:
-        return Choice(best, base, replace(trust, anchored=True), _base_is_chosen(best, base, trust))
-    return Choice(best, best, trust, _best_is_chosen(best, base, trust))
+        reason = "no trial of this sweep has the base configuration"
+        if not plan.base_trial:
+            reason = "the base configuration was not to be preferred (--no-base-trial)"
+        why = f"Trial {best.number:04d}, the best by the objective, is chosen: {reason}."
+        return Choice(best, best, trust, why)
+    trust = replace(trust, anchored=base.number in trust.near)
+    return Choice(best, base if trust.anchored else best, trust, _why(best, base, trust))
 
 
-def _base_is_chosen(best: FrozenTrial, base: FrozenTrial, trust: Trust) -> str:
+def _why(best: FrozenTrial, base: FrozenTrial, trust: Trust) -> str:
+    """Why the base configuration is chosen, where `trust` is anchored in it; else why the best trial is."""
+    name = f"Trial {best.number:04d}, the best by the objective, is chosen"
+    other = f"the base configuration, trial {base.number:04d}"
+    if base.state.name != "COMPLETE":
+        return f"{name}: {other}, did not finish."
+    reached = f"{best.values[0]:.4f} against {base.values[0]:.4f}"
+    if not trust.anchored:
+        if trust.error is None:
+            return f"{name}: it leads {other} ({reached}), and by how many errors is not known."
+        return f"{name}: it leads {other}, by more than {trust.measure} ({reached})."
     name = f"Trial {base.number:04d}, the base configuration, is chosen"
     if best.number == base.number:
         return f"{name}: it is the best by the objective."
@@ -87,26 +100,5 @@ def _base_is_chosen(best: FrozenTrial, base: FrozenTrial, trust: Trust) -> str:
         )
     return (
         f"{name}: trial {best.number:04d}, the best by the objective, leads it by no more than "
-        f"{trust.measure} ({_reached(best, base)}), and then the base configuration is preferred."
+        f"{trust.measure} ({reached}), and then the base configuration is preferred."
     )
-
-
-def _best_is_chosen(best: FrozenTrial, base: FrozenTrial, trust: Trust) -> str:
-    name = f"Trial {best.number:04d}, the best by the objective, is chosen"
-    other = f"the base configuration, trial {base.number:04d}"
-    if base.state.name != "COMPLETE":
-        return f"{name}: {other}, did not finish."
-    if trust.error is None:
-        return f"{name}: it leads {other} ({_reached(best, base)}), and by how many errors is not known."
-    return f"{name}: it leads {other}, by more than {trust.measure} ({_reached(best, base)})."
-
-
-def _without_base(study: Study, best: FrozenTrial) -> str:
-    reason = "no trial of this sweep has the base configuration"
-    if not study.plan.base_trial:
-        reason = "the base configuration was not to be preferred (--no-base-trial)"
-    return f"Trial {best.number:04d}, the best by the objective, is chosen: {reason}."
-
-
-def _reached(best: FrozenTrial, base: FrozenTrial) -> str:
-    return f"{best.values[0]:.4f} against {base.values[0]:.4f}"

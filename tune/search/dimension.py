@@ -123,15 +123,14 @@ class Dimension:
             # A preset that sets nothing fits always: the one that says most is meant.
             return (max(fit, key=lambda label: len(self.options[label])),) if fit else None
         value = settings.get(self.name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not self._reaches(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        if not self.low <= value <= self.high:
+            return None
+        step = self.step or (1 if self.kind == "int" else None)
+        if step is not None and abs((value - self.low) / step - round((value - self.low) / step)) >= 1e-9:
             return None
         return (int(value) if self.kind == "int" else float(value),)
-
-    def _reaches(self, value: float) -> bool:
-        if not self.low <= value <= self.high:
-            return False
-        step = self.step or (1 if self.kind == "int" else None)
-        return step is None or abs((value - self.low) / step - round((value - self.low) / step)) < 1e-9
 
     def __str__(self) -> str:
         if self.options:

@@ -63,7 +63,20 @@ class History:
         if state in self._open:
             self._open[state].add(number)
         elif state in ("COMPLETE", "PRUNED"):
-            self._end(trial)
+            at = bisect_left(self._numbers, number)
+            self._numbers.insert(at, number)
+            self._ended.insert(at, trial)
+        if state == "PRUNED":
+            # How good it was, the lower the better: how far it came, then what it reached there.
+            reached = (1.0, 0.0)
+            if trial.intermediate_values:
+                step, value = max(trial.intermediate_values.items())
+                reached = -float(step), math.inf if math.isnan(value) else float(self._signs[0] * value)
+            insort(self._best_pruned, (reached, number))
+            del self._best_pruned[ELITE:]
+        elif state == "COMPLETE" and len(self._signs) == 1:
+            insort(self._best, (float(self._signs[0] * trial.values[0]), number))
+            del self._best[ELITE:]
 
     def numbers(self, state: str) -> list[int]:
         """Numbers of trials that are waiting or running, in order."""
@@ -83,7 +96,12 @@ class History:
         """The ended trials that a sampler looks at, by number."""
         if not self.overflows:
             return list(self._ended)
-        best = sorted(bisect_left(self._numbers, number) for number in self._elite())
+        if len(self._signs) > 1:
+            elite = self._nondominated()
+        else:  # pruned ones where too few have finished
+            elite = {number for _, number in self._best}
+            elite |= {number for _, number in self._best_pruned[: ELITE - len(elite)]}
+        best = sorted(bisect_left(self._numbers, number) for number in elite)
         count = WINDOW - len(best)
         others = len(self._ended) - len(best)
         chosen = [*best]
@@ -95,31 +113,6 @@ class History:
                 at += 1
             chosen.append(at)
         return [self._ended[at] for at in sorted(chosen)]
-
-    def _end(self, trial: optuna.trial.FrozenTrial) -> None:
-        at = bisect_left(self._numbers, trial.number)
-        self._numbers.insert(at, trial.number)
-        self._ended.insert(at, trial)
-        if trial.state.name == "PRUNED":
-            insort(self._best_pruned, (self._reached(trial), trial.number))
-            del self._best_pruned[ELITE:]
-        elif len(self._signs) == 1:
-            insort(self._best, (float(self._signs[0] * trial.values[0]), trial.number))
-            del self._best[ELITE:]
-
-    def _reached(self, trial: optuna.trial.FrozenTrial) -> tuple[float, float]:
-        """How good a pruned trial was, the lower the better: how far it came, then what it reached there."""
-        if not trial.intermediate_values:
-            return 1.0, 0.0
-        step, value = max(trial.intermediate_values.items())
-        return -float(step), math.inf if math.isnan(value) else float(self._signs[0] * value)
-
-    def _elite(self) -> set[int]:
-        """Numbers of the best trials; pruned ones where too few have finished."""
-        if len(self._signs) > 1:
-            return self._nondominated()
-        best = {number for _, number in self._best}
-        return best | {number for _, number in self._best_pruned[: ELITE - len(best)]}
 
     def _nondominated(self) -> set[int]:
         """Numbers of the best fronts, as many of the last one as there is room for, evenly along it."""

@@ -155,20 +155,16 @@ def _draws(
         forest = RandomForestRegressor(
             TREES, min_samples_leaf=2, random_state=int(rng.integers(2**31)), n_jobs=1
         ).fit(x_NC[drawn], y_N[drawn])
-        shuffled = [
-            _shuffled(x_NC[left], owner_C == d, rng) for d in range(dimensions) for _ in range(SHUFFLES)
-        ]
+        shuffled = []
+        for d in range(dimensions):
+            for _ in range(SHUFFLES):  # one dimension's values dealt anew among the trials
+                dealt = x_NC[left].copy()
+                dealt[:, owner_C == d] = x_NC[left][rng.permutation(len(left))][:, owner_C == d]
+                shuffled.append(dealt)
         predicted = forest.predict(np.concatenate([x_NC[left], *shuffled])).reshape(-1, len(left))
         error, *errors = ((predicted - y_N[left]) ** 2).mean(1)
         means = np.asarray(errors).reshape(dimensions, SHUFFLES).mean(1)
         yield ((means - error) / (2 * variance)).tolist()
-
-
-def _shuffled(x_NC: Floats, columns_C: NDArray[np.bool_], rng: np.random.Generator) -> Floats:
-    """One dimension's values dealt anew among the trials."""
-    dealt = x_NC.copy()
-    dealt[:, columns_C] = x_NC[rng.permutation(len(x_NC))][:, columns_C]
-    return dealt
 
 
 def coded(trials: Sequence[FrozenTrial], names: Sequence[str]) -> tuple[Floats, NDArray[np.int64]]:
@@ -179,21 +175,18 @@ def coded(trials: Sequence[FrozenTrial], names: Sequence[str]) -> tuple[Floats, 
     columns: list[list[float]] = []
     owners: list[int] = []
     for d, name in enumerate(names):
-        numbers = _columns([(trial.params.get(name), trial.distributions.get(name)) for trial in trials])
-        columns += numbers
-        owners += [d] * len(numbers)
+        # None where a trial did not have the dimension.
+        pairs: list[tuple[Any, Any]] = [(t.params.get(name), t.distributions.get(name)) for t in trials]
+        if any(hasattr(distribution, "choices") for _, distribution in pairs):
+            labels = [None if distribution is None else str(value) for value, distribution in pairs]
+            known = sorted({label for label in labels if label is not None})
+            columns += [[float(label == choice) for label in labels] for choice in known]
+        else:
+            numbers = [
+                None if of is None else math.log(value) if getattr(of, "log", False) else float(value)
+                for value, of in pairs
+            ]
+            lowest = min((number for number in numbers if number is not None), default=0.0)
+            columns.append([lowest - 1.0 if number is None else number for number in numbers])
+        owners += [d] * (len(columns) - len(owners))
     return np.asarray(columns, dtype=np.float64).T, np.asarray(owners)
-
-
-def _columns(pairs: Sequence[tuple[Any, Any]]) -> list[list[float]]:
-    """The columns of one dimension, from its value and its distribution in each trial (None: it had none)."""
-    if any(hasattr(distribution, "choices") for _, distribution in pairs):
-        labels = [None if distribution is None else str(value) for value, distribution in pairs]
-        known = sorted({label for label in labels if label is not None})
-        return [[float(label == choice) for label in labels] for choice in known]
-    numbers = [
-        None if d is None else math.log(value) if getattr(d, "log", False) else float(value)
-        for value, d in pairs
-    ]
-    lowest = min((number for number in numbers if number is not None), default=0.0)
-    return [[lowest - 1.0 if number is None else number for number in numbers]]

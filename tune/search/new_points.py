@@ -77,7 +77,11 @@ class NewPointSampler(BaseSampler):
             return draft.params
         left = self._tried.left(self._space)
         if left is not None:
-            left = [point for point in left if _agrees(point, fixed)]
+            left = [
+                point
+                for point in left
+                if all(point[name] == value for name, value in fixed.items() if name in point)
+            ]
             if not left:  # asking again would cost as much for every trial that is still to come
                 return draft.params
         for time in range(1, 1 + (AGAIN if left is None else 1)):
@@ -131,7 +135,3 @@ class _Draft:
             space = self._sampler.infer_relative_search_space(self._study, self._trial)
             self._relative = self._sampler.sample_relative(self._study, self._trial, space)
         return self._relative
-
-
-def _agrees(point: Mapping[str, Any], fixed: Mapping[str, Any]) -> bool:
-    return all(point[name] == value for name, value in fixed.items() if name in point)

@@ -47,20 +47,16 @@ def dressed(
         if panel not in every:  # a colour bar, or a scale of its own
             panel.tick_params(labelsize=8, colors=FAINT)
             panel.yaxis.label.set(fontsize=9, color=INK)
-        if panel.get_legend() is not None:
-            _legend(panel)
+        old = panel.get_legend()
+        if old is not None:
+            handles, names = panel.get_legend_handles_labels()
+            if not handles:  # Optuna made them for the legend alone
+                handles, names = old.legend_handles, [text.get_text() for text in old.get_texts()]
+            old.remove()
+            if len(handles) > 1:  # it would explain one thing alone
+                labels = [name.lower() for name in names]
+                legend(panel, handles=handles, labels=labels, facecolor="white", loc="best")
     return figure
-
-
-def _legend(axes: Any) -> None:
-    """The legend in the house look; where it would explain one thing alone, none."""
-    old = axes.get_legend()
-    handles, names = axes.get_legend_handles_labels()
-    if not handles:  # Optuna made them for the legend alone
-        handles, names = old.legend_handles, [text.get_text() for text in old.get_texts()]
-    old.remove()
-    if len(handles) > 1:
-        legend(axes, handles=handles, labels=[name.lower() for name in names], facecolor="white", loc="best")
 
 
 def as_words(axis: Any) -> bool:

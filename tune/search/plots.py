@@ -18,12 +18,11 @@ from nfbmr.evaluation.style import ACCENT, FAINT, INK, dress, legend, lettering,
 from nfbmr.text import count
 from tune.records.children import short_names
 from tune.records.paths import SweepPaths
-from tune.search.importance import Importance, Readiness, importances
+from tune.search.importance import Readiness, importances
 from tune.search.plot_style import apart, as_words, dressed, plain_numbers, whole_numbers
 from tune.search.trial_facts import is_copy, validation_auroc
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from optuna import Study
     from optuna.trial import FrozenTrial
@@ -126,13 +125,9 @@ class _Goal:
         if len(study.directions) == 1:
             return [cls(labels[0])]
         return [
-            cls(label, f"-{label.replace('/', '-')}", partial(_value, index=i))
+            cls(label, f"-{label.replace('/', '-')}", lambda trial, i=i: float(trial.values[i]))
             for i, label in enumerate(labels[: len(study.directions)])
         ]
-
-
-def _value(trial: FrozenTrial, *, index: int) -> float:
-    return float(trial.values[index])
 
 
 def _pictures(
@@ -162,7 +157,9 @@ def _pictures(
     if any(trial.datetime_complete for trial in trials):
         pictures["timeline"] = partial(_timeline, optuna_plots, study, len(trials))
     if complete and 2 <= len(goals) <= 3:
-        pictures["pareto"] = partial(_pareto, optuna_plots, study, labels)
+        pictures["pareto"] = lambda: dressed(
+            optuna_plots.plot_pareto_front(study, target_names=labels), (6.0, 5.0), title="The Pareto front"
+        )
     return pictures
 
 
@@ -197,7 +194,24 @@ def _importance(complete: list[FrozenTrial], names: list[str], goal: _Goal) -> F
     )
     axes.axvline(0.0, color=INK, linewidth=1.0)
     for y, importance in enumerate(measured):
-        _importance_of(axes, y, importance)
+        estimate, shade = importance.estimate, ACCENT if importance.certain else FAINT
+        if not estimate.defined:
+            axes.text(0.0, y, " all trials reached the same", fontsize=8, color=FAINT, va="center")
+            continue
+        axes.plot([estimate.low, estimate.high], [y, y], color=shade, linewidth=2.2)
+        fill = shade if importance.certain else "white"
+        axes.plot(estimate.value, y, "o", color=shade, markerfacecolor=fill, markersize=7, zorder=4)
+        axes.annotate(
+            f"{estimate.value:.2f}" if importance.certain else "not told from chance",
+            (1.0, y),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=INK if importance.certain else FAINT,
+            annotation_clip=False,
+        )
     short = short_names(dict.fromkeys(names))
     axes.set_yticks(range(len(measured)), [lettering(short[importance.name]) for importance in measured])
     axes.set_ylim(len(measured) - 0.4, -0.6)
@@ -205,31 +219,10 @@ def _importance(complete: list[FrozenTrial], names: list[str], goal: _Goal) -> F
     return figure
 
 
-def _importance_of(axes: Axes, y: int, importance: Importance) -> None:
-    estimate, shade = importance.estimate, ACCENT if importance.certain else FAINT
-    if not estimate.defined:
-        axes.text(0.0, y, " all trials reached the same", fontsize=8, color=FAINT, va="center")
-        return
-    axes.plot([estimate.low, estimate.high], [y, y], color=shade, linewidth=2.2)
-    fill = shade if importance.certain else "white"
-    axes.plot(estimate.value, y, "o", color=shade, markerfacecolor=fill, markersize=7, zorder=4)
-    words = f"{estimate.value:.2f}" if importance.certain else "not told from chance"
-    axes.annotate(
-        words,
-        (1.0, y),
-        xycoords=axes.get_yaxis_transform(),
-        xytext=(8, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=8,
-        color=INK if importance.certain else FAINT,
-        annotation_clip=False,
-    )
-
-
 def _parallel(
     optuna_plots: Any, study: Study, names: list[str], labels: list[str], near: Collection[int]
 ) -> Figure:
+    import numpy as np
     from matplotlib.patheffects import withStroke
 
     axes = optuna_plots.plot_parallel_coordinate(study, params=names, target_name=labels[0])
@@ -240,10 +233,15 @@ def _parallel(
     short = short_names(dict.fromkeys(names))
     shown = [lettering(short.get(text, text)) for text in columns]
     axes.set_xticks(range(len(columns)), shown, rotation=20, ha="right")
+    reached = [trial.values[0] for trial in study.get_trials(deepcopy=False) if trial.number in near]
     for lines in axes.collections:
         lines.set_cmap("viridis_r")  # Optuna's begins with white
         if near and len(labels) == 1:
-            _stress(axes, lines, study, near)
+            # Optuna orders its lines anew; what they are coloured by is the objective.
+            bold = np.isin(np.asarray(lines.get_array()), reached)
+            lines.set_linewidths(np.where(bold, 2.2, 0.8).tolist())
+            lines.set_alpha(np.where(bold, 1.0, 0.35).tolist())
+            axes.set_title(f"bold: {_NEAR}", loc="right", fontsize=8, color=FAINT)
     for scale in figure.axes:
         if scale.get_yscale() == "log":
             plain_numbers(scale.yaxis)
@@ -254,18 +252,6 @@ def _parallel(
     return figure
 
 
-def _stress(axes: Any, lines: Any, study: Study, near: Collection[int]) -> None:
-    """Draw the trials that cannot be told from the best bold, the others faint."""
-    import numpy as np
-
-    reached = [trial.values[0] for trial in study.get_trials(deepcopy=False) if trial.number in near]
-    # Optuna orders its lines anew; what they are coloured by is the objective.
-    bold = np.isin(np.asarray(lines.get_array()), reached)
-    lines.set_linewidths(np.where(bold, 2.2, 0.8).tolist())
-    lines.set_alpha(np.where(bold, 1.0, 0.35).tolist())
-    axes.set_title(f"bold: {_NEAR}", loc="right", fontsize=8, color=FAINT)
-
-
 def _slice(complete: list[FrozenTrial], names: list[str], goal: _Goal, near: Collection[int]) -> Figure:
     figure = new_figure(1.4 + 2.3 * len(names), 4.0, "")
     every = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
@@ -274,7 +260,14 @@ def _slice(complete: list[FrozenTrial], names: list[str], goal: _Goal, near: Col
         having = [trial for trial in complete if name in trial.params]
         places, ticks = _places(having, name)
         for place, trial in zip(places, having, strict=True):
-            _point_of(axes, place, trial, goal, trial.number in near)
+            value, is_near = goal.of_trial(trial), trial.number in near
+            shade = ACCENT if is_near else FAINT
+            auroc = validation_auroc(trial)
+            # The interval is of the validation AUROC, whatever else the sweep has for objectives.
+            if auroc.value == value and auroc.has_interval:
+                axes.plot([place, place], [auroc.low, auroc.high], color=shade, linewidth=1.0, alpha=0.4)
+            fill = shade if is_near else "white"
+            axes.plot(place, value, "o", color=shade, markerfacecolor=fill, markersize=5, zorder=4)
         dress(axes, xlabel=short[name], ylabel=goal.label if axes is every[0] else "")
         if ticks:
             axes.set_xticks(range(len(ticks)), ticks, rotation=30, ha="right")
@@ -315,15 +308,6 @@ def _places(trials: list[FrozenTrial], name: str) -> tuple[list[float], list[str
     return places, [lettering(word, longest=24) for word in known]
 
 
-def _point_of(axes: Axes, x: float, trial: FrozenTrial, goal: _Goal, near: bool) -> None:
-    y, shade = goal.of_trial(trial), ACCENT if near else FAINT
-    auroc = validation_auroc(trial)
-    # The interval is of the validation AUROC, whatever else the sweep has for objectives.
-    if auroc.value == y and auroc.has_interval:
-        axes.plot([x, x], [auroc.low, auroc.high], color=shade, linewidth=1.0, alpha=0.4)
-    axes.plot(x, y, "o", color=shade, markerfacecolor=shade if near else "white", markersize=5, zorder=4)
-
-
 def _curves(optuna_plots: Any, study: Study, label: str) -> Figure:
     axes = optuna_plots.plot_intermediate_values(study)
     by_number = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
@@ -345,8 +329,3 @@ def _timeline(optuna_plots: Any, study: Study, count: int) -> Figure:
     whole_numbers(axes.yaxis)
     size = (7.0, 2.0 + min(0.1 * count, 8.0))
     return dressed(axes, size, title="When each trial ran", xlabel="time", ylabel="trial", grid="x")
-
-
-def _pareto(optuna_plots: Any, study: Study, labels: list[str]) -> Figure:
-    axes = optuna_plots.plot_pareto_front(study, target_names=labels)
-    return dressed(axes, (6.0, 5.0), title="The Pareto front")

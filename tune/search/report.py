@@ -125,7 +125,25 @@ def grid_of(study: Study) -> Grid:
         finished = trial.state.name == "COMPLETE"
         return (not finished, sign * trial.values[0] if finished else 0.0, trial.number)
 
-    return Grid.of(head, [_row(study, trial, searched) for trial in sorted(study.trials, key=order)])
+    rows = []
+    for trial in sorted(study.trials, key=order):
+        facts, settings = trial.user_attrs, trial.user_attrs.get(SETTINGS, {})
+        finished = trial.state.name == "COMPLETE"
+        values = [_number(value) for value in trial.values] if finished else [""] * len(goals)
+        if finished and len(values) == 1 and (auroc := validation_auroc(trial)).has_interval:
+            values = [f"{trial.values[0]:.4f} [{auroc.low:.3f}, {auroc.high:.3f}]"]
+        flow = {True: "reused", False: "trained"}.get(facts.get("flow_reused"), "")  # type: ignore[arg-type]
+        rows.append(
+            [
+                f"{trial.number:04d}",
+                *values,
+                _state(trial),
+                *(_setting(settings[key]) if key in settings else "" for key in searched),
+                f"{facts['seconds']:.1f}" if "seconds" in facts else "",
+                flow,
+            ]
+        )
+    return Grid.of(head, rows)
 
 
 def results_of(study: Study, summary: SweepSummary) -> Iterator[Result]:
@@ -153,17 +171,14 @@ def results_of(study: Study, summary: SweepSummary) -> Iterator[Result]:
             yield result
         if "seconds" in trial.user_attrs:
             yield Result(metric="seconds", value=trial.user_attrs["seconds"], **about)
-        if trial.number == (summary.best.number if summary.best else None):
-            yield from _of_chosen(summary.best, study.plan.goals[0].number, about)
-
-
-def _of_chosen(best: ChosenTrial | None, known: str, about: Mapping[str, Any]) -> Iterator[Result]:
-    """What the chosen trial reached, but for the objective, which stands there already."""
-    for side in ("validation", "test"):
-        for name, estimate in (getattr(best, side) or {}).items():
-            if f"{side}/{name}" != known:
-                peeked = None if best is None else best.test_peeked
-                yield replace(_of_number(f"{side}/{name}", estimate, about), test_peeked=peeked)
+        best = summary.best
+        if best is None or best.number != trial.number:
+            continue
+        for side in ("validation", "test"):
+            for name, estimate in (getattr(best, side) or {}).items():
+                if f"{side}/{name}" != study.plan.goals[0].number:  # which stands there already
+                    result = _of_number(f"{side}/{name}", estimate, about)
+                    yield replace(result, test_peeked=best.test_peeked)
 
 
 def _of_number(name: str, estimate: Estimate, about: Mapping[str, Any]) -> Result:
@@ -176,33 +191,10 @@ def _of_number(name: str, estimate: Estimate, about: Mapping[str, Any]) -> Resul
     return with_estimate(metric=name.rpartition(".")[2], estimate=estimate, **about)
 
 
-def _row(study: Study, trial: FrozenTrial, searched: Mapping[str, Any]) -> list[str]:
-    facts, settings = trial.user_attrs, trial.user_attrs.get(SETTINGS, {})
-    finished = trial.state.name == "COMPLETE"
-    values = [_number(value) for value in trial.values] if finished else [""] * len(study.plan.goals)
-    if finished and len(values) == 1:
-        values = [_with_interval(trial.values[0], validation_auroc(trial))]
-    flow = {True: "reused", False: "trained"}.get(facts.get("flow_reused"), "")  # type: ignore[arg-type]
-    return [
-        f"{trial.number:04d}",
-        *values,
-        _state(trial),
-        *(_setting(settings[key]) if key in settings else "" for key in searched),
-        f"{facts['seconds']:.1f}" if "seconds" in facts else "",
-        flow,
-    ]
-
-
 def _state(trial: FrozenTrial) -> str:
     """How a trial ended: ``finished``, or ``finished, as 0003`` where that one had its settings before."""
     state = STATES.get(trial.state.name, trial.state.name.lower())
     return f"{state}, as {trial.user_attrs[COPY_OF]:04d}" if is_copy(trial) else state
-
-
-def _with_interval(value: float, auroc: Estimate) -> str:
-    if not auroc.has_interval:
-        return _number(value)
-    return f"{value:.4f} [{auroc.low:.3f}, {auroc.high:.3f}]"
 
 
 def _setting(value: Any) -> str:

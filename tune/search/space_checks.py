@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -100,7 +100,13 @@ class _Check:
     def _of_one(self, dimension: Dimension) -> Iterator[str]:
         """What is wrong with one dimension: its keys, then every corner, with every method."""
         touched = dict.fromkeys(key for label in dimension.corners() for key in dimension.settings(label))
-        refused = [f"{key}: is not searched: {why}" for key in touched if (why := _why_not(key))]
+        refused = []
+        for key in touched:
+            section, _, field_name = key.partition(".")
+            names = (f"{section}.{field_name.partition('.')[0]}", section)
+            why = next((NOT_SEARCHED[name] for name in names if name in NOT_SEARCHED), None)
+            if why is not None:
+                refused.append(f"{key}: is not searched: {why}")
         yield from refused
         if dimension.kind == "float" and float not in alternatives(keys()[dimension.name].annotation):
             yield f"{dimension.name}: takes {keys()[dimension.name].allowed}, so float makes no sense"
@@ -108,19 +114,15 @@ class _Check:
         if refused:
             return
         for _, settings in self.space.combinations([dimension, *self._methods], corners=True):
-            for problem in self._refused_by_config(settings):
-                if problem not in self._reported:
-                    self._reported.add(problem)
-                    yield problem
-
-    def _refused_by_config(self, settings: Settings) -> list[str]:
-        try:
-            self._config(settings)
-        except ConfigError as error:
-            _, *listed = error.what.split("\n  - ")
-            where = re.compile(rf" \({re.escape(self.space.origin)}\)")
-            return [where.sub("", problem) for problem in (listed or [error.what])]
-        return []
+            try:
+                self._config(settings)
+            except ConfigError as error:
+                _, *listed = error.what.split("\n  - ")
+                where = re.compile(rf" \({re.escape(self.space.origin)}\)")
+                for problem in (where.sub("", line) for line in listed or [error.what]):
+                    if problem not in self._reported:
+                        self._reported.add(problem)
+                        yield problem
 
     def _config(self, settings: Settings) -> Config:
         """What a trial with these settings runs; made once."""
@@ -182,7 +184,14 @@ class _Check:
         """Methods that cannot run with their settings: each reason once, with the first point that has it."""
         seen: set[str] = set()
         reasons: dict[str, tuple[int, str]] = {}
-        for labels, settings in self._points():
+        # All that decides whether a method can run together, the rest one by one.
+        deciding = [d for d in self.space.dimensions if d.sets("method", "features.", "scoring.")]
+        combined = itertools.islice(self.space.combinations(deciding, corners=True), MAX_COMBINATIONS)
+        singly = (
+            self.space.combinations([dimension, *self._methods], corners=True)
+            for dimension in self.space.dimensions
+        )
+        for labels, settings in itertools.chain(combined, itertools.chain.from_iterable(singly)):
             config = self._config(settings)
             what = digest(config.model_dump(mode="json", exclude={"data", "seed", "train", "evaluation"}))
             if what in seen:
@@ -198,34 +207,15 @@ class _Check:
                 reasons[reason] = (line, f"{about}: {reason}")
         yield from reasons.values()
 
-    def _points(self) -> Iterator[tuple[Mapping[str, Any], Settings]]:
-        """What is looked at: all that decides whether a method can run together, the rest one by one."""
-        deciding = [d for d in self.space.dimensions if d.sets("method", "features.", "scoring.")]
-        combined = self.space.combinations(deciding, corners=True)
-        yield from itertools.islice(combined, MAX_COMBINATIONS)
-        for dimension in self.space.dimensions:
-            yield from self.space.combinations([dimension, *self._methods], corners=True)
-
-
-def _why_not(key: str) -> str | None:
-    parts = key.split(".")
-    return next((NOT_SEARCHED[k] for n in (2, 1) if (k := ".".join(parts[:n])) in NOT_SEARCHED), None)
-
 
 def _set_twice(space: Space) -> Iterator[tuple[int, str]]:
     """Keys that two dimensions set, unless their conditions never hold together."""
     setters: dict[str, list[Dimension]] = {}
     for dimension in space.dimensions:
         for key in dict.fromkeys(k for label in dimension.corners() for k in dimension.settings(label)):
-            others = setters.setdefault(key, [])
-            other = next((setter for setter in others if not _apart(setter, dimension)), None)
-            if other is not None:
-                yield dimension.line, f"{key}: is set by {other.name} and by {dimension.name}"
-            others.append(dimension)
-
-
-def _apart(first: Dimension, other: Dimension) -> bool:
-    """Whether two dimensions are never searched together."""
-    return any(
-        not set(labels) & set(other.when[name]) for name, labels in first.when.items() if name in other.when
-    )
+            for other in setters.setdefault(key, []):
+                common = other.when.keys() & dimension.when.keys()
+                if all(set(other.when[name]) & set(dimension.when[name]) for name in common):
+                    yield dimension.line, f"{key}: is set by {other.name} and by {dimension.name}"
+                    break
+            setters[key].append(dimension)

@@ -98,7 +98,14 @@ def _entries(values: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]
 
 
 def _dimension(name: str, spec: Any, line: int, above: Mapping[str, Dimension]) -> Dimension:
-    _refuse_unknown(name, spec)
+    if name not in keys() and not (isinstance(spec, Mapping) and "preset" in spec):
+        if name in sections():
+            raise Mistake(f"{name}: a section, not a key; name one of its keys", name)
+        # A word that is nearly a key's full name was meant as the key.
+        close = did_you_mean(name, keys()) or next(
+            (f"; did you mean {match}?" for match in get_close_matches(name, keys(), n=1)), ""
+        )
+        raise Mistake(f"{name}: no such key{close}", name)
     if not isinstance(spec, Mapping):
         shown = yaml_text.inline(spec)[:60]
         if isinstance(spec, list):
@@ -131,18 +138,6 @@ def _dimension(name: str, spec: Any, line: int, above: Mapping[str, Dimension]) 
         read = _choice if kind == "choice" else _preset
         return Dimension(name, kind, options=read(name, spec[kind]), when=when, line=line)
     return _range(name, kind, spec, when, line)
-
-
-def _refuse_unknown(name: str, spec: Any) -> None:
-    if name in keys() or (isinstance(spec, Mapping) and "preset" in spec):
-        return
-    if name in sections():
-        raise Mistake(f"{name}: a section, not a key; name one of its keys", name)
-    # A word that is nearly a key's full name was meant as the key.
-    close = did_you_mean(name, keys()) or next(
-        (f"; did you mean {match}?" for match in get_close_matches(name, keys(), n=1)), ""
-    )
-    raise Mistake(f"{name}: no such key{close}", name)
 
 
 def _range(

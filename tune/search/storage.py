@@ -97,7 +97,10 @@ class SweepJournal(BaseJournalBackend):
             return
         data = b"".join(self._unwritten)
         try:
-            with self._locked(), self._path.open("ab", buffering=0) as file:
+            with contextlib.ExitStack() as stack:
+                self._lock.acquire()
+                stack.callback(self._lock.release)
+                file = stack.enter_context(self._path.open("ab", buffering=0))
                 if (end := file.tell()) != self._size:
                     self._take_in(end)
                 try:
@@ -116,14 +119,6 @@ class SweepJournal(BaseJournalBackend):
             ) from error
         self._size += len(data)
         self._unwritten.clear()
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        self._lock.acquire()
-        try:
-            yield
-        finally:
-            self._lock.release()
 
     def _take_in(self, end: int) -> None:
         """What others have added: after what is new here, which the file has behind it."""

@@ -56,6 +56,8 @@ class Study:
     """
 
     def __init__(self, paths: SweepPaths, plan: SweepPlan, *, lookahead: int = 0) -> None:
+        import optuna
+
         self.paths, self.plan, self.space = paths, plan, plan.space
         self._base_point = plan.base_point
         self.study, self._storage = open_study(paths, plan)
@@ -71,9 +73,12 @@ class Study:
         self._best, self._trained_count = max(trained, key=self._quality, default=None), len(trained)
         self._repeats = Repeats(own)
         self._copies = [Copied(self.task_of(t), how) for t, how in unrecorded(own, plan.goals, paths)]
+        study_id = self._storage.get_study_id_from_name(self.study.study_name)
         for frozen in own:
-            if frozen.state.name == "RUNNING":
-                self._again(frozen)
+            if frozen.state.name == "RUNNING":  # what it had not chosen yet is chosen now
+                self._seed(frozen.number)
+                trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, frozen.number)
+                self._offer(optuna.Trial(self.study, trial_id))
         if self._ready:
             log.info("begun, not ended, so first to go on: %s", ", ".join(task.key for task in self._ready))
 
@@ -81,8 +86,16 @@ class Study:
 
     def next(self) -> TrialSpec | None:
         """The next trial: those left undone first, then new ones up to the number asked for."""
-        self._enqueue()
-        while self._wants_another() and self.asked < self.plan.trials:
+        if not self._enqueued:  # points to begin with, but for those that the study has already
+            for point in self.plan.points:
+                self.study.enqueue_trial(dict(point), skip_if_exists=True)
+            self._enqueued = True
+        # One more where there is none, or all wait for flows that others are training.
+        while (
+            len(self._ready) <= self._lookahead
+            and all(map(self._clashes, self._ready))
+            and self.asked < self.plan.trials
+        ):
             self._seed(self.asked)
             self._offer(self.study.ask())  # waiting points come first
         if not self._ready:
@@ -127,10 +140,13 @@ class Study:
         self._busy.pop(outcome.key, None)
         if outcome.state == "interrupted":
             return
-        trial, error, values = self._trials[outcome.key], outcome.error, None
+        trial, error = self._trials[outcome.key], outcome.error
+        values: list[float] | None = None
         if outcome.state == "finished":
-            values = self._values(outcome)
-            if values is None:
+            numbers = outcome.numbers()
+            values = [numbers.get(goal.number, math.nan) for goal in self.plan.goals]
+            if not all(map(math.isfinite, values)):
+                values = None
                 error = "an objective is undefined: " + ", ".join(goal.number for goal in self.plan.goals)
         facts: dict[str, Any] = {"seconds": round(outcome.seconds, 3)}
         if outcome.copy_of is not None:
@@ -277,19 +293,16 @@ class Study:
 
     # -- asking
 
-    def _again(self, frozen: optuna.trial.FrozenTrial) -> None:
-        """Go on with a trial that was left running; what it had not chosen yet is chosen now."""
-        import optuna
-
-        self._seed(frozen.number)
-        study_id = self._storage.get_study_id_from_name(self.study.study_name)
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, frozen.number)
-        self._offer(optuna.Trial(self.study, trial_id))
-
     def _offer(self, trial: optuna.Trial) -> None:
         """Settle a trial's point: it is run, or ends as the earlier one that has the point already."""
-        with self._suggesting():
-            task = self._settle(trial)
+        with contextlib.ExitStack() as stack:  # what is chosen is written in one piece
+            stack.enter_context(self._storage.together())
+            if self.plan.sampler == "tpe":  # it looks at a bounded history
+                stack.enter_context(self._storage.narrowed())
+            if SETTINGS not in trial.user_attrs:
+                trial.set_user_attr(SETTINGS, self.space.suggest(trial))
+            task = self.task_of(self._frozen_trial(trial))
+            self._trials[task.key], self._tasks[task.key] = trial, task
         now = self._frozen_trial(trial)
         first = self._repeats.first(trial.number, now.user_attrs[SETTINGS])
         if first is None:
@@ -320,22 +333,6 @@ class Study:
         for number in self._repeats.released(trial.number):
             self._copy(f"{number:04d}", trial)
 
-    @contextlib.contextmanager
-    def _suggesting(self) -> Iterator[None]:
-        """What is chosen meanwhile is written in one piece; TPE looks at a bounded history."""
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self._storage.together())
-            if self.plan.sampler == "tpe":
-                stack.enter_context(self._storage.narrowed())
-            yield
-
-    def _settle(self, trial: optuna.Trial) -> TrialSpec:
-        if SETTINGS not in trial.user_attrs:
-            trial.set_user_attr(SETTINGS, self.space.suggest(trial))
-        task = self.task_of(self._frozen_trial(trial))
-        self._trials[task.key], self._tasks[task.key] = trial, task
-        return task
-
     def _seed(self, asked: int) -> None:
         """Make the sampler anew: what it draws depends on the seed and on how many were asked for."""
         from tune.search.new_points import NewPointSampler
@@ -348,25 +345,9 @@ class Study:
             (self.plan.config.seed, asked),
         )
 
-    def _wants_another(self) -> bool:
-        """Whether to ask for one more: there is none, or all wait for flows that others are training."""
-        if len(self._ready) > self._lookahead:
-            return False
-        return all(map(self._clashes, self._ready))
-
     def _clashes(self, task: TrialSpec) -> bool:
         """Whether a running trial trains the flow that this one wants."""
         return sharing_key(task.config) in self._busy.values()
-
-    def _enqueue(self) -> None:
-        """Points to begin with, the base configuration first; once, whatever is killed in between.
-
-        What the study has already, of an earlier sweep for one, is not run again.
-        """
-        if not self._enqueued:
-            for point in self.plan.points:
-                self.study.enqueue_trial(dict(point), skip_if_exists=True)
-        self._enqueued = True
 
     def import_trials(self, earlier: Iterable[tuple[Settings, Sequence[float], str]]) -> int:
         """Add trials of another sweep as finished ones; see :func:`tune.search.borrowed.borrow`."""
@@ -391,9 +372,3 @@ class Study:
         """Objectives of a finished trial, each the higher the better."""
         pairs = zip(self.plan.goals, trial.values, strict=True)
         return tuple(value if goal.maximise else -value for goal, value in pairs)
-
-    def _values(self, outcome: TrialResult) -> list[float] | None:
-        """The objectives of a finished trial; None where one is undefined."""
-        numbers = outcome.numbers()
-        values = [numbers.get(goal.number, math.nan) for goal in self.plan.goals]
-        return values if all(map(math.isfinite, values)) else None

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from nfbmr.config import FeatureConfig
 from nfbmr.errors import ConfigError, Interrupted, NfbmrError, NothingFinishedError
 from nfbmr.evaluation.summary import RunSummary
 from nfbmr.paths import RunPaths
@@ -165,30 +164,26 @@ def extract_everything(plan: SweepPlan, paths: SweepPaths, stop: StopRequest) ->
     wanted = plan.space.feature_configs(plan.config, plan.chosen)
     taps = sum(len(features.taps) for features in wanted)
     log.info("features: %d taps in %d passes, before the first trial", taps, len(wanted))
-    seconds = _extracted(plan, paths, wanted, stop)
-    return {pass_key(features): took for features, took in zip(wanted, seconds, strict=True)}
-
-
-def _extracted(
-    plan: SweepPlan, paths: SweepPaths, wanted: Sequence[FeatureConfig], stop: StopRequest
-) -> list[float]:
+    workers, gpus = 1, 0.0
     if plan.resources.backend == "ray":
         from cluster.training.trainer import extract, spare_workers
 
         gpus = 1.0 if execution_of(plan.resources).gpus else 0.0
         workers = spare_workers(gpus)
-        if workers > 1:
-            log.info("features: %d workers extract them", workers)
-            return extract(
-                plan.config,
-                wanted,
-                stop,
-                workers=workers,
-                folder=paths.root / "extraction",
-                resume_command=f"nfbmr sweep --resume {_how_to_name(plan, paths)}",
-                gpus_per_worker=gpus,
-            )
-    return extract_all(plan.config, wanted, stop)
+    if workers > 1:
+        log.info("features: %d workers extract them", workers)
+        seconds = extract(
+            plan.config,
+            wanted,
+            stop,
+            workers=workers,
+            folder=paths.root / "extraction",
+            resume_command=f"nfbmr sweep --resume {_how_to_name(plan, paths)}",
+            gpus_per_worker=gpus,
+        )
+    else:
+        seconds = extract_all(plan.config, wanted, stop)
+    return {pass_key(features): took for features, took in zip(wanted, seconds, strict=True)}
 
 
 # -- the search

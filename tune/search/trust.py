@@ -91,13 +91,22 @@ def trust_of(paths: SweepPaths, trials: Sequence[FrozenTrial], best: FrozenTrial
         best: Among them.
         confidence: Of the intervals that trials have.
     """
+    import torch
+
     of_best = _influence(paths, best)
-    spare = _own_error(best, confidence)
+    spare, auroc = None, validation_auroc(best)
+    if auroc.has_interval:
+        spare = (auroc.high - auroc.low) / (2 * NormalDist().inv_cdf((1 + confidence) / 2))
     near, pairs = [best.number], []
     for trial in trials:
         if trial.number == best.number:
             continue
-        error = _paired(of_best, _influence(paths, trial))
+        error, influence = None, _influence(paths, trial)
+        if of_best is not None and influence is not None and of_best.keys() == influence.keys():
+            both = [
+                torch.tensor([values[unit] for unit in sorted(of_best)]) for values in (of_best, influence)
+            ]
+            error = difference_error(*both)
         pairs.append(error is not None)
         error = error if error is not None else spare or 0.0
         if best.values[0] - trial.values[0] <= ERRORS * error:
@@ -107,26 +116,9 @@ def trust_of(paths: SweepPaths, trials: Sequence[FrozenTrial], best: FrozenTrial
     return Trust(len(trials), tuple(near), None if spare is None else "interval")
 
 
-def _paired(first: Mapping[str, float] | None, second: Mapping[str, float] | None) -> float | None:
-    """The standard error of a difference, where both were judged on the same parts."""
-    import torch
-
-    if first is None or second is None or first.keys() != second.keys():
-        return None
-    order = sorted(first)
-    return difference_error(*(torch.tensor([values[unit] for unit in order]) for values in (first, second)))
-
-
 def _influence(paths: SweepPaths, trial: FrozenTrial) -> Mapping[str, float] | None:
     try:
         values: Mapping[str, float] = read_json(RunPaths(paths.trial(trial.number)).influence)
     except OutputError:  # an earlier version's
         return None
     return values
-
-
-def _own_error(trial: FrozenTrial, confidence: float) -> float | None:
-    auroc = validation_auroc(trial)
-    if not auroc.has_interval:
-        return None
-    return (auroc.high - auroc.low) / (2 * NormalDist().inv_cdf((1 + confidence) / 2))

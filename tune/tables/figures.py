@@ -21,7 +21,7 @@ from nfbmr.evaluation.style import (
     save,
 )
 from tune.tables.rows import METRICS
-from tune.tables.table import NOT_RUN, Entry, Line, Table, interval, verdict
+from tune.tables.table import NOT_RUN, Line, Table, interval, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +67,18 @@ def bars(table: Table, path: Path) -> Path:
     axes = dress(figure.add_subplot(), title=_heading(table), xlabel=f"{METRICS[table.metric]}, %", grid="x")
     for y, (line, entry) in enumerate(zip(table.lines, entries, strict=True)):
         shade = INK if line.name == table.reference else ACCENT
-        _range(axes, y, entry, shade)
+        estimate = entry.mean.estimate
+        if estimate.defined:
+            if estimate.has_interval:
+                axes.plot([100 * estimate.low, 100 * estimate.high], [y, y], color=shade, linewidth=2.2)
+            for value in entry.mean.values if entry.mean.seeds > 1 else ():
+                axes.plot(100 * value, y + 0.24, "|", color=shade, markersize=6, alpha=0.8)
+            axes.plot(
+                100 * estimate.value, y, "o", color=shade, markersize=7, markeredgecolor="white", zorder=5
+            )
+        else:
+            across = axes.get_yaxis_transform()
+            axes.text(0.5, y, "no result", transform=across, fontsize=8, color=FAINT, va="center")
         published = line.reported(table.metric)
         if published is not None:
             axes.plot(100 * published.value, y - 0.24, "D", color=_PUBLISHED, markersize=5, zorder=4)
@@ -238,20 +249,6 @@ def shortfalls(table: Table, path: Path) -> Path:
     )  # fmt: skip
     legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return save(figure, path)
-
-
-def _range(axes: Axes, y: float, entry: Entry, shade: str) -> None:
-    estimate = entry.mean.estimate
-    if not estimate.defined:
-        axes.text(
-            0.5, y, "no result", transform=axes.get_yaxis_transform(), fontsize=8, color=FAINT, va="center"
-        )
-        return
-    if estimate.has_interval:
-        axes.plot([100 * estimate.low, 100 * estimate.high], [y, y], color=shade, linewidth=2.2)
-    for value in entry.mean.values if entry.mean.seeds > 1 else ():
-        axes.plot(100 * value, y + 0.24, "|", color=shade, markersize=6, alpha=0.8)
-    axes.plot(100 * estimate.value, y, "o", color=shade, markersize=7, markeredgecolor="white", zorder=5)
 
 
 def _names(axes: Axes, table: Table, lines: Sequence[Line], others: Sequence[str] = ()) -> None:

@@ -196,13 +196,14 @@ def write_results(path: Path, results: Iterable[Result]) -> None:
         [(part.name, types.get(str(part.type).partition(" ")[0], pa.string())) for part in fields(Result)]
     )
     rows: Sequence[Result] = list(results)
-    columns = [pa.array([_as_cell(getattr(row, field.name)) for row in rows], field.type) for field in schema]
+    columns = []
+    for column in schema:
+        values: list[Any] = [getattr(row, column.name) for row in rows]
+        for i, value in enumerate(values):
+            if isinstance(value, float) and math.isnan(value):
+                values[i] = None
+            elif isinstance(value, str):
+                values[i] = as_text(value)  # bytes of a file's name that are no text escape
+        columns.append(pa.array(values, column.type))
     with atomic(path) as temporary:
         pq.write_table(pa.table(columns, schema=schema), temporary)
-
-
-def _as_cell(value: Any) -> Any:
-    """A value as Arrow takes it: undefined numbers are null, bytes of a name that are no text escapes."""
-    if isinstance(value, float):
-        return None if math.isnan(value) else value
-    return as_text(value) if isinstance(value, str) else value

@@ -174,13 +174,25 @@ class AblationSpec:
             for about in ("source", "protocol")
             if len(words := {getattr(number, about) for number in numbers}) == 1
         }
-        reported = {row.name: _reports(row.published, shared) for row in everyone}
+        reported: dict[str, Any] = {row.name: {} for row in everyone}
+        for row in everyone:  # each number with what is its own of source and protocol
+            for metric, parts in row.published.items():
+                reported[row.name][metric] = {
+                    WHOLE if part is None else part: {
+                        k: v for k, v in vars(number).items() if k not in shared
+                    }
+                    for part, number in parts.items()
+                }
+        rows = {row.name: dict(row.settings) for row in self.rows}
+        for row in self.rows:
+            if row.as_published:
+                rows[row.name]["as_published"] = row.as_published
         values = {
             "title": self.title,
             "metrics": list(self.metrics),
             "reference": self.reference,
             "settings": dict(self.settings),
-            "rows": {row.name: _settings(row) for row in self.rows},
+            "rows": rows,
             "quoted": [row.name for row in self.literature_rows],
             "dataset": self.dataset,
             "categories": list(self.categories),
@@ -190,21 +202,6 @@ class AblationSpec:
             "published": {**shared, "values": reported} if reported else None,
         }
         return {key: value for key, value in values.items() if value not in (None, [], {})}
-
-
-def _settings(row: Row) -> dict[str, Any]:
-    return dict(row.settings) | ({"as_published": row.as_published} if row.as_published else {})
-
-
-def _reports(published: Reports, shared: Mapping[str, str]) -> dict[str, Any]:
-    """By metric and part, each with what is its own of source and protocol."""
-    return {
-        metric: {
-            WHOLE if part is None else part: {k: v for k, v in vars(number).items() if k not in shared}
-            for part, number in parts.items()
-        }
-        for metric, parts in published.items()
-    }
 
 
 WHOLE = "all"

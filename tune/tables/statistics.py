@@ -270,20 +270,18 @@ class Comparison:
         mean = Mean(Estimate(float(values_S.mean()), math.nan, math.nan), values)
         draws_R = draws_SR.mean(axis=0)
         if mean.seeds > 1 and len(draws_R):
-            draws_R = draws_R + self._student_R(mean.seeds - 1) * mean.deviation / math.sqrt(mean.seeds)
+            from scipy import stats
+
+            # Student's t at R evenly spaced probabilities, in random order: no luck in its tails.
+            order_R = np.random.default_rng(_seed_of(self._seed, "seeds")).permutation(self.resamples)
+            student_R = stats.t.ppf((order_R + 0.5) / self.resamples, mean.seeds - 1).astype(np.float64)
+            draws_R = draws_R + student_R * mean.deviation / math.sqrt(mean.seeds)
         draws_R = draws_R[~np.isnan(draws_R)]
         if not len(draws_R):
             return mean
         tail = (1 - self.confidence) / 2
         low, high = np.clip(np.quantile(draws_R, [tail, 1 - tail]), *bounds)
         return Mean(Estimate(mean.estimate.value, float(low), float(high)), values)
-
-    def _student_R(self, freedom: int) -> Floats:
-        """Student's t at R evenly spaced probabilities, in random order: no luck in its tails."""
-        from scipy import stats
-
-        order_R = np.random.default_rng(_seed_of(self._seed, "seeds")).permutation(self.resamples)
-        return np.asarray(stats.t.ppf((order_R + 0.5) / self.resamples, freedom), dtype=np.float64)
 
 
 def drawn_of(

@@ -211,26 +211,26 @@ def main_grid(table: Table) -> Grid:
         several = len(published) > 1
         head += [f"published {METRICS[metric]}" if several else "published" for metric in published]
         head += ["source"]
-    rows = [[*_measured(table, line, metrics), *_published(table, line, published)] for line in table.lines]
+    rows = []
+    for line in table.lines:
+        entry = table.entry(line)
+        mean, difference = entry.mean, entry.difference
+        deviation = "" if math.isnan(mean.deviation) else f" (sd {100 * mean.deviation:.1f})"
+        rows.append(
+            [
+                f"{line.name} (test-peeked)" if line.peeked else line.name,
+                *(marked(table.entry(line, None, metric)) for metric in metrics),
+                f"{mean.seeds}{deviation}",
+                NOTHING if difference is None else interval(difference.estimate, sign=True),
+                verdict(difference),
+                *_published(table, line, published),
+            ]
+        )
     rows += [
         [line.name, NOT_RUN, *([NOTHING] * (len(metrics) + 1)), "", *_published(table, line, published)]
         for line in table.literature_rows
     ]
     return Grid.of(head, rows)
-
-
-def _measured(table: Table, line: Line, metrics: Sequence[str]) -> list[str]:
-    """A row's own numbers."""
-    entry = table.entry(line)
-    mean, difference = entry.mean, entry.difference
-    deviation = "" if math.isnan(mean.deviation) else f" (sd {100 * mean.deviation:.1f})"
-    return [
-        f"{line.name} (test-peeked)" if line.peeked else line.name,
-        *(marked(table.entry(line, None, metric)) for metric in metrics),
-        f"{mean.seeds}{deviation}",
-        NOTHING if difference is None else interval(difference.estimate, sign=True),
-        verdict(difference),
-    ]
 
 
 def _published(table: Table, line: Line, metrics: Sequence[str]) -> list[str]:
@@ -255,19 +255,18 @@ def _by_part(table: Table) -> Grid:
     head = ["", *(f"{line.name}, published" if published else line.name for line, published in columns)]
     names: dict[str | None, str] = {part: part for part in table.parts}
     names |= {group: f"{group} ({share})" for group, share in table.groups.items()}
-    rows = [
-        [names.get(part, table.whole), *(_part(table, line, part, published) for line, published in columns)]
-        for part in (*parts, None)
-    ]
+    rows = []
+    for part in (*parts, None):
+        cells = [names.get(part, table.whole)]
+        for line, published in columns:
+            if published:
+                reported = line.reported(table.metric, part)
+                cells.append(NOTHING if reported is None else percent(reported.value))
+            else:
+                entry = table.entry(line, part)
+                cells.append(percent(entry.mean.estimate.value) if part is None else marked(entry))
+        rows.append(cells)
     return Grid.of(head, rows)
-
-
-def _part(table: Table, line: Line, part: str | None, published: bool) -> str:
-    if published:
-        reported = line.reported(table.metric, part)
-        return NOTHING if reported is None else percent(reported.value)
-    entry = table.entry(line, part)
-    return percent(entry.mean.estimate.value) if part is None else marked(entry)
 
 
 def marked(entry: Entry, *, with_interval: bool = True) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from nfbmr import rescoring, run
 from nfbmr.config import Config, ScoringConfig
 from nfbmr.layers import Layer, config_layers
-from nfbmr.methods.table import MethodDefaults, named_configurations
+from nfbmr.methods.registry import MethodDefaults, named_configurations
 from nfbmr.prediction import predict
 from nfbmr.resolve import resolve, unflatten
 from nfbmr.tracking import Tracker

@@ -77,13 +77,13 @@ def _text(about: Mapping[str, Any]) -> str:
 def versions(*packages: str) -> dict[str, str | None]:
     """Versions of installed packages by name; None for one that is not installed."""
 
-    def one(package: str) -> str | None:
+    def version_of(package: str) -> str | None:
         try:
             return version(package)
         except PackageNotFoundError:
             return None
 
-    return {package: one(package) for package in packages}
+    return {package: version_of(package) for package in packages}
 
 
 @cache

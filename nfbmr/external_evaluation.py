@@ -194,14 +194,14 @@ def _before(
         f"An external test: {visible(context.dataset.name)} ({visible(context.dataset.source)}). The model "
         f"was trained, and its threshold chosen, on {trained_on}; the validation column is of that data set."
     )
-    own = {side: metrics for side, metrics in base.metrics.items() if side != "test"}
+    metrics_but_test = {side: metrics for side, metrics in base.metrics.items() if side != "test"}
     return base.model_copy(
         update={
             "run_dir": str(paths.root),
             "dataset": context.dataset,
             "split": SPLIT,
             "split_digest": context.dataset.digest,
-            "metrics": own,
+            "metrics": metrics_but_test,
             "notes": (note,),
             "timings": {phase: round(seconds, 3) for phase, seconds in clock.seconds.items()},
             "config": detector.config.model_dump(mode="json"),

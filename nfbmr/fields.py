@@ -87,10 +87,10 @@ def _keys_of_values(values: Mapping[str, Any], prefix: str) -> Iterator[str]:
 @cache
 def _keys_by_name(model: type[BaseModel], loads: int) -> dict[str, Key]:
     """Keys by name; with no method of others loaded, those that every configuration has."""
-    found = {key.name: key for key in _keys(model(), "")}
+    by_name = {key.name: key for key in _keys(model(), "")}
     for name, section in added_sections() if loads else ():
-        found |= {key.name: key for key in _keys(section, f"{name}.")}
-    return found
+        by_name |= {key.name: key for key in _keys(section, f"{name}.")}
+    return by_name
 
 
 def sections(model: type[BaseModel] = Config) -> frozenset[str]:
@@ -131,7 +131,7 @@ def alternatives(annotation: Any) -> tuple[Any, ...]:
     if get_origin(annotation) is Annotated:
         return alternatives(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return tuple(one for part in get_args(annotation) for one in alternatives(part))
+        return tuple(alternative for part in get_args(annotation) for alternative in alternatives(part))
     return (annotation,)
 
 
@@ -185,18 +185,18 @@ def _flat(extra: Any) -> list[Any]:
 
 
 def _bounds(metadata: Iterable[Any]) -> str:
-    found = {
+    bounds = {
         name: getattr(part, name)
         for part in metadata
         for name in ("ge", "gt", "le", "lt")
         if getattr(part, name, None) is not None
     }
-    if "ge" in found and "le" in found:
-        return f" from {found['ge']:g} to {found['le']:g}"
-    if "gt" in found and "lt" in found:
-        return f" between {found['gt']:g} and {found['lt']:g}"
+    if "ge" in bounds and "le" in bounds:
+        return f" from {bounds['ge']:g} to {bounds['le']:g}"
+    if "gt" in bounds and "lt" in bounds:
+        return f" between {bounds['gt']:g} and {bounds['lt']:g}"
     phrases = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
-    limits = [f"{phrase} {found[name]:g}" for name, phrase in phrases.items() if name in found]
+    limits = [f"{phrase} {bounds[name]:g}" for name, phrase in phrases.items() if name in bounds]
     return f" {' and '.join(limits)}" if limits else ""
 
 
@@ -215,16 +215,16 @@ def nearest(word: str, known: Iterable[str], limit: int = 3) -> tuple[str, ...]:
     names = {name.lower(): name for name in known}
     word = word.lower()
     wanted = set(word.split("."))
-    found = [name for name in names if wanted <= set(name.split("."))]
-    if not found:
-        found = difflib.get_close_matches(word, names, n=1, cutoff=0.75)
-    if not found:
+    matches = [name for name in names if wanted <= set(name.split("."))]
+    if not matches:
+        matches = difflib.get_close_matches(word, names, n=1, cutoff=0.75)
+    if not matches:
         tails: dict[str, list[str]] = {}
         for name in names:
             tails.setdefault(name.rpartition(".")[2], []).append(name)
         last = difflib.get_close_matches(word.rpartition(".")[2], tails, n=1, cutoff=0.7)
-        found = [name for tail in last for name in tails[tail]]
-    return tuple(names[name] for name in found[:limit])
+        matches = [name for tail in last for name in tails[tail]]
+    return tuple(names[name] for name in matches[:limit])
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The end of a run: score parts to metrics, pictures, report and summary."""
+"""The end of a run: score components to metrics, pictures, report and summary."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ class RunContext:
 def content_digests(samples: Iterable[Sample]) -> dict[str, str]:
     """A fingerprint of every image's bytes by its name; what was wrong, for one that cannot be read."""
 
-    def one(sample: Sample) -> str:
+    def digest_of(sample: Sample) -> str:
         try:
             return file_digest(sample.path)
         except ImageError as error:
             return error.what
 
-    return {sample.name: one(sample) for sample in samples}
+    return {sample.name: digest_of(sample) for sample in samples}
 
 
 def learned_digests(split: Mapping[str, Any], contents: Mapping[str, str]) -> frozenset[str]:
@@ -152,7 +152,7 @@ def summarise(
         selection=SelectionFacts(
             on=config.selection.on,
             auroc=selection.auroc,
-            parts=tuple(scorer.parts),
+            parts=tuple(scorer.components),
             weights=tuple(scorer.weights),
             normalise="none" if config.scoring.weights == "paper" else config.scoring.normalise,
             reduction=reduction_name(scorer),
@@ -370,7 +370,7 @@ class Masks:
 
     def __init__(self, images: ScoredImages) -> None:
         self._paths = tuple(sample.masks for sample in images.samples)
-        self._told: set[int] = set()
+        self._reported: set[int] = set()
         self._kept: dict[int, tuple[tuple[int, int], NDArray[np.uint8]]] = {}
         self._room = _KEPT_BYTES
 
@@ -385,9 +385,9 @@ class Masks:
         try:
             mask = read_masks(paths)
         except ImageError as error:
-            if index not in self._told:
+            if index not in self._reported:
                 log.warning("mask left out: %s", error)
-            self._told.add(index)
+            self._reported.add(index)
             return None
         bits = np.packbits(mask)
         if bits.nbytes <= self._room:

@@ -66,7 +66,7 @@ class Answering:
     @property
     def columns(self) -> tuple[str, ...]:
         """What a row holds, in order."""
-        return columns_of(self.predictor.scorer.parts)
+        return columns_of(self.predictor.scorer.components)
 
     def rows(
         self,
@@ -100,8 +100,8 @@ class Answering:
         sources = [self._source(index, question.item, paths) for index, question in enumerate(questions)]
         scored = self.predictor.score(sources)
         return [
-            self._row(source, one, limit, question.heatmap)
-            for question, source, one, limit in zip(questions, sources, scored, limits, strict=True)
+            self._row(source, image_score, limit, question.heatmap)
+            for question, source, image_score, limit in zip(questions, sources, scored, limits, strict=True)
         ]
 
     def _source(self, index: int, item: Any, paths: bool) -> Source | ImageError:
@@ -110,35 +110,41 @@ class Answering:
         except ImageError as error:
             return error
 
-    def _row(self, source: Source | ImageError, one: Scored, limit: float, heatmaps: bool) -> dict[str, Any]:
+    def _row(
+        self, source: Source | ImageError, scored: Scored, limit: float, heatmaps: bool
+    ) -> dict[str, Any]:
         row: dict[str, Any] = dict.fromkeys(self.columns)
         row |= {"threshold": limit, "test_peeked": self.predictor.detector.config.selection.on == "test"}
-        if one.score is None:
-            return row | {"error": one.error}
-        if not math.isfinite(one.score):
+        if scored.score is None:
+            return row | {"error": scored.error}
+        if not math.isfinite(scored.score):
             return row | {"error": "its score is not a finite number: the model does not know such images"}
-        row |= {"score": one.score, "rejected": one.score > limit}
-        row |= self._located(one, limit)
-        row |= {f"{part}_max": value for part, value in one.parts.items() if math.isfinite(value)}
+        row |= {"score": scored.score, "rejected": scored.score > limit}
+        row |= self._located(scored, limit)
+        row |= {
+            f"{component}_max": value
+            for component, value in scored.components.items()
+            if math.isfinite(value)
+        }
         if heatmaps and not isinstance(source, ImageError):
-            row |= {"heatmap": self._drawn(source, one), "mask": _png(self.predictor.mask(one))}
+            row |= {"heatmap": self._drawn(source, scored), "mask": _png(self.predictor.mask(scored))}
         return row
 
-    def _located(self, one: Scored, limit: float) -> dict[str, Any]:
+    def _located(self, scored: Scored, limit: float) -> dict[str, Any]:
         """The score as people read it, and where the image departs from good ones."""
-        relative = None if one.score is None else self.predictor.relative(one.score, limit)
-        regions, peak = self.predictor.regions(one), self.predictor.peak(one)
+        relative = None if scored.score is None else self.predictor.relative(scored.score, limit)
+        regions, peak = self.predictor.regions(scored), self.predictor.peak(scored)
         return {
             "relative_score": relative,
             "regions": None if regions is None else [asdict(region) for region in regions],
             "peak": None if peak is None else asdict(peak),
         }
 
-    def _drawn(self, source: Source, one: Scored) -> str | None:
-        if one.map_HW is None:
+    def _drawn(self, source: Source, scored: Scored) -> str | None:
+        if scored.map_HW is None:
             return None
         try:
-            return _png(self.predictor.heatmap(source, one.map_HW, longest=LONGEST_HEATMAP))
+            return _png(self.predictor.heatmap(source, scored.map_HW, longest=LONGEST_HEATMAP))
         except ImageError:
             return None  # a file that went away since it was scored
 
@@ -152,8 +158,8 @@ def _png(picture: Image.Image | None) -> str | None:
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def columns_of(parts: Sequence[str]) -> tuple[str, ...]:
-    """What a row holds for a method with these score parts.
+def columns_of(components: Sequence[str]) -> tuple[str, ...]:
+    """What a row holds for a method with these score components.
 
     Example:
         >>> columns_of(["source"])[:5]
@@ -161,6 +167,6 @@ def columns_of(parts: Sequence[str]) -> tuple[str, ...]:
         >>> columns_of(["source"])[5:]
         ('regions', 'peak', 'test_peeked', 'heatmap', 'mask', 'error')
     """
-    maxima = (f"{part}_max" for part in parts)
+    maxima = (f"{component}_max" for component in components)
     first = ("score", "rejected", "threshold", "relative_score")
     return (*first, *maxima, "regions", "peak", "test_peeked", "heatmap", "mask", "error")

@@ -15,7 +15,7 @@ TRACKER_BACKEND = "mlflow_server.tracking.backend:BACKEND"
 LAUNCHER = "cluster.training.trainer:execute_run"
 """A run in several processes, called as :func:`nfbmr.run.execute_run` is, with ``workers`` besides."""
 
-METHODS = "nfbmr.methods.table:METHODS"
+METHODS = "nfbmr.methods.registry:METHODS"
 """Our methods by name, whose settings are part of the configuration far below them."""
 
 REGISTRY_SOURCE = "mlflow_server.registry.model_source:RegistrySource"

@@ -68,7 +68,7 @@ class RunPaths:
 
     @property
     def scores(self) -> Path:
-        """A row per image: score, decision and score parts (Parquet)."""
+        """A row per image: score, decision and score components (Parquet)."""
         return self.root / "scores.parquet"
 
     @property

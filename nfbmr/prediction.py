@@ -45,7 +45,7 @@ class Prediction:
         score: Higher is more anomalous; None where the image could not be read.
         threshold: The model's.
         rejected: Whether the part is taken for defective.
-        parts: Each score part's maximum over the map.
+        components: Each score component's maximum over the map.
         test_peeked: Whether the model's threshold was chosen on its test set.
         error: What was wrong with the image; None where it was scored.
         heatmap: The picture that was drawn, if any.
@@ -64,7 +64,7 @@ class Prediction:
     score: float | None
     threshold: float
     rejected: bool | None
-    parts: Mapping[str, float]
+    components: Mapping[str, float]
     test_peeked: bool
     error: str | None = None
     heatmap: Path | None = None
@@ -82,14 +82,14 @@ class Scored:
 
     Attributes:
         score: Higher is more anomalous; None where the image could not be read.
-        parts: Each score part's maximum over the map.
+        components: Each score component's maximum over the map.
         map_HW: The anomaly map.
         size: Height and width of the image as it is seen.
         error: What was wrong.
     """
 
     score: float | None = None
-    parts: Mapping[str, float] = field(default_factory=dict)
+    components: Mapping[str, float] = field(default_factory=dict)
     map_HW: Tensor | None = None
     size: tuple[int, int] = (0, 0)
     error: str | None = None
@@ -137,25 +137,25 @@ class Predictor:
         """Each image's prediction and what it was made from, in order; images as :meth:`score` takes them."""
         limit = self.limit(threshold)
         peeked = self.detector.config.selection.on == "test"
-        for image, one in zip(images, self.score(images), strict=True):
+        for image, scored in zip(images, self.score(images), strict=True):
             file = image if isinstance(image, Path) else None
-            if one.score is None:
-                yield Prediction(file, None, limit, None, {}, peeked, one.error), one
+            if scored.score is None:
+                yield Prediction(file, None, limit, None, {}, peeked, scored.error), scored
                 continue
-            rejected = one.score > limit
+            rejected = scored.score > limit
             yield (
                 Prediction(
                     file,
-                    one.score,
+                    scored.score,
                     limit,
                     rejected,
-                    one.parts,
+                    scored.components,
                     peeked,
-                    relative_score=self.relative(one.score, limit),
-                    regions=self.regions(one),
-                    peak=self.peak(one),
+                    relative_score=self.relative(scored.score, limit),
+                    regions=self.regions(scored),
+                    peak=self.peak(scored),
                 ),
-                one,
+                scored,
             )
 
     def frames(
@@ -265,7 +265,7 @@ class Predictor:
         scores = self.scorer.score(maps_BPHW, map_BHW).tolist()
         highest_BP = maps_BPHW.flatten(2).amax(2).tolist()
         for score, part_P, map_HW, image in zip(scores, highest_BP, map_BHW, images, strict=True):
-            yield Scored(score, dict(zip(self.scorer.parts, part_P, strict=True)), map_HW, image.size)
+            yield Scored(score, dict(zip(self.scorer.components, part_P, strict=True)), map_HW, image.size)
 
     def _prepared(self, image: Source | ImageError) -> _Prepared | ImageError:
         if isinstance(image, ImageError):
@@ -319,18 +319,20 @@ def predict(
     if videos:
         require_package("av")
     predictor = Predictor.load(Path(model), device)
-    found: list[Prediction] = []
+    predictions: list[Prediction] = []
     total = None if videos else len(sources)  # what a file says of the number of its frames may be wrong
     progress = tqdm(total=total, desc="predict", unit="image", disable=None, leave=False)
     with ticking(progress):
         for source, prediction, scored in _each(predictor, sources, every, threshold):
             name = _frame_name(prediction)
-            drawn, written = draw_prediction(predictor, source, scored, len(found), heatmaps, masks, name)
-            found.append(replace(prediction, heatmap=drawn, mask=written))
+            drawn, written = draw_prediction(
+                predictor, source, scored, len(predictions), heatmaps, masks, name
+            )
+            predictions.append(replace(prediction, heatmap=drawn, mask=written))
             progress.update()
             if stop is not None and stop.requested:
                 break
-    return found
+    return predictions
 
 
 def _each(

@@ -44,40 +44,40 @@ def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
 
 
 def _rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, Any]]:
-    named = dict.fromkeys(part for prediction in predictions for part in prediction.parts)
+    named = dict.fromkeys(component for prediction in predictions for component in prediction.components)
     frames = any(prediction.frame is not None for prediction in predictions)
     return (full_row(prediction, tuple(named), frames=frames) for prediction in predictions)
 
 
-def full_row(prediction: Prediction, parts: Sequence[str], *, frames: bool = False) -> dict[str, Any]:
+def full_row(prediction: Prediction, components: Sequence[str], *, frames: bool = False) -> dict[str, Any]:
     """A prediction as plain values, regions as a list.
 
     Args:
         prediction: Of one image.
-        parts: Score parts that get a column, whether or not this image has them.
+        components: Score components that get a column, whether or not this image has them.
         frames: Whether there are columns for the number and the time of a video's frame.
     """
     row = asdict(prediction)
-    for name in ("parts",) if frames else ("parts", "frame", "seconds"):
+    for name in ("components",) if frames else ("components", "frame", "seconds"):
         del row[name]
     row["path"] = None if prediction.path is None else as_text(prediction.path)
     for picture in ("heatmap", "mask"):
         row[picture] = None if row[picture] is None else str(row[picture])
     row["regions"] = None if row["regions"] is None else list(row["regions"])
-    return {**row, **{f"{part}_max": prediction.parts.get(part) for part in parts}}
+    return {**row, **{f"{component}_max": prediction.components.get(component) for component in components}}
 
 
 def flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row without lists: of the regions their number and the largest."""
     regions, peak = row["regions"], row["peak"] or {}
     largest = max(regions or [{}], key=lambda region: region.get("area", 0))
-    told = {
+    summary = {
         "regions": None if regions is None else len(regions),
         **{f"largest_{name}": largest.get(name) for name in _BOX},
         **dict(zip(_PEAK, (peak.get(name) for name in ("value", "x", "y")), strict=True)),
     }
     plain = {name: value for name, value in row.items() if name not in ("regions", "peak")}
-    return {**plain, **told}
+    return {**plain, **summary}
 
 
 def _write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

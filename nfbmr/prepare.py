@@ -23,7 +23,7 @@ from nfbmr.features.extraction import Extraction, extract, unusable
 from nfbmr.features.store import FeatureStore, open_store
 from nfbmr.features.table import Features, ViewedFeatures
 from nfbmr.methods.fitting import TrainingData
-from nfbmr.methods.table import networks_of
+from nfbmr.methods.registry import networks_of
 from nfbmr.results import known_sample, synthetic_sample
 from nfbmr.stopping import StopRequest
 from nfbmr.workers import SINGLE_PROCESS, ProcessGroup

@@ -18,7 +18,7 @@ from nfbmr.results import read_sets
 
 
 def evaluate(run: Path | str, scoring: ScoringConfig | None = None) -> RunSummary:
-    """Fuse a run's kept score parts anew, choose the threshold on validation data, and measure.
+    """Fuse a run's kept score components anew, choose the threshold on validation data, and measure.
 
     Args:
         run: Folder of a finished run.
@@ -78,35 +78,39 @@ def finished(run: Path) -> RunPaths:
 
 
 def parts_of(run: Path) -> tuple[str, ...]:
-    """Names of the score parts of a finished run's method."""
+    """Names of the score components of a finished run's method."""
     return tuple(read_json(finished(run).model / "model.json")["parts"])
 
 
-def parse_fusion(text: str, parts: Sequence[str]) -> tuple[float, ...]:
-    """Weights from ``source=1,target=1,norm=0.5``; parts that are not named weigh nothing.
+def parse_fusion(text: str, components: Sequence[str]) -> tuple[float, ...]:
+    """Weights from ``source=1,target=1,norm=0.5``; components that are not named weigh nothing.
 
     Args:
         text: Names with weights.
-        parts: The names there are.
+        components: The names there are.
 
     Raises:
-        ConfigError: A part does not exist or a weight is no number.
+        ConfigError: A component does not exist or a weight is no number.
 
     Example:
         >>> parse_fusion("source=1,norm=0.5", ("source", "target", "norm"))
         (1.0, 0.0, 0.5)
     """
-    weights = dict.fromkeys(parts, 0.0)
-    example = ",".join(f"{part}=1" for part in parts)
+    weights = dict.fromkeys(components, 0.0)
+    example = ",".join(f"{component}=1" for component in components)
     given = [item.strip().partition("=") for item in text.split(",")]
     if len({name for name, _, _ in given}) < len(given):
-        raise ConfigError("a score part is named twice", where=f"--fuse {text}", fix="name each part once")
+        raise ConfigError(
+            "a score component is named twice", where=f"--fuse {text}", fix="name each component once"
+        )
     for name, equals, value in given:
         if not equals:
             raise ConfigError("not PART=WEIGHT", where=f"--fuse {text}", fix=f"for example --fuse {example}")
         if name not in weights:
             raise ConfigError(
-                "no such score part", where=f"--fuse {text}", fix=f"parts are {', '.join(parts)}"
+                "no such score component",
+                where=f"--fuse {text}",
+                fix=f"components are {', '.join(components)}",
             )
         try:
             weights[name] = float(value)

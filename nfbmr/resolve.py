@@ -138,7 +138,7 @@ def _settings(
         elif key == "own" and not value:  # of a run from before methods had sections of their own
             continue
         elif read_only and isinstance(value, Mapping):
-            yield from ((f"{key}.{name}", _Setting(one, layer.place(key))) for name, one in value.items())
+            yield from ((f"{key}.{name}", _Setting(inner, layer.place(key))) for name, inner in value.items())
         elif key in sections():
             if value is not None:  # an empty section says nothing
                 inside = [known for known in keys() if known.startswith(f"{key}.")]
@@ -167,7 +167,7 @@ def _validated(settings: Mapping[str, _Setting], problems: list[str]) -> Config 
     try:
         return Config.model_validate(unflatten({key: setting.value for key, setting in settings.items()}))
     except ValidationError as error:
-        told = set()
+        reported = set()
         for detail in error.errors():
             location = [str(part) for part in detail["loc"]]
             key = next(
@@ -176,9 +176,9 @@ def _validated(settings: Mapping[str, _Setting], problems: list[str]) -> Config 
             if not key and location:
                 problems.append(f"{'.'.join(location)}: no such key{did_you_mean(location[0], sections())}")
                 continue
-            if key in told:  # one line a key, however many alternatives its type has
+            if key in reported:  # one line a key, however many alternatives its type has
                 continue
-            told.add(key)
+            reported.add(key)
             reason = str(detail["ctx"]["error"]) if detail["type"] == "value_error" else ""
             if not key:
                 problems.append(reason or detail["msg"])

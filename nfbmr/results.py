@@ -1,6 +1,6 @@
 """What a method says of a set of images, in memory and on disk.
 
-Shapes: N images, P score parts, H W the feature map.
+Shapes: N images, P score components, H W the feature map.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ that are taken (:data:`nfbmr.config.FEWEST_KNOWN`), so that what is real never c
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """Score parts of a set of images.
+    """Score components of a set of images.
 
     Attributes:
         side: ``validation`` or ``test``.
         samples: The images.
-        maps_NPHW: Their score parts.
+        maps_NPHW: Their score components.
         embeddings: Features (N, D) by the name of their space, for t-SNE; may be empty.
     """
 
@@ -103,7 +103,7 @@ def write_maps(path: Path, sets: Sequence[ScoredImages]) -> None:
 
 
 def write_scores(path: Path, sets: Sequence[ScoredImages], scorer: Scorer, *, test_peeked: bool) -> None:
-    """A row an image, as Parquet: who it is, its score and decision, each part by each reduction."""
+    """A row an image, as Parquet: who it is, its score and decision, each component by each reduction."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -115,9 +115,9 @@ def write_scores(path: Path, sets: Sequence[ScoredImages], scorer: Scorer, *, te
 
 def _rows(images: ScoredImages, scorer: Scorer) -> list[dict[str, Any]]:
     score_N = scorer.score(images.maps_NPHW).tolist()
-    parts = {
-        f"{part}_{reduction}": reduced(images.maps_NPHW[:, p], reduction, scorer.topk).tolist()
-        for p, part in enumerate(scorer.parts)
+    components = {
+        f"{component}_{reduction}": reduced(images.maps_NPHW[:, p], reduction, scorer.topk).tolist()
+        for p, component in enumerate(scorer.components)
         for reduction in REDUCTIONS
     }
     return [
@@ -133,7 +133,7 @@ def _rows(images: ScoredImages, scorer: Scorer) -> list[dict[str, Any]]:
             "score": score_N[i],
             "rejected": score_N[i] > scorer.threshold,
             "relative_score": scorer.limit.relative(score_N[i]),
-            **{name: values[i] for name, values in parts.items()},
+            **{name: values[i] for name, values in components.items()},
         }
         for i, sample in enumerate(images.samples)
     ]
@@ -173,11 +173,11 @@ def read_sets(scores: Path, maps: Path) -> tuple[ScoredImages, ...]:
             for row in rows
             if row["side"] == side
         )
-        own = {
+        of_side = {
             name.partition("/")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{side}/")
         }
-        maps_NPHW = own.pop("maps")
-        sets.append(ScoredImages(side, samples, maps_NPHW, own))
+        maps_NPHW = of_side.pop("maps")
+        sets.append(ScoredImages(side, samples, maps_NPHW, of_side))
     return tuple(sets)
 
 

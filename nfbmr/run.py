@@ -228,7 +228,7 @@ def fit(
         dataset, split = workers.broadcast(lambda: read_data(config))
         digest = workers.broadcast(lambda: begin(run, recorder, dataset, split))
 
-    def told(stage: str, epoch: int, metrics: Mapping[str, float]) -> None:
+    def report_epoch(stage: str, epoch: int, metrics: Mapping[str, float]) -> None:
         recorder.epoch(stage, epoch, metrics)
         if on_epoch is not None:
             on_epoch(stage, epoch, metrics)
@@ -240,7 +240,9 @@ def fit(
         detector = build(config, data.train.features.shapes, weights_digest)
 
     fitted = {}
-    fitting = Fitting(detector, data, store, run.paths.checkpoints, stop=stop, on_epoch=told, workers=workers)
+    fitting = Fitting(
+        detector, data, store, run.paths.checkpoints, stop=stop, on_epoch=report_epoch, workers=workers
+    )
     for stage in detector.networks.stages:
         with clock(stage.name), working(f"stage {stage.name}"):
             fitted[stage.name] = fitting.fit(stage)
@@ -302,12 +304,12 @@ def evaluate_on_test(
 def measure_and_report(
     run: Run, trained: Trained, clock: Clock, test: ScoredImages, unreadable: Mapping[str, str]
 ) -> RunSummary:
-    """From score parts of the test images to the run's summary."""
+    """From score components of the test images to the run's summary."""
     with clock("audit"), working("looking for test images among the training images"):
         audit = audit_split(trained.split)
-        for found in (audit.finding, audit.doubt):
-            if found is not None:
-                log.warning("%s", found)
+        for sentence in (audit.finding, audit.doubt):
+            if sentence is not None:
+                log.warning("%s", sentence)
         if audit.unsure:
             draw_matches(audit.unsure, run.paths.pictures / "audit-unsure.png")
     context = replace(trained.context, leak=audit.finding, doubt=audit.doubt, unreadable=unreadable)
@@ -324,7 +326,7 @@ def measure_and_report(
 
 
 def score_validation(fitting: Fitting, stop: StopRequest | None = None) -> ScoredImages:
-    """Score parts of the validation images and their synthetic defects."""
+    """Score components of the validation images and their synthetic defects."""
     data, z = fitting.data, fitting.latents
     maps_NPHW = torch.cat(
         [
@@ -341,7 +343,7 @@ def score_validation(fitting: Fitting, stop: StopRequest | None = None) -> Score
 def score_test(
     trained: Trained, stop: StopRequest, workers: ProcessGroup = SINGLE_PROCESS
 ) -> tuple[ScoredImages, dict[str, str]]:
-    """Score parts of the test images: the one place where a run reads them.
+    """Score components of the test images: the one place where a run reads them.
 
     Returns:
         The images that could be read, and what was wrong with the others by name.

@@ -184,11 +184,11 @@ def draw_heatmaps(
     rows: list[dict[str, Any]] = []
     for sort, numbers in heatmaps.select_examples(scene.scores, scene.threshold, count).items():
         each = (_shown(scene, i, maps, paths[i], mask_of(i)) for i in numbers)
-        shown = [one for one in each if one is not None]
+        shown = [example for example in each if example is not None]
         if not shown:
             continue
         if maps.limit is not None:
-            rows += [_row(sort, one, scene, maps.limit) for one in shown]
+            rows += [_row(sort, example, scene, maps.limit) for example in shown]
         path = heatmaps.heatmap_grid(
             shown,
             folder / f"heatmaps-{sort}.png",

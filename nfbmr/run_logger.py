@@ -35,8 +35,8 @@ class RunLogger:
         """Settings, labels, the data set and who is on which side of its split."""
         sides = {"train": split.train, "validation": split.held_out, "test": split.test}
         counts = {side: side_counts(samples) for side, samples in sides.items()}
-        told = "; ".join(f"{side} {_counted(kinds)}" for side, kinds in counts.items())
-        log.info("%s, split %s, seed %d: %s", dataset.name, split.name, split.seed, told)
+        sizes = "; ".join(f"{side} {_counted(kinds)}" for side, kinds in counts.items())
+        log.info("%s, split %s, seed %d: %s", dataset.name, split.name, split.seed, sizes)
         shared = {s.group for s in (*split.train, *split.held_out)} & {s.group for s in split.test} - {None}
         if shared:
             log.warning(
@@ -64,8 +64,8 @@ class RunLogger:
         """An epoch's metrics, with the epoch as their step; those that were validated are logged as well."""
         names = ("loss", "validation_loss", "validation_auroc")
         if "validation_auroc" in metrics:
-            told = [f"{name.replace('_', ' ')} {metrics[name]:.4f}" for name in names if name in metrics]
-            log.info("stage %s, epoch %d: %s", stage, epoch, ", ".join(told))
+            words = [f"{name.replace('_', ' ')} {metrics[name]:.4f}" for name in names if name in metrics]
+            log.info("stage %s, epoch %d: %s", stage, epoch, ", ".join(words))
         values = {f"{stage}/{name}": value for name, value in metrics.items() if name != "epoch"}
         self.tracker.metrics(values, step=epoch)
 

@@ -1,4 +1,4 @@
-"""Score parts of labelled images: those of a run's test set, and those of any other set."""
+"""Score components of labelled images: those of a run's test set, and those of any other set."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def score_samples(
     key: str | None = None,
     workers: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[ScoredImages, dict[str, str]]:
-    """Score parts of images, with their features kept in the store.
+    """Score components of images, with their features kept in the store.
 
     Args:
         detector: The model.

@@ -9,29 +9,29 @@ from collections.abc import Mapping, Sequence
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
-def count(number: int, one: str, several: str | None = None) -> str:
+def count(number: int, singular: str, several: str | None = None) -> str:
     """A number and what it counts.
 
     Args:
         number: How many.
-        one: The word for one of them.
+        singular: The word for one of them.
         several: The word for any other number, where it is not the first and an s.
 
     Example:
         >>> count(1, "image"), count(0, "image"), count(12_345, "category", "categories")
         ('1 image', '0 images', '12345 categories')
     """
-    return f"{number} {plural(number, one, several)}"
+    return f"{number} {plural(number, singular, several)}"
 
 
-def plural(number: int, one: str, several: str | None = None) -> str:
+def plural(number: int, singular: str, several: str | None = None) -> str:
     """The form of a word, or of a verb, that goes with a number.
 
     Example:
         >>> plural(1, "has", "have"), plural(2, "has", "have"), plural(3, "shard")
         ('has', 'have', 'shards')
     """
-    return one if number == 1 else several or f"{one}s"
+    return singular if number == 1 else several or f"{singular}s"
 
 
 def chosen_with(kinds: Mapping[str, int]) -> str:

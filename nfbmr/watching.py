@@ -47,15 +47,15 @@ class ResultTable:
 
     Args:
         path: The file; rows that it has stay.
-        parts: Names of the model's score parts.
+        components: Names of the model's score components.
         model: The model's digest, which is kept beside the table: rows of two models are never mixed.
 
     Raises:
         OutputError: It is another table's: of another model, or of ``nfbmr predict`` without ``--watch``.
     """
 
-    def __init__(self, path: Path, parts: Sequence[str], model: str) -> None:
-        self._path, self._parts = path, tuple(parts)
+    def __init__(self, path: Path, components: Sequence[str], model: str) -> None:
+        self._path, self._components = path, tuple(components)
         self._csv = path.suffix == ".csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         self.done: set[Stamp] = set()
@@ -67,7 +67,11 @@ class ResultTable:
 
     def append(self, prediction: Prediction, stamp: Stamp) -> None:
         """Write a row, and have it on the disk before anything else is done."""
-        row = {**full_row(prediction, self._parts), "bytes": stamp.size, "modified_ns": stamp.modified_ns}
+        row = {
+            **full_row(prediction, self._components),
+            "bytes": stamp.size,
+            "modified_ns": stamp.modified_ns,
+        }
         with self._path.open("a", encoding="utf-8", newline="") as file:
             file.write(self._line(row))
             file.flush()
@@ -103,7 +107,7 @@ class ResultTable:
             self.done = {Stamp(row["path"], int(row["bytes"]), int(row["modified_ns"])) for row in rows}
         except (ValueError, KeyError, TypeError) as error:
             raise self._foreign() from error
-        wanted = {f"{part}_max" for part in self._parts}
+        wanted = {f"{component}_max" for component in self._components}
         if rows and {name for name in rows[0] if name.endswith("_max")} != wanted:
             raise self._foreign()
 
@@ -199,7 +203,7 @@ def watch(watcher: Watcher, stop: StopRequest, *, seconds: float = 1.0) -> Itera
     """Look until a stop is asked for; results as they come."""
     while not stop.requested:
         for prediction in watcher.look(stop):
-            log.info("%s", _told(prediction))
+            log.info("%s", _sentence(prediction))
             yield prediction
         stop.wait(seconds)
 
@@ -229,7 +233,7 @@ def _stamp(file: Path) -> Stamp | None:
     return Stamp(as_text(file), status.st_size, status.st_mtime_ns)
 
 
-def _told(prediction: Prediction) -> str:
+def _sentence(prediction: Prediction) -> str:
     name = visible(prediction.path)
     if prediction.error is not None:
         return f"{name}: {prediction.error}"

@@ -138,9 +138,9 @@ class DistributedGroup:
 
     def all_gather(self, value: T) -> list[T]:
         """Every worker's value, by rank; it has to be picklable."""
-        own = pickle.dumps(value)
-        _, size = self._agree(_WELL, len(own))
-        return [pickle.loads(one) for one in self._all(own, size)]  # noqa: S301 -- our own workers' bytes
+        pickled = pickle.dumps(value)
+        _, size = self._agree(_WELL, len(pickled))
+        return [pickle.loads(received) for received in self._all(pickled, size)]  # noqa: S301 -- our own workers' bytes
 
     def broadcast(self, make: Callable[[], T]) -> T:
         """What rank 0 makes, pickled and sent to the others."""
@@ -148,12 +148,12 @@ class DistributedGroup:
             _, size = self._agree(_WELL)
             buffer = torch.empty(size, dtype=torch.uint8)
             self._dist.broadcast(buffer, src=0, group=self._words)
-            told: T = pickle.loads(buffer.numpy().tobytes())  # noqa: S301 -- rank 0's bytes
-            return told
+            value: T = pickle.loads(buffer.numpy().tobytes())  # noqa: S301 -- rank 0's bytes
+            return value
         value = make()
-        own = pickle.dumps(value)
-        self._agree(_WELL, len(own))
-        self._dist.broadcast(_as_bytes(own, len(own)), src=0, group=self._words)
+        pickled = pickle.dumps(value)
+        self._agree(_WELL, len(pickled))
+        self._dist.broadcast(_as_bytes(pickled, len(pickled)), src=0, group=self._words)
         return value
 
     def wrap_ddp(self, module: nn.Module) -> nn.Module:
@@ -176,16 +176,16 @@ class DistributedGroup:
             raise
 
     def _tell(self, error: NfbmrError) -> None:
-        own = pickle.dumps(error)
+        pickled = pickle.dumps(error)
         self._over = True
-        self._all(own, self._exchanged(_FAILED, len(own))[1])
+        self._all(pickled, self._exchanged(_FAILED, len(pickled))[1])
 
     def _agree(self, word: int, size: int = 0) -> tuple[int, int]:
         """The largest word and size of all; raises the error that some worker tells of."""
         word, size = self._exchanged(word, size)
         if word == _FAILED:
             self._over = True
-            errors = [one for one in self._all(b"", size) if one]
+            errors = [message for message in self._all(b"", size) if message]
             raise pickle.loads(errors[0])  # noqa: S301 -- our own workers' bytes
         return word, size
 
@@ -195,13 +195,13 @@ class DistributedGroup:
         word, size = numbers.tolist()
         return word, size
 
-    def _all(self, own: bytes, size: int) -> list[bytes]:
+    def _all(self, pickled: bytes, size: int) -> list[bytes]:
         """Everybody's bytes, by rank; `size` is the most that anybody has."""
-        sent = _as_bytes(len(own).to_bytes(8, "little") + own, 8 + size)
+        sent = _as_bytes(len(pickled).to_bytes(8, "little") + pickled, 8 + size)
         received = [torch.empty_like(sent) for _ in range(self.count)]
         self._dist.all_gather(received, sent, group=self._words)
-        whole = [one.numpy().tobytes() for one in received]
-        return [one[8 : 8 + int.from_bytes(one[:8], "little")] for one in whole]
+        whole = [buffer.numpy().tobytes() for buffer in received]
+        return [buffer[8 : 8 + int.from_bytes(buffer[:8], "little")] for buffer in whole]
 
 
 def shard_range(count: int, workers: ProcessGroup) -> range:
@@ -216,7 +216,7 @@ def shard_range(count: int, workers: ProcessGroup) -> range:
 
 def in_order(part: list[T], workers: ProcessGroup) -> list[T]:
     """All workers' parts, in the order of :func:`shard_range`."""
-    return [one for some in workers.all_gather(part) for one in some]
+    return [item for some in workers.all_gather(part) for item in some]
 
 
 def broadcast_weights(module: nn.Module, workers: ProcessGroup) -> None:

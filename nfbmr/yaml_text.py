@@ -133,9 +133,9 @@ def lines_of(value: Mapping[str, Any], indent: str = "") -> Iterator[str]:
         >>> list(lines_of({"flow": {"blocks": 8, "kernels": (3, 5)}}))
         ['flow:', '  blocks: 8', '  kernels: [3, 5]']
     """
-    for name, one in value.items():
-        if isinstance(one, Mapping):
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
             yield f"{indent}{inline(name)}:"
-            yield from lines_of(one, indent + "  ")
+            yield from lines_of(inner, indent + "  ")
         else:
-            yield f"{indent}{inline(name)}: {inline(list(one) if isinstance(one, tuple) else one)}"
+            yield f"{indent}{inline(name)}: {inline(list(inner) if isinstance(inner, tuple) else inner)}"

@@ -119,16 +119,16 @@ def uses(files: Mapping[str, str]) -> list[Use]:
     return sorted({use for name, tree in trees.items() for use in _File(name, tree, ours).uses()})
 
 
-def problems(found: Iterable[Use], exceptions: Sequence[Allowed] = EXCEPTIONS) -> Iterator[str]:
+def problems(used: Iterable[Use], exceptions: Sequence[Allowed] = EXCEPTIONS) -> Iterator[str]:
     """What is to be mended, a line each.
 
     Args:
-        found: Uses of private names.
+        used: Uses of private names.
         exceptions: Those that stay, at most :data:`MOST_EXCEPTIONS`.
     """
     seen = set()
     allowed = {(entry.file, name) for entry in exceptions for name in entry.names}
-    for use in found:
+    for use in used:
         seen.add((use.file, use.name))
         if (use.file, use.name) not in allowed:
             yield f"{use.file}:{use.line}: {use.name} is private"

@@ -26,7 +26,7 @@ def with_links(text: str) -> str:
         'See [`Config`][nfbmr.config.Config]:'
     """
     text = re.sub(r"^( *)Example:$", r"\1Examples:", _ROLE.sub(_reference, text), flags=re.MULTILINE)
-    return re.sub(r"^::$|::$", lambda found: "" if found.start() == 0 else ":", text, flags=re.MULTILINE)
+    return re.sub(r"^::$|::$", lambda match: "" if match.start() == 0 else ":", text, flags=re.MULTILINE)
 
 
 def _reference(role: re.Match[str]) -> str:

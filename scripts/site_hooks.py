@@ -33,14 +33,14 @@ def rooms() -> dict[str, list[str]]:
         >>> rooms()["tune.execution"][0]
         'tune.execution'
     """
-    found: dict[str, list[str]] = {}
+    by_room: dict[str, list[str]] = {}
     for package in PACKAGES:
         for file in sorted((ROOT / package).rglob("*.py"), key=lambda path: (len(path.parts), path)):
             room = _dotted(file.parent)
             module = room if file.stem == "__init__" else f"{room}.{file.stem}"
             if file.stem != "__main__" and (file.parent / "__init__.py").exists():  # else no module: a script
-                found.setdefault(room, []).append(module)
-    return {room: sorted(found[room]) for room in sorted(found)}
+                by_room.setdefault(room, []).append(module)
+    return {room: sorted(by_room[room]) for room in sorted(by_room)}
 
 
 def _dotted(path: Path) -> str:

@@ -26,7 +26,7 @@ from nfbmr.data.synthesize import synthesize
 from nfbmr.fields import keys, sections
 from nfbmr.layers import set_layer
 from nfbmr.methods.detector import blueprint
-from nfbmr.methods.table import METHODS, know_methods, named_configurations
+from nfbmr.methods.registry import METHODS, know_methods, named_configurations
 from nfbmr.resolve import resolve
 from scripts import diagrams, site_docstrings, site_hooks
 from tune.cli.sweep import sweep

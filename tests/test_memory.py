@@ -39,8 +39,8 @@ if method == "patchcore":
 for stage in detector.networks.stages:
     if stage.name == "memory":
         stage.bank.put(positions_KC=torch.rand(4000, shapes[1][0]))
-parts = detector.networks.parts
-scorer = Scorer(parts, tuple(1.0 for _ in parts), threshold=1.0)
+components = detector.networks.components
+scorer = Scorer(components, tuple(1.0 for _ in components), threshold=1.0)
 predictor = Predictor(detector.with_scorer(scorer).eval(), "cpu")
 before = peak()
 (scored,) = predictor.score([file])

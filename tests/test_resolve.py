@@ -15,7 +15,7 @@ from nfbmr import yaml_text
 from nfbmr.config import Config
 from nfbmr.errors import ConfigError
 from nfbmr.fields import fields_of, keys
-from nfbmr.methods.table import METHODS, named_configurations
+from nfbmr.methods.registry import METHODS, named_configurations
 from nfbmr.resolve import (
     Layer,
     Resolved,

@@ -49,7 +49,9 @@ def camera(tmp_path: Path) -> Path:
 
 def watcher(predictor: Predictor, camera: Path, ending: str = "csv") -> Watcher:
     out = camera / "out"
-    table = ResultTable(out / f"predictions.{ending}", predictor.scorer.parts, predictor.detector.digest())
+    table = ResultTable(
+        out / f"predictions.{ending}", predictor.scorer.components, predictor.detector.digest()
+    )
     return Watcher(predictor, camera, table, out, heatmaps=out / "heatmaps", masks=out / "masks")
 
 
@@ -88,7 +90,7 @@ def test_new_files_are_scored_once_and_a_restart_goes_on(
 def test_results_may_lie_in_the_watched_folder_and_heat_maps_are_not_scored(
     predictor: Predictor, images: list[Path], camera: Path
 ) -> None:
-    table = ResultTable(camera / "predictions.csv", predictor.scorer.parts, predictor.detector.digest())
+    table = ResultTable(camera / "predictions.csv", predictor.scorer.components, predictor.detector.digest())
     watching = Watcher(predictor, camera, table, camera, heatmaps=camera / "heatmaps")
     shutil.copy(images[0], camera)
     assert len(look(watching, 5)) == 1
@@ -96,11 +98,11 @@ def test_results_may_lie_in_the_watched_folder_and_heat_maps_are_not_scored(
 
 
 def test_rows_of_two_models_are_never_mixed(predictor: Predictor, tmp_path: Path) -> None:
-    parts = predictor.scorer.parts
+    components = predictor.scorer.components
     for digest in ("a", "a"):
-        ResultTable(tmp_path / "predictions.csv", parts, digest)
+        ResultTable(tmp_path / "predictions.csv", components, digest)
     with pytest.raises(OutputError, match="not the results of this model"):
-        ResultTable(tmp_path / "predictions.csv", parts, "b")
+        ResultTable(tmp_path / "predictions.csv", components, "b")
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])

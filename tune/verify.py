@@ -159,10 +159,10 @@ class _Runs:
 
 
 def _trials(paths: PlanPaths) -> dict[str, _Trial]:
-    """Optuna's trials by key, without those that were only borrowed from an earlier sweep."""
+    """Optuna's trials by key, without those that were only imported from an earlier sweep."""
     if not isinstance(paths, SweepPaths) or not paths.study.exists():
         return {}
-    from tune.search.borrowed import is_own
+    from tune.search.imported_trials import is_own
     from tune.search.plots import load_study
     from tune.search.trial_facts import ERROR, SETTINGS
 
@@ -355,9 +355,9 @@ def _mended(
     for key, run_id in ids.items():
         record = read_record(folders[key])
         there = {
-            name: found
-            for name, found in ((runs.paths.name, parents), (run_id, server.named(run_id)))
-            if found
+            name: of_name
+            for name, of_name in ((runs.paths.name, parents), (run_id, server.named(run_id)))
+            if of_name
         }
         left[key] = server.gaps(record, Family(there), runs.state(key, record.status))
     return left

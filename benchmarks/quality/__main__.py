@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.quality.cells import FAILED, FINISHED, Cell, Folder, Unit, cells_of, units_of
 from benchmarks.quality.grid import GRIDS, settings_of
-from benchmarks.quality.pool import Estimate, carry_out
+from benchmarks.quality.pool import Estimate, run_units
 from benchmarks.quality.report import TEST, write_report
 from benchmarks.quality.rows import Row, Rows
 from benchmarks.quality.sets import COUNTS, FEW, DataSet, parse_set, synthetic_sets
@@ -75,7 +75,7 @@ def _study(given: argparse.Namespace, folder: Folder) -> bool:
     units = units_of(missing)
     print(f"{len(cells)} cells, {len(cells) - len(missing)} done already; {len(units)} fits", file=sys.stderr)
     progress = Progress(cells, missing, units, rows, given.jobs)
-    return carry_out(units, folder, jobs=given.jobs, resamples=given.resamples, on_rows=progress)
+    return run_units(units, folder, jobs=given.jobs, resamples=given.resamples, on_rows=progress)
 
 
 def _sets(given: argparse.Namespace, folder: Folder) -> list[DataSet]:

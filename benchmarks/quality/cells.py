@@ -25,7 +25,7 @@ from nfbmr.config import Config
 from nfbmr.data.samples import digest_of
 from nfbmr.environment import code_revision
 from nfbmr.errors import ConfigError, Interrupted, NfbmrError
-from nfbmr.methods.table import sharing_key
+from nfbmr.methods.registry import sharing_key
 from nfbmr.stopping import StopRequest
 
 if TYPE_CHECKING:

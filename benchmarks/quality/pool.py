@@ -63,7 +63,7 @@ class Estimate:
         return sum(known) / jobs if known or not units else None
 
 
-def carry_out(units: Sequence[Unit], folder: Folder, *, jobs: int, resamples: int, on_rows: OnRows) -> bool:
+def run_units(units: Sequence[Unit], folder: Folder, *, jobs: int, resamples: int, on_rows: OnRows) -> bool:
     """Compute units, so many at a time.
 
     Args:

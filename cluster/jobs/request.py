@@ -164,7 +164,7 @@ class _Places:
 
     def said(self, parameter: click.Parameter, text: str | bool) -> list[str]:
         """What is written for a parameter, as words of the command line for the cluster."""
-        from nfbmr.methods.table import named_configurations
+        from nfbmr.methods.registry import named_configurations
 
         if isinstance(text, bool):
             return [max(parameter.opts if text else parameter.secondary_opts, key=len)]

@@ -40,7 +40,7 @@ class Gaussian(AnomalyModel):
 class GaussianStage(ClosedFormStage):
     """Mean and whitening matrix of all positions of all training images."""
 
-    parts = ("distance",)
+    components = ("distance",)
     paper_weights = (1.0,)
 
     def __init__(self, channels: int, config: Config) -> None:

@@ -65,7 +65,7 @@ class ModelUploader:
         query = f"tags.`{_MODEL_KEY}` = '{key}' AND source_run_id = '{self.mlflow_run_id}'"
         models = list(self.client.search_logged_models([self.experiment_id], filter_string=query))
         self.on_progress()
-        return min(models, key=lambda one: (one.creation_timestamp, one.model_id), default=None)
+        return min(models, key=lambda model: (model.creation_timestamp, model.model_id), default=None)
 
     def has(self, run: Path) -> bool:
         """Whether the model of a run's folder is there, whole."""

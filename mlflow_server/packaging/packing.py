@@ -150,7 +150,7 @@ def key_of(run: Path, backbone: Backbone) -> str:
     return sha.hexdigest()[:32]
 
 
-def signature(parts: Sequence[str]) -> ModelSignature:
+def signature(components: Sequence[str]) -> ModelSignature:
     """What the model takes and gives, in MLflow's terms."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -164,7 +164,10 @@ def signature(parts: Sequence[str]) -> ModelSignature:
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType())]),  # type: ignore[no-untyped-call]
         outputs=Schema(
-            [ColSpec(types.get(name, "double"), name, required=name in always) for name in columns_of(parts)]
+            [
+                ColSpec(types.get(name, "double"), name, required=name in always)
+                for name in columns_of(components)
+            ]
         ),
         params=ParamSchema(
             [ParamSpec("threshold", DataType.double, None), ParamSpec("heatmap", DataType.boolean, False)]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mlflow_server.registry.gate_result import GateResult
 from mlflow_server.registry.gate_settings import GATES, GateSettings
-from mlflow_server.registry.packed_model import PackedModel, PairedScores, again, recorded, same_data
+from mlflow_server.registry.packed_model import PackedModel, PairedScores, evaluate_again, recorded, same_data
 from mlflow_server.registry.sandbox import Visit, enter
 from nfbmr.data.samples import Sample
 from nfbmr.errors import NfbmrError, RegistryError
@@ -62,7 +62,7 @@ class Case:
         if self.champion is None:
             raise RegistryError("there is no champion")
         samples = None if self.samples is not None else recorded(self.candidate, self.champion)
-        return samples or again(self.candidate, self.champion, self.samples)
+        return samples or evaluate_again(self.candidate, self.champion, self.samples)
 
 
 def judge(case: Case, on_result: Callable[[GateResult], None] = lambda _: None) -> tuple[GateResult, ...]:
@@ -123,11 +123,11 @@ def _data(case: Case) -> Mapping[str, object]:
     both = {"candidate": case.candidate, "champion": case.champion}
     values: dict[str, object] = {
         name: {
-            "dataset": one.evidence.summary.dataset.digest,
-            "split": f"{one.evidence.summary.split} {one.evidence.summary.split_digest}",
+            "dataset": packed.evidence.summary.dataset.digest,
+            "split": f"{packed.evidence.summary.split} {packed.evidence.summary.split_digest}",
         }
-        for name, one in both.items()
-        if one is not None
+        for name, packed in both.items()
+        if packed is not None
     }
     if case.champion is not None:
         values["same"] = same_data(case.candidate.evidence, case.champion.evidence)
@@ -144,12 +144,12 @@ def _not_worse(case: Case) -> GateResult:
         pair = case.paired_scores
     except NfbmrError as error:
         return GateResult(gate, False, None, limit, f"there is nothing to compare it on: {error.what}")
-    own, other = pair.values(settings.metric)
+    candidate, champion = pair.values(settings.metric)
     estimate = pair.difference(settings.metric, confidence=settings.confidence, resamples=settings.resamples)
     details = {
         "metric": settings.metric,
-        "candidate": own if math.isfinite(own) else None,
-        "champion": other if math.isfinite(other) else None,
+        "candidate": candidate if math.isfinite(candidate) else None,
+        "champion": champion if math.isfinite(champion) else None,
         "difference": estimate.as_json(),
         "images": len(pair.first),
     }
@@ -157,7 +157,9 @@ def _not_worse(case: Case) -> GateResult:
         what = f"{title} is not defined on these {count(len(pair.first), 'image')}"
         return GateResult(gate, False, None, limit, what, details)
     passed = estimate.low >= limit
-    numbers = f"{title} {own:.3f} against the champion's {other:.3f}, a difference of {_signed(estimate)}"
+    numbers = (
+        f"{title} {candidate:.3f} against the champion's {champion:.3f}, a difference of {_signed(estimate)}"
+    )
     if passed:
         verdict = f"it is not worse by more than {margin:g}"
     elif estimate.high < limit:

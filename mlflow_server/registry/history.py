@@ -153,7 +153,7 @@ class History:
                 f"nfbmr models history {self.model.name}",
             )
 
-    def carry_out(self, entry: Entry) -> None:
+    def finish_move(self, entry: Entry) -> None:
         """Let the alias follow the newest entry, and write down that it did. Anybody may, and more than once.
 
         Whoever was slow sets the alias to what a later entry has replaced already. They look again

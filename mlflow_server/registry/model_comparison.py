@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_server.registry.packed_model import PackedModel, again, recorded
+from mlflow_server.registry.packed_model import PackedModel, evaluate_again, recorded
 from nfbmr.config import Config
 from nfbmr.data.samples import Sample
 from nfbmr.errors import NfbmrError
@@ -49,7 +49,7 @@ class ModelComparison:
     how: str
     images: int
     metrics: Mapping[str, Line]
-    own: tuple[Estimate, Estimate]
+    evaluated: tuple[Estimate, Estimate]
     sizes: tuple[int, int]
     thresholds: tuple[float, float]
     settings: Mapping[str, tuple[Any, Any]]
@@ -60,7 +60,7 @@ class ModelComparison:
         return {
             side: {
                 "label": self.labels[i],
-                "evaluated_image_auroc": self.own[i].as_json(),
+                "evaluated_image_auroc": self.evaluated[i].as_json(),
                 "bytes": self.sizes[i],
                 "threshold": self.thresholds[i],
             }
@@ -87,8 +87,8 @@ class ModelComparison:
             ]
         else:
             lines += [
-                f"  image AUROC of {x}, on its own test images: {own}"
-                for x, own in zip("AB", self.own, strict=True)
+                f"  image AUROC of {x}, on its own test images: {estimate}"
+                for x, estimate in zip("AB", self.evaluated, strict=True)
             ]
         lines.append(f"  {'threshold':<28}{self.thresholds[0]:>8.3g}{self.thresholds[1]:>8.3g}")
         sizes = [size_of(size) for size in self.sizes]
@@ -119,12 +119,12 @@ def compare_models(
     images = 0
     try:
         pair = None if samples is not None else recorded(first, second)
-        pair = pair or again(first, second, samples)
+        pair = pair or evaluate_again(first, second, samples)
         how, images = pair.how, len(pair.first)
         for name in IMAGE_METRICS:
-            own, other = pair.values(name)
+            value_a, value_b = pair.values(name)
             estimate = pair.difference(name, confidence=confidence, resamples=_RESAMPLES)
-            lines[name] = Line(own, other, estimate)
+            lines[name] = Line(value_a, value_b, estimate)
     except NfbmrError as error:
         how = f"not compared image by image: {error.what}"
     summaries = [packed.evidence.summary for packed in (first, second)]

@@ -111,14 +111,14 @@ def history_data(name: str, alias: str, uri: str | None) -> dict[str, Any]:
     }
 
 
-def format_history(found: Mapping[str, Any]) -> str:
+def format_history(history: Mapping[str, Any]) -> str:
     """The same for people."""
-    if not found["entries"]:
-        return f"{found['name']}: {found['alias']} has not been moved yet"
-    now = found["current"] or "nothing"
-    lines = [f"{found['name']}: {found['alias']} points to {now}"]
-    lines += [f"  NOTE {note}" for note in found["notes"]]
-    for entry in found["entries"]:
+    if not history["entries"]:
+        return f"{history['name']}: {history['alias']} has not been moved yet"
+    now = history["current"] or "nothing"
+    lines = [f"{history['name']}: {history['alias']} points to {now}"]
+    lines += [f"  NOTE {note}" for note in history["notes"]]
+    for entry in history["entries"]:
         forced = ", FORCED" if entry["forced"] else ""
         lines.append(
             f"  {entry['number']:>3}  {_day(entry['time'])}  {entry['action']:<8}  "
@@ -154,19 +154,19 @@ def format_change(move: AliasChange) -> str:
     return "\n".join(lines)
 
 
-def format_drift(version: Version, found: Drift) -> str:
+def format_drift(version: Version, drift: Drift) -> str:
     """What a check of new good parts found, for people."""
-    then, now = found.medians
+    then, now = drift.medians
     lines = [
-        f"{version}: {found.sentence}",
-        f"  threshold {found.threshold:.4g}, set for {found.stated:.0%} false rejects",
-        f"  new good images rejected  {found.rejects:.1%}",
-        f"  median score  {then:.4g} on {count(found.known, 'validation image')}, "
-        f"{now:.4g} on {count(found.new, 'new one')}",
-        f"  Kolmogorov-Smirnov {found.statistic:.3f}, p = {found.probability:.2g}; "
-        f"Cliff's delta {found.delta:+.2f}",
+        f"{version}: {drift.sentence}",
+        f"  threshold {drift.threshold:.4g}, set for {drift.stated:.0%} false rejects",
+        f"  new good images rejected  {drift.rejects:.1%}",
+        f"  median score  {then:.4g} on {count(drift.known, 'validation image')}, "
+        f"{now:.4g} on {count(drift.new, 'new one')}",
+        f"  Kolmogorov-Smirnov {drift.statistic:.3f}, p = {drift.probability:.2g}; "
+        f"Cliff's delta {drift.delta:+.2f}",
     ]
-    lines += [f"  left out: {name} ({what})" for name, what in found.unreadable.items()]
+    lines += [f"  left out: {name} ({what})" for name, what in drift.unreadable.items()]
     return "\n".join(lines)
 
 

@@ -125,11 +125,11 @@ class PairedScores:
 
 def same_data(first: Evidence, second: Evidence) -> bool:
     """Whether both were evaluated on the same images, split in the same way."""
-    one, other = (
+    of_first, of_second = (
         (evidence.summary.split, evidence.summary.split_digest, evidence.summary.dataset.digest)
         for evidence in (first, second)
     )
-    return one == other
+    return of_first == of_second
 
 
 def recorded(first: PackedModel, second: PackedModel) -> PairedScores | None:
@@ -137,20 +137,23 @@ def recorded(first: PackedModel, second: PackedModel) -> PairedScores | None:
     a, b = first.evidence, second.evidence
     if not (a.evaluated and b.evaluated and same_data(a, b)):
         return None
-    own, other = a.side("test"), b.side("test")
-    place = {name: row for row, name in enumerate(other.scores.names)}
-    shared = [row for row, name in enumerate(own.scores.names) if name in place]
-    own, other = own.take(shared), other.take([place[own.scores.names[row]] for row in shared])
+    side_a, side_b = a.side("test"), b.side("test")
+    place = {name: row for row, name in enumerate(side_b.scores.names)}
+    shared = [row for row, name in enumerate(side_a.scores.names) if name in place]
+    side_b = side_b.take([place[side_a.scores.names[row]] for row in shared])
+    side_a = side_a.take(shared)
     return PairedScores(
         f"as evaluated, on the same {len(shared)} test images",
         True,
-        own.scores,
-        other.scores,
-        (own.threshold, other.threshold),
+        side_a.scores,
+        side_b.scores,
+        (side_a.threshold, side_b.threshold),
     )
 
 
-def again(first: PackedModel, second: PackedModel, samples: Sequence[Sample] | None = None) -> PairedScores:
+def evaluate_again(
+    first: PackedModel, second: PackedModel, samples: Sequence[Sample] | None = None
+) -> PairedScores:
     """Both scored now, on images that neither has learned from.
 
     Args:
@@ -179,9 +182,11 @@ def again(first: PackedModel, second: PackedModel, samples: Sequence[Sample] | N
         )
     log.info("evaluating %s and %s again, on %d images", first.label, second.label, len(fresh))
     scored = [packed.outcomes([sample.path for sample in fresh]) for packed in (first, second)]
-    rows = [row for row in range(len(fresh)) if all(found[row].score is not None for found, _ in scored)]
+    rows = [
+        row for row in range(len(fresh)) if all(outcomes[row].score is not None for outcomes, _ in scored)
+    ]
     kept = [fresh[row] for row in rows]
-    sides = [_scores(kept, [found[row].score for row in rows]) for found, _ in scored]
+    sides = [_scores(kept, [outcomes[row].score for row in rows]) for outcomes, _ in scored]
     left_out = len(chosen) - len(kept)
     note = f"; {left_out} were learned from or cannot be read" if left_out else ""
     return PairedScores(

@@ -64,12 +64,12 @@ def alias_state(registry: Registry, name: str, alias: str, *, mend: bool = True)
     expected = entries[-1].after if entries else None
     if number == expected:
         if mend and entries and not history.carried_out(entries[-1]):
-            history.carry_out(entries[-1])  # all but the note that it was
+            history.finish_move(entries[-1])  # all but the note that it was
         return AliasState(history, tuple(entries), registry.at(name, alias))
     if entries and not history.carried_out(entries[-1]) and _exists(registry, name, entries[-1]):
         note = f"the last move of {alias}, to {_named(expected)}, was cut short"
         if mend:
-            history.carry_out(entries[-1])
+            history.finish_move(entries[-1])
             note += " and has now been finished"
         return AliasState(history, tuple(history.entries()), registry.at(name, alias), (note,))
     note = f"{alias} points to {_named(number)}, and nfbmr left it at {_named(expected)}"
@@ -79,7 +79,7 @@ def alias_state(registry: Registry, name: str, alias: str, *, mend: bool = True)
             entries, "found", before=expected, after=number, model_id=current.model_id if current else ""
         )
         history.claim(entry)
-        history.carry_out(entry)
+        history.finish_move(entry)
         entries.append(entry)
     return AliasState(history, tuple(entries), current, (note,))
 
@@ -178,7 +178,7 @@ def promote(
     )
     _check_unmoved(seen)
     history.claim(entry)
-    history.carry_out(entry)
+    history.finish_move(entry)
     report = {"alias": history.alias, "entry": entry.number, "gates": [f.as_json() for f in findings]}
     history.registry.tag_version(version, _GATES, json.dumps(report, ensure_ascii=False))
     return _moved(move, entry)
@@ -229,7 +229,7 @@ def rollback(
     )
     _check_unmoved(seen)
     history.claim(entry)
-    history.carry_out(entry)
+    history.finish_move(entry)
     return _moved(move, entry)
 
 

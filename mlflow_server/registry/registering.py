@@ -112,7 +112,7 @@ def register(
         )
     else:
         registry = Registry(Destination.resolve(uri))
-        model = _found(registry, run, backbone)
+        model = _logged_model(registry, run, backbone)
     begin(registry, name, _DESCRIPTION)
     known = {version.model_id for version in registry.versions(name)}
     with registry.asking():
@@ -170,7 +170,7 @@ def _sent(
         )
 
 
-def _found(registry: Registry, run: str, backbone: Backbone | None) -> LoggedModel:
+def _logged_model(registry: Registry, run: str, backbone: Backbone | None) -> LoggedModel:
     """The model of a run that is known to the server alone."""
     source = _run(registry, run)
     with registry.asking():

@@ -114,8 +114,8 @@ class Registry:
         Raises:
             RegistryError: There is none; the nearest names are given.
         """
-        found = self.find(name)
-        if found is None:
+        registered = self.find(name)
+        if registered is None:
             names = [model.name for model in self.models()]
             otherwise = f"there are {', '.join(names)}" if names else "nfbmr models register RUN --name NAME"
             raise RegistryError(
@@ -123,7 +123,7 @@ class Registry:
                 where=f"{name} on {self.address}",
                 fix=suggestion(name, names, otherwise),
             )
-        return found
+        return registered
 
     def find(self, name: str) -> Registered | None:
         """The registered model of that name, if there is one."""

@@ -43,7 +43,8 @@ class Visit:
         scores: By image, None where it could not be scored.
         errors: What was wrong, by image; None where nothing was.
         load_seconds: Until the model could be asked, Python and imports included.
-        latency_ms: From a prepared picture to its score parts, see :func:`nfbmr.methods.cost.latency_ms`.
+        latency_ms: From a prepared picture to its score components;
+            see :func:`nfbmr.methods.latency.latency_ms`.
         image_ms: From a file to its row, the median.
         peak_bytes: The process's memory at its largest.
         code: Where nfbmr was imported from.
@@ -153,7 +154,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     model = mlflow.pyfunc.load_model(request["model"])
     loaded = time.time()
     import nfbmr
-    from nfbmr.methods.cost import latency_ms
+    from nfbmr.methods.latency import latency_ms
 
     taken, scores, errors = [], [], []
     for image in request["images"]:

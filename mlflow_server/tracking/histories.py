@@ -45,13 +45,13 @@ class Histories:
         """
         if not self._destination.remote:
             return _by_run(runs, self._from_database(name, runs))
-        found: dict[str, list[Point]] = {}
+        histories: dict[str, list[Point]] = {}
         for start in range(0, len(runs), RUNS_AT_ONCE):
             some = runs[start : start + RUNS_AT_ONCE]
             points = self._from_server(name, some) if self._answers else None
             if points is not None:
-                found |= _by_run(some, points)
-        return found
+                histories |= _by_run(some, points)
+        return histories
 
     def _from_database(self, name: str, runs: Sequence[str]) -> Iterator[tuple[str, Point]]:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -86,7 +86,7 @@ class Histories:
 
 
 def _by_run(runs: Sequence[str], points: Iterable[tuple[str, Point]]) -> dict[str, list[Point]]:
-    found: dict[str, list[Point]] = {run: [] for run in runs}
+    histories: dict[str, list[Point]] = {run: [] for run in runs}
     for run, point in points:
-        found[run].append(point)
-    return found
+        histories[run].append(point)
+    return histories

@@ -115,7 +115,7 @@ class RemoteRun:
         except RetryLater as problem:
             raise ServerUnavailable(str(problem)) from problem
         with translated(on_progress):
-            run = self._known(known_as) or self._found(opening.run_id) or self._created(opening)
+            run = self._known(known_as) or self._find_run(opening.run_id) or self._created(opening)
         self.mlflow_run_id = run.info.run_id
         self._params = dict(run.data.params)
         self._status = run.info.status
@@ -168,7 +168,7 @@ class RemoteRun:
                 f"the run {run.info.run_id} is deleted on the server: restore it, or send it again (--again)"
             )
 
-    def _found(self, run_id: str) -> Run | None:
+    def _find_run(self, run_id: str) -> Run | None:
         text = run_id.replace("\\", "\\\\").replace("'", "\\'")
         runs = self._client.search_runs([self.experiment_id], f"tags.`{RUN_ID}` = '{text}'", max_results=100)
         return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
@@ -193,7 +193,7 @@ class RemoteRun:
             Whether the server knows the parent yet.
         """
         with translated(self._on_progress):
-            parent = self._found(parent_id)
+            parent = self._find_run(parent_id)
             if parent is None:
                 return False
             self._client.set_tag(self.mlflow_run_id, PARENT_LINK, parent.info.run_id)

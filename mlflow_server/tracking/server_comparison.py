@@ -149,8 +149,8 @@ class Server:
             return
         with translated(lambda: None):
             for name, ids in wanted.items():
-                for run_id, found in self._together.of(name, ids).items():
-                    self._histories[run_id, name] = set(map(_point, found))
+                for run_id, history in self._together.of(name, ids).items():
+                    self._histories[run_id, name] = set(map(_point, history))
 
     def delete(self, run: Run) -> None:
         """Put a run among the deleted ones, from which MLflow can restore it.
@@ -219,9 +219,9 @@ class Server:
     def _points(
         self, run: Run, name: str, wanted: set[tuple[int, int, float]]
     ) -> set[tuple[int, int, float]]:
-        told = self._tells(run, name, wanted)
-        if told is not None:
-            return told
+        latest = self._tells(run, name, wanted)
+        if latest is not None:
+            return latest
         if (known := self._histories.get((run.info.run_id, name))) is not None:
             return known
         history = self._client.get_metric_history(run.info.run_id, name)

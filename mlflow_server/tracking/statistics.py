@@ -59,8 +59,8 @@ def _known(connection: sqlite3.Connection) -> int:
     """Runs that there were when statistics were last made; 0 where there are none."""
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_stat1'").fetchone():
         return 0
-    found = connection.execute("SELECT stat FROM sqlite_stat1 WHERE tbl = 'runs'").fetchone()
-    return int(found[0].split()[0]) if found else 0
+    row = connection.execute("SELECT stat FROM sqlite_stat1 WHERE tbl = 'runs'").fetchone()
+    return int(row[0].split()[0]) if row else 0
 
 
 @contextmanager

@@ -30,10 +30,10 @@ def backbones(name: str | None, size: int | None, as_json: bool) -> None:
     known = [*timm.list_models(), *OLDER]
     exact = name is not None and (timm.is_model(name) or name in OLDER)
     if name is None or not exact:
-        found = [one for one in known if name is None or name in one]
-        if not found:
+        matching = [backbone for backbone in known if name is None or name in backbone]
+        if not matching:
             blank_model(str(name))  # refuses it, with the nearest names
-        emit({"backbones": found}, as_json=as_json, text=_listed(found))
+        emit({"backbones": matching}, as_json=as_json, text=_listed(matching))
         return
     about = _about(name, size)
     emit(about, as_json=as_json, text=_page(about))
@@ -42,15 +42,15 @@ def backbones(name: str | None, size: int | None, as_json: bool) -> None:
 def _about(name: str, size: int | None) -> dict[str, Any]:
     from nfbmr.features.overview import taps_of
 
-    found = taps_of(name, size)
-    index = {block: n for n, block in enumerate(found.blocks)}
+    taps = taps_of(name, size)
+    index = {block: n for n, block in enumerate(taps.blocks)}
     return {
         "backbone": name,
-        "made_for": list(found.native),
-        "multiple_of": found.patch,
-        "size": list(found.size),
+        "made_for": list(taps.native),
+        "multiple_of": taps.patch,
+        "size": list(taps.size),
         "taps": [
-            {"tap": tap, "index": index.get(tap), "shape": list(shape)} for tap, shape in found.shapes.items()
+            {"tap": tap, "index": index.get(tap), "shape": list(shape)} for tap, shape in taps.shapes.items()
         ],
     }
 

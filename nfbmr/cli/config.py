@@ -56,7 +56,7 @@ def config(resolved: Resolved, methods: bool, describe: bool, as_json: bool) -> 
 
 def describe_markdown() -> str:
     """``docs/configuration.md``: every key, method and named configuration, for people."""
-    from nfbmr.methods.table import named_configurations
+    from nfbmr.methods.registry import named_configurations
     from nfbmr.resolve import fields_of
     from nfbmr.yaml_text import inline, lines_of
 
@@ -95,7 +95,7 @@ def _key_rows() -> list[dict[str, Any]]:
 
 
 def _methods() -> dict[str, Any]:
-    from nfbmr.methods.table import METHODS, named_configurations
+    from nfbmr.methods.registry import METHODS, named_configurations
 
     about = ("title", "source", "networks", "stages", "shares", "defaults")
     rows = {
@@ -106,7 +106,7 @@ def _methods() -> dict[str, Any]:
 
 
 def _methods_text() -> str:
-    from nfbmr.methods.table import METHODS
+    from nfbmr.methods.registry import METHODS
 
     return "\n".join(
         textwrap.fill(

@@ -168,8 +168,8 @@ def audit_command(
     drawn: str | None = None
     if pictures is not None:
         kinds = {name for name, wanted in (("twin", twins_alone), ("unsure", unsure_alone)) if wanted}
-        found = (m for _, a in audits for m in a.nearest if not kinds or m.verdict in kinds)
-        matches = sorted(found, key=lambda m: -m.similarity)
+        nearest = (m for _, a in audits for m in a.nearest if not kinds or m.verdict in kinds)
+        matches = sorted(nearest, key=lambda m: -m.similarity)
         drawn = str(draw_matches(matches, pictures, count=pairs))
     summary = {
         "datasets": [{"name": d.name, "layout": d.layout, **a.as_json()} for d, a in audits],

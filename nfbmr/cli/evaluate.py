@@ -15,7 +15,7 @@ from nfbmr.cli.options import emit, json_option, resolve_options
 @click.option(
     "--fuse",
     metavar="WEIGHTS",
-    help="Weights of the score parts, such as source=1,target=1,norm=0.5; or auto, or paper.",
+    help="Weights of the score components, such as source=1,target=1,norm=0.5; or auto, or paper.",
 )
 @click.option("--reduction", metavar="NAME", help="auto, max, mean, topk or image.")
 @click.option("--smooth", metavar="SIGMA", help="Smoothing of the map, in feature positions.")

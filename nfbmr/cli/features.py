@@ -174,24 +174,24 @@ def verify(store: Path, repair: bool, spaces: tuple[str, ...], as_json: bool) ->
     from nfbmr.features import maintenance
     from nfbmr.features.shards import MEND
 
-    found = maintenance.verify(store, spaces=spaces, repair=repair)
-    damaged = [f"{store}/{name}" for name in found.damaged]
+    verified = maintenance.verify(store, spaces=spaces, repair=repair)
+    damaged = [f"{store}/{name}" for name in verified.damaged]
     if damaged and not repair:
         names = "".join(f"\n  {name}" for name in damaged)
-        files = count(found.shards + found.flows, "file")
+        files = count(verified.shards + verified.flows, "file")
         raise CorruptShardError(
             f"{len(damaged)} of {files} {plural(len(damaged), 'is', 'are')} damaged:{names}", fix=MEND
         )
     summary = {
         "store": store,
-        "shards": found.shards,
-        "rows": found.rows,
-        "flows": found.flows,
+        "shards": verified.shards,
+        "rows": verified.rows,
+        "flows": verified.flows,
         "removed": damaged,
     }
-    whole = found.shards + found.flows - len(damaged)
+    whole = verified.shards + verified.flows - len(damaged)
     lines = [f"removed {name}" for name in damaged]
-    lines.append(f"sound: {count(whole, 'file')}, with {count(found.rows, 'row')}")
+    lines.append(f"sound: {count(whole, 'file')}, with {count(verified.rows, 'row')}")
     emit(summary, as_json=as_json, text="\n".join(lines))
 
 
@@ -227,11 +227,11 @@ def prune(
     if older_than is None and keep is None and not spaces and not flows:
         raise click.UsageError("say what to remove: --older-than, --keep, --space or --flow")
     # Flows first: when they were last used is told by their latents.
-    found = (
+    pruned = (
         maintenance.prune_flows(store, keep=keep, older_than_days=older_than, flows=flows, dry_run=dry_run),
         maintenance.prune(store, keep=keep, older_than_days=older_than, spaces=spaces, dry_run=dry_run),
     )
-    of_flows, of_spaces = found
+    of_flows, of_spaces = pruned
     removed: list[SpaceInfo | FlowInfo] = [*of_spaces.removed, *of_flows.removed]
     held: list[SpaceInfo | FlowInfo] = [*of_spaces.held, *of_flows.held]
     freed = sum(info.size for info in removed)

@@ -258,9 +258,9 @@ def set_up_logging(*, verbose: bool = False, quiet: bool = False) -> None:
     root = logging.getLogger()
     if not any(isinstance(handler, _StandardError) for handler in root.handlers):
         root.addHandler(_StandardError())
-    own = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
+    level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
     for package in ("nfbmr", "tune", "cluster", "mlflow_server"):
-        logging.getLogger(package).setLevel(own)
+        logging.getLogger(package).setLevel(level)
     root.setLevel(logging.ERROR if quiet else logging.WARNING)
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.WARNING if verbose else logging.ERROR)

@@ -18,10 +18,10 @@ def methods(name: str | None, as_json: bool) -> None:
     Parameters are counted at the default setting. Those measured on images (a bank of patches, means) are not
     among them, since their number depends on the images.
     """
-    from nfbmr.methods.table import method_named, methods
+    from nfbmr.methods.registry import method_named, methods
 
     if name is None:
-        rows = [_about(one) for one in methods()]
+        rows = [_about(method) for method in methods()]
         emit({"methods": rows}, as_json=as_json, text=_list(rows))
         return
     method_named(name)  # refuses a name there is not
@@ -35,7 +35,7 @@ def _about(name: str) -> dict[str, Any]:
     to count parameters, every network has to be built.
     """
     from nfbmr.disk_cache import cached, code_digest, versions
-    from nfbmr.methods.table import METHODS, method_named
+    from nfbmr.methods.registry import METHODS, method_named
 
     if METHODS.get(name) is not method_named(name):
         return _row(name)
@@ -46,7 +46,7 @@ def _about(name: str) -> dict[str, Any]:
 def _row(name: str) -> dict[str, Any]:
     import nfbmr
     from nfbmr.methods.detector import blueprint
-    from nfbmr.methods.table import method_named
+    from nfbmr.methods.registry import method_named
 
     method = method_named(name)
     detector = blueprint(nfbmr.configure(settings={"method": name}))
@@ -63,7 +63,7 @@ def _row(name: str) -> dict[str, Any]:
 
 
 def _whole(name: str) -> dict[str, Any]:
-    from nfbmr.methods.table import method_named
+    from nfbmr.methods.registry import method_named
 
     method = method_named(name)
     settings = {
@@ -100,7 +100,7 @@ def _page(about: dict[str, Any]) -> str:
         f"  source       {about['source']}",
         f"  reads        {maps}",
         f"  parameters   {counted}",
-        f"  score parts  {', '.join(about['score_parts'])}",
+        f"  components   {', '.join(about['score_parts'])}",
         "",
         "its own defaults",
         *(f"  {line}" for line in [*lines_of(about["defaults"])] or ["none"]),

@@ -147,7 +147,7 @@ def resolve_options(
     given: Mapping[str, tuple[str, Any]] | None = None,
 ) -> Resolved:
     """Resolve what a command line says, with the named configurations and methods of this package."""
-    from nfbmr.methods.table import MethodDefaults, named_configurations
+    from nfbmr.methods.registry import MethodDefaults, named_configurations
     from nfbmr.resolve import config_layers, resolve
 
     layers = config_layers(configs, assignments, given, named=named_configurations())
@@ -187,7 +187,7 @@ def _setting_parameters(command: click.Command) -> list[click.Parameter]:
 
 def _complete_key(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from nfbmr.fields import choices, keys
-    from nfbmr.methods.table import know_methods
+    from nfbmr.methods.registry import know_methods
 
     given = [text.partition("=")[::2] for text in ctx.params.get(_ASSIGNMENTS) or ()]
     given += [("method", ctx.params.get("method"))]
@@ -200,7 +200,7 @@ def _complete_key(ctx: click.Context, parameter: click.Parameter, incomplete: st
 
 
 def _complete_config(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from nfbmr.methods.table import named_configurations
+    from nfbmr.methods.registry import named_configurations
 
     names = [CompletionItem(name) for name in named_configurations() if name.startswith(incomplete)]
     return names or [CompletionItem(incomplete, type="file")]

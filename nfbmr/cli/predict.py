@@ -123,7 +123,7 @@ def predict(
     with model_folder(model, uri) as folder:
         stop = StopRequest() if videos else None
         with stop or nullcontext():
-            found = predictions_of(
+            predictions = predictions_of(
                 folder,
                 images,
                 threshold=threshold,
@@ -134,11 +134,11 @@ def predict(
                 stop=stop,
             )
             stopped = stop is not None and stop.requested
-            return _reported(found, images, out, ending, heatmaps, as_json=as_json, stopped=stopped)
+            return _reported(predictions, images, out, ending, heatmaps, as_json=as_json, stopped=stopped)
 
 
 def _reported(
-    found: list[Prediction],
+    predictions: list[Prediction],
     images: tuple[Path, ...],
     out: Path,
     ending: str,
@@ -154,31 +154,31 @@ def _reported(
     from nfbmr.prediction_table import write_predictions
 
     table = out / f"predictions.{ending}"
-    write_predictions(found, table)
-    broken = [p for p in found if p.error is not None]
-    rejected = sum(p.rejected is True for p in found)
+    write_predictions(predictions, table)
+    broken = [p for p in predictions if p.error is not None]
+    rejected = sum(p.rejected is True for p in predictions)
     lines = [
-        f"{count(len(found), _unit(found))}: {rejected} rejected, {len(broken)} unreadable",
+        f"{count(len(predictions), _unit(predictions))}: {rejected} rejected, {len(broken)} unreadable",
         f"  table     {table}",
     ]
     if heatmaps:
         lines.append(f"  heat maps {out / 'heatmaps'}")
-    if any(p.mask is not None for p in found):
+    if any(p.mask is not None for p in predictions):
         lines.append(f"  masks     {out / 'masks'}")
-    if len(broken) < len(found) and all(p.regions is None for p in found):
+    if len(broken) < len(predictions) and all(p.regions is None for p in predictions):
         lines.append(f"  {NO_REGIONS}")
     summary = {
-        "images": len(found),
+        "images": len(predictions),
         "rejected": rejected,
         "unreadable": len(broken),
         "left_out": sorted_in(images)[1],
         "table": table,
-        "predictions": found,
+        "predictions": predictions,
     }
     text = "\n".join(lines)
     if stopped:
         early = Interrupted(
-            f"stopped after {count(len(found), _unit(found))}",
+            f"stopped after {count(len(predictions), _unit(predictions))}",
             where=table,
             fix="run the command again for all",
         )
@@ -193,13 +193,13 @@ def _reported(
     return 0
 
 
-def _unit(found: list[Prediction]) -> str:
+def _unit(predictions: list[Prediction]) -> str:
     """What rows are of, in a word."""
     from nfbmr.data.files import is_video
 
-    if not any(is_video(p.path) for p in found):
+    if not any(is_video(p.path) for p in predictions):
         return "image"
-    return "frame" if all(p.frame is not None for p in found) else "row"
+    return "frame" if all(p.frame is not None for p in predictions) else "row"
 
 
 def _watched(
@@ -225,7 +225,7 @@ def _watched(
     with StopRequest() as stop:
         predictor = Predictor.load(model, device)
         with only_watcher(out):
-            table = ResultTable(path, predictor.scorer.parts, predictor.detector.digest())
+            table = ResultTable(path, predictor.scorer.components, predictor.detector.digest())
             before = len(table.done)
             heatmaps, masks = folders["heatmaps"], folders["masks"]
             # A restart may name the folder otherwise; rows name files from the root.

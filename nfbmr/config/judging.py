@@ -16,8 +16,8 @@ class ScoringConfig(Section):
 
     weights: tuple[float, ...] | Literal["auto", "paper"] = Field(
         "auto",
-        description="of the method's score parts, in order (nf-bmr: source error, target error, ||z||^2); "
-        "paper: as published, parts as they are",
+        description="of the method's score components, in order (nf-bmr: source error, target error, "
+        "||z||^2); paper: as published, components as they are",
     )
     normalise: Literal["position", "part", "none"] = Field(
         "part",

@@ -94,8 +94,8 @@ class Audit:
     identical: tuple[tuple[str, ...], ...] = ()
 
     @property
-    def twins(self) -> tuple[Match, ...]:
-        """Matches that show one part, most similar first."""
+    def near_duplicates(self) -> tuple[Match, ...]:
+        """Twins: matches that show one part, most similar first."""
         return tuple(m for m in self.nearest if m.verdict == "twin")
 
     @property
@@ -111,7 +111,7 @@ class Audit:
     @property
     def leaks(self) -> bool:
         """Whether anything of the test side was seen on the training side."""
-        return bool(self.twins or self.shared_groups)
+        return bool(self.near_duplicates or self.shared_groups)
 
     def share(self, *, good: bool | None = None) -> float:
         """Share of the test images (all, the good, or the defective) with a twin; 0 where there are none.
@@ -121,8 +121,8 @@ class Audit:
             0.0
         """
         tested = sum(n for kind, n in self.tested.items() if good is None or (kind == "good") == good)
-        found = sum(1 for m in self.twins if good is None or m.test.is_good == good)
-        return found / tested if tested else 0.0
+        twins = sum(1 for m in self.near_duplicates if good is None or m.test.is_good == good)
+        return twins / tested if tested else 0.0
 
     @property
     def finding(self) -> str | None:
@@ -130,7 +130,7 @@ class Audit:
         if not self.leaks:
             return None
         parts = []
-        if self.twins:
+        if self.near_duplicates:
             parts.append(
                 f"{self.share(good=True):.0%} of the good and {self.share(good=False):.0%} of the defective "
                 "test images have a twin in training"
@@ -154,7 +154,7 @@ class Audit:
 
     def as_json(self) -> dict[str, object]:
         """Everything, for programs; similarities rounded to four digits."""
-        kinds = Counter(m.test.defect for m in self.twins)
+        kinds = Counter(m.test.defect for m in self.near_duplicates)
         return {
             "split": self.split,
             "seed": self.seed,
@@ -166,9 +166,9 @@ class Audit:
                 "defective": self.share(good=False),
             },
             "kinds": {k: {"tested": n, "with_twin": kinds[k]} for k, n in self.tested.items()},
-            "same_bytes": sum(m.same_bytes for m in self.twins),
+            "same_bytes": sum(m.same_bytes for m in self.near_duplicates),
             "shared_groups": list(self.shared_groups),
-            "twins": [_pair_json(m) for m in self.twins],
+            "twins": [_pair_json(m) for m in self.near_duplicates],
             "unsure": [_pair_json(m) for m in self.unsure],
             "identical": [list(names) for names in self.identical],
             "unread": self.unread,
@@ -180,12 +180,12 @@ class Audit:
             f"split {self.split}, seed {self.seed}: " + ("IT LEAKS" if self.leaks else "no leak found"),
             "",
         ]
-        kinds = Counter(m.test.defect for m in self.twins)
+        kinds = Counter(m.test.defect for m in self.near_duplicates)
         width = max((len(k) for k in self.tested), default=4)
         lines.append(f"  {'test images':<{width}}  number  with a twin in training")
         for kind, n in self.tested.items():
             lines.append(f"  {kind:<{max(width, 11)}}  {n:6d}  {kinds[kind]:6d}  ({kinds[kind] / n:.0%})")
-        lines += ["", f"  identical files on both sides: {sum(m.same_bytes for m in self.twins)}"]
+        lines += ["", f"  identical files on both sides: {sum(m.same_bytes for m in self.near_duplicates)}"]
         shown = ", ".join(repr(g) for g in self.shared_groups[:examples])
         more = ", ..." if len(self.shared_groups) > examples else ""
         lines.append(
@@ -195,10 +195,11 @@ class Audit:
         rest = [m.similarity for m in self.nearest if m.verdict == "different"]
         if rest:
             lines.append(f"  most alike below the threshold of {self.threshold:.2f}: {max(rest):.2f}")
-        if self.twins:
+        if self.near_duplicates:
             lines += ["", "  the most similar pairs (test, training):"]
             lines += [
-                f"    {m.similarity:.2f}  {m.test.name!r}  {m.train.name!r}" for m in self.twins[:examples]
+                f"    {m.similarity:.2f}  {m.test.name!r}  {m.train.name!r}"
+                for m in self.near_duplicates[:examples]
             ]
         if self.unsure:
             lines += [
@@ -227,7 +228,7 @@ class Audit:
             lines.append(
                 "  keep one of each and remove the others: a copy counts twice and shows nothing new"
             )
-        if self.twins:
+        if self.near_duplicates:
             lines += [
                 "",
                 "  to mend it: remove the twins of one side, or, where the path names the part, keep its",
@@ -294,29 +295,29 @@ def _compare(
         first.setdefault(prints[sample.name].digest, index)
     matcher = Matcher([prints[s.name] for s in train])
 
-    def one(sample: Sample) -> Pair | None:
+    def nearest_of(sample: Sample) -> Pair | None:
         taken = prints[sample.name]
         if taken.digest in first:
             return Pair(first[taken.digest], 1.0, 0, same_bytes=True)
-        found = matcher.best(taken)
-        return None if found is None else _pair(sample, train[found.index], found)
+        candidate = matcher.best(taken)
+        return None if candidate is None else _pair(sample, train[candidate.index], candidate)
 
     with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1), "audit") as pool:
-        pairs = tuple(pool.map(one, test))
+        pairs = tuple(pool.map(nearest_of, test))
     strangers = matcher.strangers([prints[s.name] for s in test], seed)
-    alike = [_pair(test[row], train[found.index], found).similarity for row, found in strangers]
+    alike = [_pair(test[row], train[candidate.index], candidate).similarity for row, candidate in strangers]
     return Compared(_bounds(alike), pairs)
 
 
-def _pair(test: Sample, train: Sample, found: Found) -> Pair:
+def _pair(test: Sample, train: Sample, candidate: Found) -> Pair:
     """Two pictures with what a closer look says, where they agree at all: grain that differs counts alone."""
-    similarity, places = min(found.agreement.worst, 1.0), found.agreement.places
+    similarity, places = min(candidate.agreement.worst, 1.0), candidate.agreement.places
     if similarity < UNSURE:
-        return Pair(found.index, similarity, places, same_bytes=False, closer="different")
-    look = closer_look(test.path, train.path, found.view)
+        return Pair(candidate.index, similarity, places, same_bytes=False, closer="different")
+    look = closer_look(test.path, train.path, candidate.view)
     if look.verdict == "different":
         similarity = min(similarity, look.grain)
-    return Pair(found.index, similarity, places, same_bytes=False, closer=look.verdict)
+    return Pair(candidate.index, similarity, places, same_bytes=False, closer=look.verdict)
 
 
 def _bounds(strangers: Sequence[float]) -> tuple[float, float]:
@@ -362,7 +363,7 @@ def _fingerprints(
 ) -> tuple[dict[str, Fingerprint], dict[str, str]]:
     """Fingerprints, and what is wrong with the images that have none, by name."""
 
-    def one(sample: Sample) -> Fingerprint | ImageError:
+    def print_of(sample: Sample) -> Fingerprint | ImageError:
         try:
             return fingerprint(sample.path)
         except ImageError as error:
@@ -372,7 +373,7 @@ def _fingerprints(
     prints: dict[str, Fingerprint] = {}
     unread: dict[str, str] = {}
     with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1), "audit") as pool:
-        for sample, result in zip(samples, pool.map(one, samples), strict=True):
+        for sample, result in zip(samples, pool.map(print_of, samples), strict=True):
             if isinstance(result, ImageError):
                 unread[sample.name] = result.what
                 _log.warning("left out of the audit: %r (%s)", sample.name, result.what)

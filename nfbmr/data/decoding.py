@@ -67,22 +67,22 @@ def decode_input(
         'parts/1.png'
     """
     if isinstance(item, bytes | bytearray | memoryview):
-        found: Source = Encoded(bytes(item), name)
+        source: Source = Encoded(bytes(item), name)
     elif isinstance(item, str):
-        found = _from_text(item, name, paths)
+        source = _from_text(item, name, paths)
     elif isinstance(item, Path):
-        found = _from_path(item, name, paths)
+        source = _from_path(item, name, paths)
     elif isinstance(item, np.ndarray | list | tuple):
-        found = Decoded(_pixels(item, name), name)
+        source = Decoded(_pixels(item, name), name)
     elif isinstance(item, Image.Image):
-        found = from_pillow(item, name, limit)
+        source = from_pillow(item, name, limit)
     else:
         # A table's empty cells are floats that are not numbers.
         kind = "nothing" if item is None or isinstance(item, float) else f"a {type(item).__name__}"
         raise ImageError(f"{kind} instead of an image", where=name, fix=_FORMS)
     if limit < MAX_PIXELS:
-        check_size(found, limit)
-    return found
+        check_size(source, limit)
+    return source
 
 
 def decode_inputs(images: Any) -> list[Source | ImageError]:

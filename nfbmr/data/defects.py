@@ -41,9 +41,11 @@ def synthetic_defects(
     for copy in range(per_image):
         for i, picture in enumerate(plain):
             kind = kinds[(i + copy) % len(kinds)]
-            own = int(hashlib.sha256(f"{seed}:{picture.digest}:{kind}:{copy}".encode()).hexdigest()[:12], 16)
-            donor = plain[_donor(samples, i, own)]
-            pictures.append(picture.then(PasteDefect(kind, own, donor.path, donor.digest)))
+            paste_seed = int(
+                hashlib.sha256(f"{seed}:{picture.digest}:{kind}:{copy}".encode()).hexdigest()[:12], 16
+            )
+            donor = plain[_donor(samples, i, paste_seed)]
+            pictures.append(picture.then(PasteDefect(kind, paste_seed, donor.path, donor.digest)))
     return tuple(pictures)
 
 

@@ -78,7 +78,7 @@ def fingerprint(path: Path) -> Fingerprint:
     step = SIDE // MAP
     coarse_SS = structure(x_SS, 2.0, 6.0, 8.0)
     map_MM = coarse_SS.reshape(MAP, step, MAP, step).mean(axis=(1, 3))
-    return Fingerprint(small_HW, map_MM, own(structure(x_SS, 0.7, 2.0, 4.0)), digest)
+    return Fingerprint(small_HW, map_MM, distinctive(structure(x_SS, 0.7, 2.0, 4.0)), digest)
 
 
 def bands(taken: Fingerprint) -> Bands:
@@ -86,7 +86,7 @@ def bands(taken: Fingerprint) -> Bands:
     height, width = taken.small_HW.shape
     shrink = max(1.0, max(height, width) / FULL)
     x_HW = _resized(taken.small_HW, max(16, round(height / shrink)), max(16, round(width / shrink)))
-    return Bands(structure(x_HW, 1.5, 4.0, 8.0), own(structure(x_HW, 0.7, 2.0, 4.0)))
+    return Bands(structure(x_HW, 1.5, 4.0, 8.0), distinctive(structure(x_HW, 0.7, 2.0, 4.0)))
 
 
 def structure(x_HW: Field, fine: float, wide: float, local: float) -> Field:
@@ -109,7 +109,7 @@ def structure(x_HW: Field, fine: float, wide: float, local: float) -> Field:
     return clipped
 
 
-def own(f_HW: Field) -> Field:
+def distinctive(f_HW: Field) -> Field:
     """Structure without the frequencies that stand out among those of their wavelength; mean square 1."""
     from scipy.fft import irfft2, rfft2
     from scipy.ndimage import median

@@ -74,12 +74,12 @@ def sources_of(images: Any) -> list[Source | ImageError]:
         DataError: A path does not exist, or there is no image at all.
         ImageError: Something is not of a type that images have.
     """
-    found = decode_inputs(images)
-    paths = [source for source in found if isinstance(source, Path)]
-    if len(paths) == len(found):
+    sources = decode_inputs(images)
+    paths = [source for source in sources if isinstance(source, Path)]
+    if len(paths) == len(sources):
         return [*images_in(paths, videos=True)]
     return [
         inside
-        for source in found
+        for source in sources
         for inside in (images_in([source], videos=True) if isinstance(source, Path) else [source])
     ]

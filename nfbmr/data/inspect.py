@@ -103,9 +103,9 @@ class Inspection:
         for problem in self.problems:
             by_kind[problem.kind].append(problem)
         lines += ["", f"  {count(len(self.problems), 'problem')}"]
-        for kind, found in by_kind.items():
-            lines.append(f"  {kind} ({len(found)})")
-            lines += [f"    {p.name!r}" + (f": {p.detail}" if p.detail else "") for p in found]
+        for kind, problems in by_kind.items():
+            lines.append(f"  {kind} ({len(problems)})")
+            lines += [f"    {p.name!r}" + (f": {p.detail}" if p.detail else "") for p in problems]
         return "\n".join(lines)
 
 

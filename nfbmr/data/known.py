@@ -79,9 +79,9 @@ def draw(test: Sequence[Sample], asked: float, seed: int) -> tuple[Sample, ...]:
     units: dict[str, list[list[Sample]]] = {}
     for unit in _units(defective):
         units.setdefault(Counter(s.defect for s in unit).most_common(1)[0][0], []).append(unit)
-    for kind, own in units.items():
-        random.Random(f"known {seed} {kind}").shuffle(own)
-    share = {kind: wanted / len(defective) * sum(map(len, own)) for kind, own in units.items()}
+    for kind, of_kind in units.items():
+        random.Random(f"known {seed} {kind}").shuffle(of_kind)
+    share = {kind: wanted / len(defective) * sum(map(len, of_kind)) for kind, of_kind in units.items()}
     drawn: list[Sample] = []
     while len(drawn) < wanted and sum(map(len, units.values())) > 1:
         have = Counter(s.defect for s in drawn)
@@ -123,28 +123,28 @@ def _of_folder(folder: Path, dataset: Dataset, group_by: str | None) -> tuple[Sa
     prefix = "known"
     while any(s.name.startswith(f"{prefix}/") for s in dataset.samples):
         prefix += "-defects"
-    found = []
+    samples = []
     for sample in read_defects(existing_folder(folder)):
         path = sample.path.resolve()
         if path in known:
-            found.append(known[path])
+            samples.append(known[path])
         elif path not in masks:
-            own = replace(sample, name=f"{prefix}/{sample.name}", group=_group(sample, group_by, folder))
-            found.append(own)
-    good = [s for s in found if s.is_good]
+            renamed = replace(sample, name=f"{prefix}/{sample.name}", group=_group(sample, group_by, folder))
+            samples.append(renamed)
+    good = [s for s in samples if s.is_good]
     if good:
         raise DataError(
             f"{count(len(good), 'good part')} among the known defects, such as {visible(good[0].name)}",
             where=folder,
             fix="leave images of defective parts alone in it",
         )
-    if len(found) < FEWEST_KNOWN:
+    if len(samples) < FEWEST_KNOWN:
         raise DataError(
-            f"{count(len(found), 'known defect')}, and {FEWEST_KNOWN} at least are needed to choose with",
+            f"{count(len(samples), 'known defect')}, and {FEWEST_KNOWN} at least are needed to choose with",
             where=folder,
             fix="add images of defective parts, or leave data.known_defects out",
         )
-    return tuple(found)
+    return tuple(samples)
 
 
 def _group(sample: Sample, group_by: str | None, folder: Path) -> str | None:

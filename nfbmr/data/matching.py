@@ -97,15 +97,15 @@ class Matcher:
         where each part was photographed a dozen times.
         """
         rng = random.Random(f"audit {seed}")
-        found: list[tuple[int, Found]] = []
+        pairs: list[tuple[int, Found]] = []
         for row in rng.sample(range(len(tests)), min(_NULL_PAIRS, len(tests))):
             test = tests[row]
             order, shown_as = self._looked_up(test)
             index = order[min(_NULL_RANK, len(order) // 2)]
             _, view = coarse_match(test, views()[shown_as[index]], self._spectrum_NSF[index])
             laid, agreement = laid_on(bands(test), self._bands(index), view)
-            found.append((row, Found(index, agreement, laid)))
-        return found
+            pairs.append((row, Found(index, agreement, laid)))
+        return pairs
 
     def _shown(self, taken: Fingerprint) -> Field:
         return np.asarray((sampling() @ taken.map_MM.ravel()).reshape(-1, COARSE * COARSE), np.float32)
@@ -134,12 +134,12 @@ class Matcher:
         Under the view itself shifts of a few pixels are tried; of the others, since a part that is as good as
         symmetric hides which way it lies, single pixels.
         """
-        found = [*self._turned(test, views()[_plain()])]
+        matches = [*self._turned(test, views()[_plain()])]
         if view is not None:
-            found += [*self._shifted(test, view, among), *self._turned(test, view)]
-        found = sorted((f for f in found if f[0] >= LEAST_LIKENESS), key=lambda f: -f[0])
+            matches += [*self._shifted(test, view, among), *self._turned(test, view)]
+        matches = sorted((f for f in matches if f[0] >= LEAST_LIKENESS), key=lambda f: -f[0])
         unlike: dict[int, View] = {}
-        for _, index, seen in found:
+        for _, index, seen in matches:
             unlike.setdefault(index, seen)
         return list(unlike.items())[: 2 * _LAID_ON]
 

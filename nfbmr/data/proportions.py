@@ -65,8 +65,8 @@ def detail_size(sizes: Sequence[tuple[int, int]]) -> int:
     """
     if not sizes:
         return _LEAST_DETAIL
-    own = median(math.sqrt(height * width) for height, width in sizes)
-    wanted = min(own, _MOST_DETAIL, max(own / 2, _LEAST_DETAIL))
+    typical = median(math.sqrt(height * width) for height, width in sizes)
+    wanted = min(typical, _MOST_DETAIL, max(typical / 2, _LEAST_DETAIL))
     return max(64, int(wanted) // _STEP * _STEP)
 
 

@@ -151,8 +151,8 @@ def laid_on(test: Bands, train: Bands, view: View, *, exact: bool = False) -> tu
     if fit < (_LEAST_EXACT_FIT if exact else _LEAST_FIT):  # they do not meet: no place will agree
         return View(view.quarters, view.mirrored, matrix_23), NONE
     matrix_23, _ = refined(detail_HW, train.detail_HW, matrix_23, 2)
-    found = View(view.quarters, view.mirrored, matrix_23)
-    return found, _agreement(warped(detail_HW, matrix_23, train.detail_HW.shape, np.nan), train.detail_HW)
+    laid = View(view.quarters, view.mirrored, matrix_23)
+    return laid, _agreement(warped(detail_HW, matrix_23, train.detail_HW.shape, np.nan), train.detail_HW)
 
 
 def warped(x_HW: Field, matrix_23: _Matrix, shape: tuple[int, ...], outside: float) -> Field:
@@ -247,9 +247,9 @@ def refined(
     columns = (width - block) // step + 1
     at_y = ((i // columns) * step + block / 2) / height - 0.5
     at_x = ((i % columns) * step + block / 2) / width - 0.5
-    one = np.ones_like(at_y)
-    goal = np.stack([at_y - dy / height, at_x - dx / width, one], 1) @ matrix_23.T
-    better_23 = _fitted(np.stack([at_y, at_x, one], 1), goal, peak.astype(float) ** 2, max(height, width))
+    ones = np.ones_like(at_y)
+    goal = np.stack([at_y - dy / height, at_x - dx / width, ones], 1) @ matrix_23.T
+    better_23 = _fitted(np.stack([at_y, at_x, ones], 1), goal, peak.astype(float) ** 2, max(height, width))
     fit = float(np.median(peak_N[whole_N]))
     return (better_23, fit) if np.abs(better_23 - matrix_23).max() < 0.15 else (matrix_23, fit)
 
@@ -287,8 +287,8 @@ def places_of(
     a_NP, b_NP = a_NP - a_NP.mean(1, keepdims=True), b_NP - b_NP.mean(1, keepdims=True)
     a_N, b_N = (a_NP**2).mean(1), (b_NP**2).mean(1)
     telling_N = (m_N > 0.95) & ((np.minimum(a_N, b_N) > least) | (np.maximum(a_N, b_N) > much))
-    found: Field = (a_NP * b_NP).mean(1) / np.sqrt(np.maximum(a_N * b_N, 1e-6))
-    return np.sort(found[telling_N])
+    correlation_N: Field = (a_NP * b_NP).mean(1) / np.sqrt(np.maximum(a_N * b_N, 1e-6))
+    return np.sort(correlation_N[telling_N])
 
 
 def _agreement(seen_HW: Field, train_HW: Field) -> Agreement:

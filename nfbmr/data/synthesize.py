@@ -169,18 +169,18 @@ def _already_made(out: Path) -> dict[str, Any] | None:
         DataError: The folder holds something that was not made here.
     """
     try:
-        found = {p.relative_to(out).as_posix() for p in out.rglob("*") if not p.is_dir()}
-        if not found and (out.is_dir() or not out.exists()):
+        files = {p.relative_to(out).as_posix() for p in out.rglob("*") if not p.is_dir()}
+        if not files and (out.is_dir() or not out.exists()):
             return None
         settings: dict[str, Any] = json.loads((out / MARK).read_text(encoding="utf-8"))
         images = set(settings["images"])
     except (OSError, ValueError, KeyError, TypeError):
-        images, found = set(), {"something"}
+        images, files = set(), {"something"}
     masks = {n.replace("/test/", "/ground_truth/").replace(".png", "_mask.png") for n in images}
-    if found - images - masks - {MARK}:
+    if files - images - masks - {MARK}:
         raise DataError(
             "the folder holds something that was not synthesized",
             where=out,
             fix="choose a new or an empty folder",
         )
-    return settings if found >= images else {}
+    return settings if files >= images else {}

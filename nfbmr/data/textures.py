@@ -109,12 +109,12 @@ def _knurled(rng: np.random.Generator, size: int) -> Field:
     y, x = y + rng.uniform(0, 1), x + rng.uniform(0, 1)
     x = x + 0.5 * (np.floor(y) % 2)
     dy, dx = (y % 1) - 0.5, (x % 1) - 0.5
-    own = rng.normal(0, 1, (64, 64))[np.floor(y).astype(int) % 64, np.floor(x).astype(int) % 64]
-    radius = np.hypot(dy, dx) - 0.015 * own
+    thread = rng.normal(0, 1, (64, 64))[np.floor(y).astype(int) % 64, np.floor(x).astype(int) % 64]
+    radius = np.hypot(dy, dx) - 0.015 * thread
     hole = 1 / (1 + np.exp((radius - 0.3) * 30))
     rim = np.exp(-(((radius - 0.36) / 0.05) ** 2)) * np.clip(-dy - dx, -0.5, 0.5)
     grain = 0.035 * spectral_noise(rng, size, 1.2, 1.2, 0.0)
-    return np.asarray(0.58 - (0.33 + 0.02 * own) * hole + 0.25 * rim + grain)
+    return np.asarray(0.58 - (0.33 + 0.02 * thread) * hole + 0.25 * rim + grain)
 
 
 TEXTURES: dict[str, _Texture] = {

@@ -58,12 +58,12 @@ def key_of(train: Sequence[str], test: Sequence[str], seed: int) -> str:
 def kept(key: str, tests: int, trains: int) -> Compared | None:
     """A comparison made before; None where there is none, or it is damaged."""
     try:
-        found = json.loads(_path(key).read_text(encoding="utf-8"))
+        document = json.loads(_path(key).read_text(encoding="utf-8"))
         pairs = tuple(
             None if p is None else Pair(int(p[0]), float(p[1]), int(p[2]), bool(p[3]), str(p[4]))
-            for p in found["pairs"]
+            for p in document["pairs"]
         )
-        twin, unsure = map(float, found["bounds"])
+        twin, unsure = map(float, document["bounds"])
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
     if len(pairs) != tests or not all(p is None or 0 <= p.train < trains for p in pairs):

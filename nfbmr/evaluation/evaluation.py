@@ -153,12 +153,16 @@ def evaluate(
         all good images) and ``image_recall/<defect>``. What the images do not determine is NaN (no defective
         images: everything but the false-reject rates).
     """
-    found = {name: _estimate(metric, part, config, seed) for name, metric, part in _image(scores, threshold)}
+    estimates = {
+        name: _estimate(metric, part, config, seed) for name, metric, part in _image(scores, threshold)
+    }
     if maps_NHW is not None and masks is not None and len(scores):
-        found |= _pixel(scores, maps_NHW, masks, config, seed)
-        found |= _masks(scores, maps_NHW, masks, pixel_threshold, config, seed)
-    found |= {name: _estimate(metric, part, config, seed) for name, metric, part in _kinds(scores, threshold)}
-    return found
+        estimates |= _pixel(scores, maps_NHW, masks, config, seed)
+        estimates |= _masks(scores, maps_NHW, masks, pixel_threshold, config, seed)
+    estimates |= {
+        name: _estimate(metric, part, config, seed) for name, metric, part in _kinds(scores, threshold)
+    }
+    return estimates
 
 
 def _image(scores: Scores, threshold: float) -> Iterator[tuple[str, Statistic | None, Scores]]:
@@ -190,10 +194,10 @@ def _weighted(metric: Statistic, weights: tuple[float, ...] | None) -> Statistic
 def _kinds(scores: Scores, threshold: float) -> Iterator[tuple[str, Statistic | None, Scores]]:
     rows = np.arange(len(scores))
     for kind in scores.kinds:
-        part = scores.take(rows[[defect in (GOOD, kind) for defect in scores.defects]])
-        yield f"image_auroc/{kind}", metrics.auroc(part.score, part.labels), part
-        caught = None if math.isnan(threshold) else metrics.recall(part.score > threshold, part.labels)
-        yield f"image_recall/{kind}", caught, part
+        some = scores.take(rows[[defect in (GOOD, kind) for defect in scores.defects]])
+        yield f"image_auroc/{kind}", metrics.auroc(some.score, some.labels), some
+        caught = None if math.isnan(threshold) else metrics.recall(some.score > threshold, some.labels)
+        yield f"image_recall/{kind}", caught, some
 
 
 def _pixel(
@@ -206,15 +210,15 @@ def _pixel(
     histograms = metrics.pixel_histograms(maps_NHW, scores.labels, masks)
     if histograms is None:
         return {}
-    part = scores.take(histograms.images)
-    found = {
-        "pixel_auroc": _estimate(histograms.auroc(), part, config, seed),
-        "pixel_aupro": _estimate(histograms.aupro(config.aupro_limit), part, config, seed),
+    some = scores.take(histograms.images)
+    estimates = {
+        "pixel_auroc": _estimate(histograms.auroc(), some, config, seed),
+        "pixel_aupro": _estimate(histograms.aupro(config.aupro_limit), some, config, seed),
     }
     overlap = localisation.image_overlap(maps_NHW, scores.labels, masks)
     if overlap is not None:
-        found["pixel_aupimo"] = _estimate(overlap.aupimo(), scores.take(overlap.images), config, seed)
-    return found
+        estimates["pixel_aupimo"] = _estimate(overlap.aupimo(), scores.take(overlap.images), config, seed)
+    return estimates
 
 
 def _masks(
@@ -228,13 +232,13 @@ def _masks(
     """What the predicted masks are worth, and how many good images have one."""
     if math.isnan(threshold):
         return {}
-    found = {}
+    estimates = {}
     counts = localisation.mask_counts(maps_NHW, scores.labels, masks, threshold)
     if counts is not None:
-        found["pixel_f1"] = _estimate(counts.f1(), scores.take(counts.images), config, seed)
+        estimates["pixel_f1"] = _estimate(counts.f1(), scores.take(counts.images), config, seed)
     alarmed = maps_NHW.max(axis=(1, 2)) > threshold
     rate = metrics.false_reject_rate(alarmed, scores.labels)
-    return found | {"pixel_false_reject_rate": _estimate(rate, scores, config, seed)}
+    return estimates | {"pixel_false_reject_rate": _estimate(rate, scores, config, seed)}
 
 
 def _estimate(metric: Statistic | None, scores: Scores, config: EvaluationConfig, seed: int) -> Estimate:

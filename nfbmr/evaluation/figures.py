@@ -232,10 +232,10 @@ def defect_bars(estimates: Mapping[str, Estimate], path: Path, *, caption: str =
         caption: What the numbers are of.
     """
     prefix = "image_auroc/"
-    own = {name.removeprefix(prefix): e for name, e in estimates.items() if name.startswith(prefix)}
-    colour = colours(own)
-    rows = sorted(((e.value, kind) for kind, e in own.items() if e.defined), reverse=True)
-    bars = [(kind, own[kind], colour[kind]) for _, kind in rows]
+    by_kind = {name.removeprefix(prefix): e for name, e in estimates.items() if name.startswith(prefix)}
+    colour = colours(by_kind)
+    rows = sorted(((e.value, kind) for kind, e in by_kind.items() if e.defined), reverse=True)
+    bars = [(kind, by_kind[kind], colour[kind]) for _, kind in rows]
     overall = estimates.get("image_auroc")
     if overall is not None and overall.defined:
         bars.insert(0, ("all defects", overall, INK))

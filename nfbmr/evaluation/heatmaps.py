@@ -172,14 +172,14 @@ def _draw_triple(axes_3: Sequence[Axes], item: Shown, vmin: float, vmax: float) 
     axes_3[0].imshow(pixels, interpolation="nearest")
     axes_3[1].imshow(overlay(pixels, item.map_HW, vmin, vmax), interpolation="nearest")
     outlines = [
-        (_small(one), colour, width)
-        for one, colour, width in ((item.mask, _TRUE, 1.5), (item.predicted, _PREDICTED, 1.1))
-        if one is not None and one.any()
+        (_small(mask), colour, width)
+        for mask, colour, width in ((item.mask, _TRUE, 1.5), (item.predicted, _PREDICTED, 1.1))
+        if mask is not None and mask.any()
     ]
     if outlines:
         axes_3[2].imshow(pixels, interpolation="nearest")
-        for one, colour, width in outlines:
-            _outline(axes_3[2], one, colour, width)
+        for mask, colour, width in outlines:
+            _outline(axes_3[2], mask, colour, width)
     else:
         word = "good part" if item.defect == GOOD else "no mask"
         if item.predicted is not None:

@@ -77,31 +77,31 @@ def write_labels(
     renderer: Any = canvas.get_renderer()  # type: ignore[no-untyped-call]
     frame = _corners(axes.get_window_extent(renderer))
     pixels_a_point = figure.dpi / 72
-    at = [np.asarray(axes.transData.transform((one.x, one.y))) for one in labels]
+    at = [np.asarray(axes.transData.transform((label.x, label.y))) for label in labels]
     sizes = []
-    for one in labels:
-        weight = "bold" if one.bold else "normal"
-        text = axes.text(one.x, one.y, one.text, fontsize=size, fontweight=weight)
+    for label in labels:
+        weight = "bold" if label.bold else "normal"
+        text = axes.text(label.x, label.y, label.text, fontsize=size, fontweight=weight)
         lettered = text.get_window_extent(renderer)
         sizes.append((lettered.width + 2 * _MARGIN, lettered.height + 2 * _MARGIN))
         text.remove()
     obstacles = [*_points(at, pixels_a_point), *_intervals(axes, labels), *_segments(axes, lines)]
     chosen = _placed(at, sizes, obstacles, frame, pixels_a_point)
     boxes = []
-    for one, point, extent, (radius, angle) in zip(labels, at, sizes, chosen, strict=True):
+    for label, point, extent, (radius, angle) in zip(labels, at, sizes, chosen, strict=True):
         box = _box(point, extent, radius * pixels_a_point, angle)
         boxes.append(box)
         x, y = axes.transData.inverted().transform(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
         tie = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
         name = axes.annotate(
-            one.text,
-            (one.x, one.y),
+            label.text,
+            (label.x, label.y),
             xytext=(float(x), float(y)),
             ha="center",
             va="center",
             fontsize=size,
-            fontweight="bold" if one.bold else "normal",
-            color=one.colour,
+            fontweight="bold" if label.bold else "normal",
+            color=label.colour,
             arrowprops=tie if radius >= _TIED else None,
             zorder=6,
             annotation_clip=False,
@@ -126,10 +126,10 @@ def _placed(
         for i, (point, extent) in enumerate(zip(at, sizes, strict=True)):
             others = [*obstacles, *(box for j, box in enumerate(boxes) if j != i)]
             blocks = np.stack(others) if others else np.zeros((0, 4))
-            own = {place: _box(point, extent, place[0] * scale, place[1]) for place in places}
-            costs = [_cost(own[place], blocks, frame, place[0]) for place in places]
+            box_at = {place: _box(point, extent, place[0] * scale, place[1]) for place in places}
+            costs = [_cost(box_at[place], blocks, frame, place[0]) for place in places]
             chosen[i] = places[int(np.argmin(costs))]
-            boxes[i] = own[chosen[i]]
+            boxes[i] = box_at[chosen[i]]
         if chosen == before:
             break
     return chosen
@@ -158,21 +158,21 @@ def _points(at: Sequence[NDArray[np.float64]], scale: float) -> list[Box]:
 
 
 def _intervals(axes: Axes, labels: Sequence[Label]) -> list[Box]:
-    found = []
-    for one in labels:
-        left, right = axes.transData.transform([(x, one.y) for x in one.range_x])
-        low, high = axes.transData.transform([(one.x, y) for y in one.range_y])
-        found.append(np.asarray([low[0] - _LINE, low[1], high[0] + _LINE, high[1]]))
-        found.append(np.asarray([left[0], left[1] - _LINE, right[0], right[1] + _LINE]))
-    return found
+    boxes = []
+    for label in labels:
+        left, right = axes.transData.transform([(x, label.y) for x in label.range_x])
+        low, high = axes.transData.transform([(label.x, y) for y in label.range_y])
+        boxes.append(np.asarray([low[0] - _LINE, low[1], high[0] + _LINE, high[1]]))
+        boxes.append(np.asarray([left[0], left[1] - _LINE, right[0], right[1] + _LINE]))
+    return boxes
 
 
 def _segments(axes: Axes, lines: Sequence[Segment]) -> list[Box]:
-    found = []
+    boxes = []
     for ends in lines:
         corners = axes.transData.transform(ends)
-        found.append(np.concatenate([corners.min(axis=0) - _LINE, corners.max(axis=0) + _LINE]))
-    return found
+        boxes.append(np.concatenate([corners.min(axis=0) - _LINE, corners.max(axis=0) + _LINE]))
+    return boxes
 
 
 def _corners(box: Any) -> Box:

@@ -110,7 +110,7 @@ def duration(seconds: float) -> str:
 
 
 def part_title(name: str) -> str:
-    """What people call a score part.
+    """What people call a score component.
 
     Example:
         >>> part_title("norm"), part_title("level 2")

@@ -133,7 +133,7 @@ def sample_of(model: Path, images: Sequence[Path], limit: int | None) -> Sample:
     if images:
         files, what = images_in(images), "the images given"
     elif RunPaths(model).scores.exists():
-        sides = {one.side: one for one in read_sets(RunPaths(model).scores, RunPaths(model).maps)}
+        sides = {scored.side: scored for scored in read_sets(RunPaths(model).scores, RunPaths(model).maps)}
         side = "test" if "test" in sides else "validation"
         kept = [sample.path for sample in sides[side].samples]
         files = [file for file in dict.fromkeys(kept) if file.exists()]
@@ -238,15 +238,15 @@ def text_of(done: Export) -> str:
     """What a person is told."""
     about, checked = done.about, done.check
     inputs = ", ".join(
-        f"{one['name']} ({'any size' if one['size'] is None else 'x'.join(map(str, one['size']))})"
-        for one in about["inputs"]
+        f"{port['name']} ({'any size' if port['size'] is None else 'x'.join(map(str, port['size']))})"
+        for port in about["inputs"]
     )
     size = sum((done.folder / name).stat().st_size for name in about["files"])
     return "\n".join(
         [
             f"{about['method']} as {about['format']}: {done.folder / about['files'][0]}, {size / 1e6:.1f} MB",
             f"  inputs    {inputs}",
-            f"  outputs   {', '.join(one['name'] for one in about['outputs'])}",
+            f"  outputs   {', '.join(port['name'] for port in about['outputs'])}",
             f"  threshold {about['threshold']:.6g}",
             f"  checked   {count(checked.images, 'image')} ({checked.sample}): scores differ by "
             f"{checked.largest:.1e} of their spread at most",

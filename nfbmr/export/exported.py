@@ -60,7 +60,7 @@ class ExportedModel:
         about = read_description(folder)
         require(about["format"])
         start = {"onnx": onnx_session, "openvino": openvino_session}[about["format"]]
-        names = [one["name"] for one in about["outputs"]]
+        names = [port["name"] for port in about["outputs"]]
         return cls(about, start(folder / about["files"][0], names, threads or usable_cores()))
 
     def score(self, *images: Source) -> Outputs:
@@ -75,8 +75,8 @@ class ExportedModel:
         decoded = [load_image(image, self.about["depth"]) for image in images]
         return self.session(
             {
-                one["name"]: np.stack([_pixels(image, one["size"]) for image in decoded])
-                for one in self.about["inputs"]
+                port["name"]: np.stack([_pixels(image, port["size"]) for image in decoded])
+                for port in self.about["inputs"]
             }
         )
 
@@ -120,7 +120,7 @@ def openvino_session(file: Path, outputs: list[str], threads: int) -> Callable[[
     model = openvino.Core().compile_model(file, "CPU", how)
 
     def run(pixels: dict[str, Pixels]) -> Outputs:
-        results = model([np.ascontiguousarray(one) for one in pixels.values()])
+        results = model([np.ascontiguousarray(pixels_BHWC) for pixels_BHWC in pixels.values()])
         return {name: np.array(results[i]) for i, name in enumerate(outputs)}
 
     return run

@@ -3,7 +3,7 @@
 Nothing is computed anew here: backbones, networks, fusion, levels and threshold are the product's own
 modules and functions, put one behind the other as :class:`nfbmr.prediction.Predictor` does it, in float32.
 
-Shapes: B batch, V views, H W the image, S T what a pass sees of it, P score parts, h w the map.
+Shapes: B batch, V views, H W the image, S T what a pass sees of it, P score components, h w the map.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Pass(nn.Module):
             y: Tensors = self.backbone(x_N3ST)
         else:
             y = self._tiling.joined(self.backbone, x_N3ST, self.backbone)
-        return tuple(to_16_bits(as_stored(one, self.config), self._dtype) for one in y)
+        return tuple(to_16_bits(as_stored(y_BCHW, self.config), self._dtype) for y_BCHW in y)
 
 
 def to_16_bits(y_BCHW: Tensor, dtype: torch.dtype) -> Tensor:
@@ -107,7 +107,7 @@ class ExportedNetwork(nn.Module):
         self._stages = nn.ModuleList(detector.networks.modules().values())
         self._each = tuple(map(Pass, passes_of(self._config)))
         self._passes = nn.ModuleList(self._each)
-        self.sizes = tuple(dict.fromkeys(one.shape for one in passes_of(self._config)))
+        self.sizes = tuple(dict.fromkeys(features.shape for features in passes_of(self._config)))
         self.resizes = resizes
         self.has_map = detector.networks.has_pixel_maps
         self.method = detector.config.method
@@ -120,7 +120,7 @@ class ExportedNetwork(nn.Module):
             pixels: One image, or the same one at each of :attr:`sizes`.
         """
         seen = self._seen(pixels)
-        tables = [WholeTable(y) for one in self._each for y in one(seen[one.config.shape])]
+        tables = [WholeTable(y) for backbone in self._each for y in backbone(seen[backbone.config.shape])]
         features = self._networks.arranged(Features(tables), self._config)
         maps_BPhw = self._maps(tuple(y.float() for y in features.gather([0])))
         map_Bhw = self._scorer.fuse(maps_BPhw)
@@ -129,14 +129,14 @@ class ExportedNetwork(nn.Module):
         return (score_B.float(), map_Bhw, decision_B) if self.has_map else (score_B.float(), decision_B)
 
     def _seen(self, pixels: Tensors) -> dict[tuple[int, int], Tensor]:
-        x = tuple(one.permute(0, 3, 1, 2).float() for one in pixels)
+        x = tuple(pixels_BHWC.permute(0, 3, 1, 2).float() for pixels_BHWC in pixels)
         if not self.resizes:
             return dict(zip(self.sizes, x, strict=True))
         x_B3HW = exposed(x[0], self._config.photometric)
         return {size: resized(x_B3HW, size) for size in self.sizes}
 
     def _maps(self, y: Tensors) -> Tensor:
-        """Score parts, (B, P, h, w): the mean over an image's views."""
+        """Score components, (B, P, h, w): the mean over an image's views."""
         if self._networks.caches_latents:
             y = (*y, self._networks.latents(*y))
         maps = self._networks.maps(*y).float()

@@ -236,7 +236,7 @@ def _nearest_sizes(backbone: str, taps: Taps, size: tuple[int, int], most: int =
     side, unit = math.sqrt(math.prod(size)), math.lcm(_UNIT, rule.patch)
     near = {*rule.native, *(unit * n for n in range(int(side / unit), int(side / unit) + 3) if n)}
     works: list[int] = []
-    for candidate in sorted(near, key=lambda one: abs(one - side)):
+    for candidate in sorted(near, key=lambda candidate_side: abs(candidate_side - side)):
         try:
             _ghost_shapes(backbone, taps, (candidate, candidate))
         except (BackboneError, *FAILURES):

@@ -81,16 +81,16 @@ def arithmetic_for(
     passes = passes_of(config)
     if keys and config.engine != "torch" and config.compute != "bf16" and not config.compile:
         made = Arithmetic("fp32", "openvino")
-        if all(_rows(store, one, keys, made) == len(keys) * len(one.taps) for one in passes):
+        if all(_rows(store, net, keys, made) == len(keys) * len(net.taps) for net in passes):
             return made
     possible = _possible(config, device, openvino=openvino)
     if len(possible) == 1:
         return possible[0]
     first = passes[0]
-    there = {one: _rows(store, first, keys, one) for one in possible}
-    if any(there.values()):
-        return max(there, key=lambda one: there[one])
-    computes = {one.compute for one in possible}
+    rows = {made: _rows(store, first, keys, made) for made in possible}
+    if any(rows.values()):
+        return max(rows, key=lambda made: rows[made])
+    computes = {made.compute for made in possible}
     if len(computes) > 1:
         compute = choose_compute(backbone_info(first), first, device, stop=stop)
     else:
@@ -165,7 +165,7 @@ def choose_compute(
     def measure() -> dict[str, float | None]:
         net = shared_backbone(config)
         passes: dict[str, Callable[[], object]] = {
-            one: _passes([(net, config)], device, one, "torch") for one in DTYPES
+            dtype: _passes([(net, config)], device, dtype, "torch") for dtype in DTYPES
         }
         return dict(compared(passes, stop))
 
@@ -188,14 +188,14 @@ def choose_library(config: FeatureConfig, count: int, *, stop: Stop = None) -> L
         Interrupted: `stop` said so; nothing is remembered.
     """
     passes = passes_of(config)
-    if count * sum(math.prod(one.shape) for one in passes) < PIXELS_THAT_PAY:
+    if count * sum(math.prod(net.shape) for net in passes) < PIXELS_THAT_PAY:
         return "torch"
-    infos = [backbone_info(one) for one in passes]
-    described = [_described(info.name, info.taps, one) for info, one in zip(infos, passes, strict=True)]
+    infos = [backbone_info(net) for net in passes]
+    described = [_described(info.name, info.taps, net) for info, net in zip(infos, passes, strict=True)]
     key = "; ".join([*described, f"openvino {versions('openvino')['openvino']}"])
 
     def measure() -> dict[str, float | None]:
-        looks = [(shared_backbone(one), one) for one in passes]
+        looks = [(shared_backbone(net), net) for net in passes]
         ways: dict[str, Callable[[], object]] = {"torch": _passes(looks, "cpu", "fp32", "torch")}
         try:
             ways["openvino"] = _passes(looks, "cpu", "fp32", "openvino")
@@ -210,8 +210,8 @@ def choose_library(config: FeatureConfig, count: int, *, stop: Stop = None) -> L
     return "openvino" if _wins(seconds, "openvino", "torch", by=WORTH) else "torch"
 
 
-def _wins(seconds: Mapping[str, float | None], one: str, other: str, by: float = 1.0) -> bool:
-    mine, its = seconds[one], seconds[other]
+def _wins(seconds: Mapping[str, float | None], first: str, other: str, by: float = 1.0) -> bool:
+    mine, its = seconds[first], seconds[other]
     return mine is not None and its is not None and by * mine < its
 
 
@@ -236,7 +236,7 @@ def _passes(
         )
         for net, config in looks
     ]
-    return lambda: [one() for one in ready]
+    return lambda: [run_pass() for run_pass in ready]
 
 
 def _measured_once(

@@ -140,14 +140,14 @@ class Hooked(nn.Module):
 
     def forward(self, x_B3SS: Tensor) -> tuple[Any, ...]:
         """The taps' outputs, in their order."""
-        found: dict[str, Any] = {}
+        outputs: dict[str, Any] = {}
 
         def keep(path: str) -> Callable[..., None]:
             def hook(_module: nn.Module, _args: Any, out: Any) -> None:
-                found[path] = out
-                if len(found) == len(self.paths):
+                outputs[path] = out
+                if len(outputs) == len(self.paths):
                     raise _Reached
-                found[path] = out.clone() if isinstance(out, Tensor) else out
+                outputs[path] = out.clone() if isinstance(out, Tensor) else out
 
             return hook
 
@@ -159,7 +159,7 @@ class Hooked(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
-        missing = [p for p in self.paths if p not in found]
+        missing = [p for p in self.paths if p not in outputs]
         if missing:
             raise RuntimeError(f"the pass does not come by {missing}")
-        return tuple(found[p] for p in self.paths)
+        return tuple(outputs[p] for p in self.paths)

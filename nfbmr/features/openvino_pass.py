@@ -45,10 +45,10 @@ class OpenVinoPass:
             expected = tuple(y.contiguous() for y in backbone(x_13HW))
             try:
                 self._run = _compiled(ov, backbone, x_13HW)
-                found = self(x_13HW)
+                actual = self(x_13HW)
             except Exception as error:  # tracing runs the network's own code, and not every operator is known
                 raise _unfit(backbone, f"cannot be brought into OpenVINO ({_first_line(error)})") from error
-        if not all(map(_close, found, expected)):
+        if not all(map(_close, actual, expected)):
             raise _unfit(backbone, "has other numbers in OpenVINO than in torch")
 
     def __call__(self, x_B3HW: Tensor) -> tuple[Tensor, ...]:
@@ -106,8 +106,8 @@ def _room(count: int, y_1CHW: Tensor) -> Tensor:
     return torch.empty(shape, memory_format=torch.channels_last)
 
 
-def _close(found: Tensor, expected: Tensor) -> bool:
-    return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())
+def _close(actual: Tensor, expected: Tensor) -> bool:
+    return bool((actual - expected).abs().max() <= TOLERANCE * expected.abs().max())
 
 
 def _unfit(backbone: Backbone, what: str) -> BackboneError:
@@ -117,4 +117,4 @@ def _unfit(backbone: Backbone, what: str) -> BackboneError:
 def _first_line(error: Exception) -> str:
     """The first one with words of its own: OpenVINO begins with where in its sources it was."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return next((one for one in lines if not one.startswith(("Exception from", "Check "))), lines[0])[:160]
+    return next((line for line in lines if not line.startswith(("Exception from", "Check "))), lines[0])[:160]

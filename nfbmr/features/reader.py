@@ -59,9 +59,9 @@ class FeatureReader:
         image = exposed(picture, self.config.photometric, self.config.bits)  # decoded once for all
         return tuple(
             torch.stack(
-                [torch.as_tensor(x_3SS) for x_3SS in _turned(views, image, engine.backbone, one.shape)]
+                [torch.as_tensor(x_3SS) for x_3SS in _turned(views, image, engine.backbone, network.shape)]
             )
-            for engine, one in zip(self._engines, self._passes, strict=True)
+            for engine, network in zip(self._engines, self._passes, strict=True)
         )
 
     def noise(self, count: int) -> list[tuple[Tensor, ...]]:
@@ -89,14 +89,14 @@ def _engines(
         arithmetic = compute if config.compute == "auto" else config.compute
         return tuple(
             Engine(
-                shared_backbone(one),
+                shared_backbone(network),
                 compute="fp32" if library == "openvino" else arithmetic,
-                size=one.shape,
+                size=network.shape,
                 device=str(device),
-                tile=one.tile,
+                tile=network.tile,
                 library=library,
             )
-            for one in passes
+            for network in passes
         )
 
     if config.engine != "openvino":

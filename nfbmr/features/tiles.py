@@ -104,8 +104,8 @@ class Tiling:
                 x = x_B3HW[:, :, top : top + self.seen[0], left : left + self.seen[1]]
                 maps = forward(x)
                 whole = whole or [_empty(y, x.shape[0], shape) for y, shape in zip(maps, shapes, strict=True)]
-                for into, one, stride in zip(whole, maps, strides, strict=True):
-                    into[_cut(row, column, stride)] = one[_cut(_moved(row), _moved(column), stride)]
+                for into, y_BCHW, stride in zip(whole, maps, strides, strict=True):
+                    into[_cut(row, column, stride)] = y_BCHW[_cut(_moved(row), _moved(column), stride)]
         return tuple(whole)
 
     def check(self, backbone: Tapped) -> None:

@@ -357,9 +357,9 @@ def _fit(theirs: dict[str, Tensor], layout: Layout, path: Path, backbone: str) -
         if k in needed and tuple(v.shape) != ours[k]
     ]
     faults = [
-        f"{len(found)} {kind} ({_some(found)})"
-        for kind, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        if found
+        f"{len(names)} {kind} ({_some(names)})"
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        if names
     ]
     if faults:
         raise WeightsError(

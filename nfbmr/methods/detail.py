@@ -34,7 +34,7 @@ from nfbmr.stopping import StopRequest
 from nfbmr.training.stages import FlowStage, Stage
 
 DETAIL, MEMORY = "detail", "memory"
-"""Names of the stages, and of the score parts that they give."""
+"""Names of the stages, and of the score components that they give."""
 PROJECTION = 128
 """Dimensions of the random projection that the bank is chosen in, as PatchCore's."""
 _SEED_OFFSET = 2  # the flow and the mapping have the seeds before
@@ -67,7 +67,7 @@ class DetailStage(FlowStage):
     """
 
     name = DETAIL
-    parts = (DETAIL,)
+    components = (DETAIL,)
     paper_weights = (1.0,)
     tables = (1,)
     reads_latents = False
@@ -97,7 +97,7 @@ class MemoryStage(ClosedFormStage):
     """
 
     name = MEMORY
-    parts = (MEMORY,)
+    components = (MEMORY,)
     paper_weights = (1.0,)
     tables = (1,)
     reads_latents = False

@@ -1,6 +1,6 @@
-"""A trained method: stored features in, score parts out; saved and loaded without pickles.
+"""A trained method: stored features in, score components out; saved and loaded without pickles.
 
-Shapes: B batch, C channels, H W the feature map, P score parts.
+Shapes: B batch, C channels, H W the feature map, P score components.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nfbmr.features.keys import stored_shapes
 from nfbmr.features.passes import passes_of
 from nfbmr.features.table import Features, Shape, Tensors, TensorTable
 from nfbmr.methods.networks import AnomalyModel
-from nfbmr.methods.table import networks_of
+from nfbmr.methods.registry import networks_of
 from nfbmr.paths import read_json, write_json
 from nfbmr.scoring.fusion import Scorer
 from nfbmr.tensors import read_tensors, write_tensors
@@ -58,13 +58,13 @@ class Detector:
         return device_of(self.config.train.device)
 
     @torch.inference_mode()
-    def parts(self, y: Tensors, z_BCHW: Tensor | None = None, *, stage: Stage | None = None) -> Tensor:
-        """Score parts of a batch of features, (B, P, H, W) float32 on the CPU.
+    def maps(self, y: Tensors, z_BCHW: Tensor | None = None, *, stage: Stage | None = None) -> Tensor:
+        """Score components of a batch of features, (B, P, H, W) float32 on the CPU.
 
         Args:
             y: Stored features, a (B, C, H, W) a table that is read.
             z_BCHW: Their latents, where they are stored as well; else the method computes what it needs.
-            stage: Whose parts, of the tables that it reads; by default those of the whole method.
+            stage: Whose components, of the tables that it reads; by default those of the whole method.
         """
         judge = self.networks if stage is None else stage
         full = (stage or self.networks.stages[-1]).full_precision

@@ -27,7 +27,7 @@ from nfbmr.features.store import FeatureStore, SpaceSpec
 from nfbmr.features.table import FeatureTable, ViewedFeatures
 from nfbmr.methods.detector import Detector
 from nfbmr.methods.networks import AnomalyModel
-from nfbmr.methods.shared_stages import claimed, load_stage, only_one, save_stage
+from nfbmr.methods.shared_stages import claimed, load_stage, save_stage, stage_lock
 from nfbmr.results import defective_maps
 from nfbmr.scoring.normalisation import UnitMaps
 from nfbmr.scoring.ranking import auroc_influence
@@ -123,7 +123,7 @@ class Fitting:
         on_epoch: OnEpoch | None = None,
         workers: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        check_scoring(detector.config.scoring, detector.networks.parts)
+        check_scoring(detector.config.scoring, detector.networks.components)
         self.detector, self.data, self.store = detector.to(detector.device), data, store
         self.workers = workers
         self.key = ""
@@ -133,7 +133,10 @@ class Fitting:
     def fit(self, stage: Stage) -> Fitted:
         """Fit a stage, or take it from the store; those before it are fitted."""
         identity = self.identity(stage)
-        fitted = self._shared(stage, identity) if stage.cacheable else self._own(stage, identity)
+        if stage.cacheable:
+            fitted = self._fit_once(stage, identity)
+        else:
+            fitted = self._train(stage, identity, self._folder_of(stage.name))
         if stage is self.detector.networks.stages[0]:
             self.key = digest_of([json.dumps(identity, sort_keys=True)])
         if self.detector.networks.caches_latents and self.latents is None:
@@ -166,21 +169,19 @@ class Fitting:
         return identity
 
     def _scoring(self, stage: Stage) -> ScoringConfig:
-        """How a stage is judged: weights are those of the last one's parts, and say nothing of another's."""
-        config, networks = self.detector.config, self.detector.networks
-        return (
-            config.scoring.model_copy(update={"weights": "auto"})
-            if stage.parts != networks.parts or len(stage.parts) == 1
-            else config.scoring
-        )
+        """How a stage is judged: the weights are of the last one's components, and say nothing of others'."""
+        scoring, networks = self.detector.config.scoring, self.detector.networks
+        if stage.components != networks.components or len(stage.components) == 1:
+            return scoring.model_copy(update={"weights": "auto"})
+        return scoring
 
-    def _shared(self, stage: Stage, identity: Mapping[str, Any]) -> Fitted:
+    def _fit_once(self, stage: Stage, identity: Mapping[str, Any]) -> Fitted:
         """Train a stage in its folder of the store, or find it there; rank 0 holds the lock, and looks."""
         key = digest_of([json.dumps(identity, sort_keys=True)])
         folder = self.store.root / "flows" / key
         with ExitStack() as held:
             if self.workers.rank == 0:
-                held.enter_context(only_one(folder, self._stop))
+                held.enter_context(stage_lock(folder, self._stop))
                 self.store.fetch_flow(folder)
             meta = self.workers.broadcast(lambda: load_stage(stage, folder))
             if meta is None:
@@ -198,9 +199,6 @@ class Fitting:
                 save_stage(stage, folder, meta)
                 self.store.publish_flow(folder)
             return fitted
-
-    def _own(self, stage: Stage, identity: Mapping[str, Any]) -> Fitted:
-        return self._train(stage, identity, self._folder_of(stage.name))
 
     def _train(self, stage: Stage, identity: Mapping[str, Any], folder: Path) -> Fitted:
         """Measure what is measured, and train what is trained."""
@@ -285,11 +283,11 @@ def choose_scorer(
     defective: UnitMaps,
     scoring: ScoringConfig | None = None,
 ) -> Selection:
-    """Weights, reduction and threshold of the score parts of a method or of a stage, on validation data.
+    """Weights, reduction and threshold of the score components of a method or of a stage, on validation data.
 
     Args:
         config: The run's.
-        judge: Whose parts.
+        judge: Whose components.
         good: Held-out good images.
         defective: Their synthetic defects, and known ones.
         scoring: What is fixed; by default as in `config`.
@@ -298,7 +296,7 @@ def choose_scorer(
         good,
         defective,
         scoring or config.scoring,
-        parts=judge.parts,
+        components=judge.components,
         published=judge.paper_weights,
         false_reject_rate=config.selection.false_reject_rate,
         levels=judge.levels if isinstance(judge, AnomalyModel) else (),
@@ -338,38 +336,39 @@ def maps_of(
     stage: Stage | None = None,
     stop: StopRequest | None = None,
 ) -> Tensor:
-    """Score parts of every image, (N, P, H, W); the mean over its views where it has several.
+    """Score components of every image, (N, P, H, W); the mean over its views where it has several.
 
     Args:
         detector: Whose.
         seen: Features of the images.
         z: Their latents, row by row of the features, where they are stored.
         workers: Who takes part.
-        stage: Whose parts; by default those of the whole method.
+        stage: Whose components; by default those of the whole method.
         stop: Looked at every few images; :class:`Interrupted` is raised where it asks for a stop.
     """
     detector.eval()
     if stage is not None:
         seen, z = seen.select(stage.tables), z if stage.reads_latents else None
-    parts = []
+    chunks = []
     for chunk in until_stopped(_chunks(seen, workers), stop, "images were scored"):
         z_BCHW = None if z is None else z.gather(seen.rows_of(chunk))
-        maps = detector.parts(seen.gather(chunk), z_BCHW, stage=stage)
-        parts.append(maps.view(len(chunk), seen.views, *maps.shape[1:]).mean(1))
-    parts = in_order(parts, workers)
-    return torch.cat(parts) if parts else torch.zeros(0, len(detector.networks.parts), 1, 1)
+        maps = detector.maps(seen.gather(chunk), z_BCHW, stage=stage)
+        chunks.append(maps.view(len(chunk), seen.views, *maps.shape[1:]).mean(1))
+    chunks = in_order(chunks, workers)
+    return torch.cat(chunks) if chunks else torch.zeros(0, len(detector.networks.components), 1, 1)
 
 
 def embeddings_of(
     detector: Detector, seen: ViewedFeatures, z: FeatureTable | None, workers: ProcessGroup = SINGLE_PROCESS
 ) -> dict[str, Tensor]:
     """:meth:`Detector.embeddings` of every image as it is, (N, C) by the name of the space."""
-    parts = []
+    chunks = []
     for chunk in _chunks(seen, workers):
         rows = seen.rows_NV[chunk.start : chunk.stop, 0]
-        parts.append(detector.embeddings(seen.features.gather(rows), None if z is None else z.gather(rows)))
-    parts = in_order(parts, workers)
-    return {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+        latents = None if z is None else z.gather(rows)
+        chunks.append(detector.embeddings(seen.features.gather(rows), latents))
+    chunks = in_order(chunks, workers)
+    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in (chunks[0] if chunks else ())}
 
 
 def _chunks(seen: ViewedFeatures, workers: ProcessGroup, size: int = 32) -> list[range]:

@@ -1,11 +1,11 @@
-"""What a method is: networks between stored features and score parts, and the stages that fit them.
+"""What a method is: networks between stored features and score components, and the stages that fit them.
 
 A method's file holds one :class:`AnomalyModel` and the :class:`~nfbmr.training.stages.Stage` classes that it
-needs beyond those there are. :mod:`nfbmr.methods.table` gives it a name and a configuration. Everything
+needs beyond those there are. :mod:`nfbmr.methods.registry` gives it a name and a configuration. Everything
 else is shared: data, features, fitting, selection, evaluation, pictures, tracking. A method of one's own:
 ``docs/own-method.md``.
 
-Shapes: B batch, C channels, H W the feature map, P score parts.
+Shapes: B batch, C channels, H W the feature map, P score components.
 """
 
 from __future__ import annotations
@@ -54,18 +54,18 @@ class AnomalyModel(ABC):
         return features.joined(config.joined) if cls.input_layout == "joined" else features
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """Names of the score parts."""
-        return self.stages[-1].parts
+    def components(self) -> tuple[str, ...]:
+        """Names of the score components."""
+        return self.stages[-1].components
 
     @property
     def paper_weights(self) -> tuple[float, ...]:
-        """The source's own weights of these parts."""
+        """The source's own weights of these components."""
         return self.stages[-1].paper_weights
 
     @property
     def levels(self) -> tuple[tuple[Level, ...], ...]:
-        """Groups of score parts that each make a score of their own; none where one map makes the score.
+        """Groups of score components that each make a score of their own; none where one map makes the score.
 
         Of each level the ways to make its score, of which validation takes the best.
         """
@@ -73,7 +73,7 @@ class AnomalyModel(ABC):
 
     @property
     def map_weights(self) -> tuple[float, ...]:
-        """Of the score parts in the heat map, where levels make the score."""
+        """Of the score components in the heat map, where levels make the score."""
         return self.paper_weights
 
     def modules(self) -> dict[str, nn.Module]:
@@ -85,7 +85,7 @@ class AnomalyModel(ABC):
         raise NotImplementedError("this method keeps no latents")
 
     def maps(self, *batch: Tensor) -> Tensor:
-        """Score parts of a batch, (B, P, H, W); see :meth:`nfbmr.training.stages.Stage.maps`."""
+        """Score components of a batch, (B, P, H, W); see :meth:`nfbmr.training.stages.Stage.maps`."""
         return self.stages[-1].maps(*batch)
 
     def saliency_map(self, picture: Picture) -> Tensor:

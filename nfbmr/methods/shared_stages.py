@@ -40,7 +40,7 @@ def load_stage(stage: Stage, folder: Path) -> Mapping[str, Any] | None:
 
 
 @contextmanager
-def only_one(folder: Path, stop: StopRequest | None) -> Iterator[None]:
+def stage_lock(folder: Path, stop: StopRequest | None) -> Iterator[None]:
     """Hold the folder's lock; the kernel lets go of it when the process dies."""
     lock = file_lock(
         folder / "lock",
@@ -59,7 +59,7 @@ def only_one(folder: Path, stop: StopRequest | None) -> Iterator[None]:
 def claimed(
     stage: Stage, folder: Path, store: FeatureStore, held: ExitStack, stop: StopRequest | None
 ) -> Mapping[str, Any] | None:
-    """Claim the training of a flow among the machines that share a store; :func:`only_one` is held already.
+    """Claim the training of a flow among the machines that share a store; :func:`stage_lock` is held already.
 
     Args:
         stage: Takes the flow, where there is one.

@@ -1,6 +1,6 @@
-"""From score parts to one score an image and a decision.
+"""From score components to one score an image and a decision.
 
-Shapes: N images, P score parts, H W the feature map.
+Shapes: N images, P score components, H W the feature map.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ REDUCTIONS = ("max", "mean", "topk")
 """How a map becomes one number: its maximum, its mean, or the mean of its highest share of positions."""
 
 IMAGE = "image"
-"""A score part that says one thing of the whole image: constant over its map, never mixed with the others.
-It is a reduction as well: the score is then this part, whatever the map is."""
+"""A score component that says one thing of the whole image: constant over its map, never mixed with others.
+It is a reduction as well: the score is then this component, whatever the map is."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scorer:
-    """How score parts become a map, a score and a decision.
+    """How score components become a map, a score and a decision.
 
-    ``map = sum_p weights[p] * (parts[p] - center[p]) / scale[p]``, smoothed; ``score = reduction(map)``;
+    ``map = sum_p weights[p] * (components[p] - center[p]) / scale[p]``, smoothed; ``score = reduction(map)``;
     an image is rejected where ``score > threshold``.
 
     Attributes:
-        parts: Names of the score parts.
+        components: Names of the score components.
         weights: Of each of them.
-        center_PHW: What good images show, for each part and position; (P, 1, 1) for the same everywhere.
+        center_PHW: What good images show, for each component and position; (P, 1, 1) for the same everywhere.
         scale_PHW: By how much they differ in it, likewise. The papers' own score has 0 and 1.
         reduction: One of :data:`REDUCTIONS`, or :data:`IMAGE`.
         topk: Share of the positions that ``topk`` averages.
@@ -50,7 +50,7 @@ class Scorer:
         pixel_threshold: Positions of the map above it belong to the predicted mask; NaN likewise.
     """
 
-    parts: tuple[str, ...]
+    components: tuple[str, ...]
     weights: tuple[float, ...]
     center_PHW: Tensor = field(default_factory=lambda: torch.zeros(1, 1, 1))
     scale_PHW: Tensor = field(default_factory=lambda: torch.ones(1, 1, 1))
@@ -71,17 +71,17 @@ class Scorer:
             >>> Scorer(("source", "target"), (0.5, 0.5)).fuse(torch.ones(1, 2, 2, 2))[0, 0].tolist()
             [1.0, 1.0]
         """
-        # A part without weight may be anything, even not a number.
+        # A component without weight may be anything, even not a number.
         used = [p for p, weight in enumerate(self.weights) if weight != 0]
-        parts_NPHW = self._normalised(maps_NPHW, used)
-        map_NHW = torch.einsum("p,nphw->nhw", torch.tensor(self.weights)[used], parts_NPHW)
+        shown_NPHW = self._normalised(maps_NPHW, used)
+        map_NHW = torch.einsum("p,nphw->nhw", torch.tensor(self.weights)[used], shown_NPHW)
         return smoothed(map_NHW, self.smooth)
 
     def score(self, maps_NPHW: Tensor, map_NHW: Tensor | None = None) -> Tensor:
         """One score an image, (N,) float64.
 
         Args:
-            maps_NPHW: Score parts.
+            maps_NPHW: Score components.
             map_NHW: What :meth:`fuse` makes of them, where that is known already.
         """
         if self.levels:
@@ -91,8 +91,8 @@ class Scorer:
             ]
             return torch.stack(scored).sum(0)
         if self.reduction == IMAGE:
-            own_N1HW = self._normalised(maps_NPHW, [self.parts.index(IMAGE)])
-            return own_N1HW[:, 0, 0, 0].double()
+            image_N1HW = self._normalised(maps_NPHW, [self.components.index(IMAGE)])
+            return image_N1HW[:, 0, 0, 0].double()
         return reduced(self.fuse(maps_NPHW) if map_NHW is None else map_NHW, self.reduction, self.topk)
 
     def level_score(self, level: Level, maps_NPHW: Tensor, map_NHW: Tensor | None = None) -> Tensor:
@@ -115,13 +115,14 @@ class Scorer:
 
     def _normalised(self, maps_NPHW: Tensor, used: list[int]) -> Tensor:
         center_PHW, scale_PHW = (
-            one if len(one) == 1 else one[used] for one in (self.center_PHW, self.scale_PHW)
+            values if len(values) == 1 else values[used] for values in (self.center_PHW, self.scale_PHW)
         )
         return (maps_NPHW[:, used].float() - center_PHW) / scale_PHW
 
     def as_json(self) -> dict[str, Any]:
         """For the model's folder; tensors as nested lists."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        names = {"components": "parts"}  # as they are called in models that people have
+        values = {names.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}
         values["levels"] = [level.as_json() for level in self.levels]
         return {name: v.tolist() if isinstance(v, Tensor) else v for name, v in values.items()}
 
@@ -129,9 +130,10 @@ class Scorer:
     def from_json(cls, value: Mapping[str, Any]) -> Scorer:
         """The inverse of :meth:`as_json`."""
         tensors = {name: torch.tensor(value[name]) for name in ("center_PHW", "scale_PHW")}
-        pairs = {name: tuple(value[name]) for name in ("parts", "weights", "colours")}
+        pairs = {name: tuple(value[name]) for name in ("weights", "colours")}
         levels = tuple(map(Level.from_json, value.get("levels", ())))
-        return cls(**{**value, **tensors, **pairs, "levels": levels})
+        known = {name: known for name, known in value.items() if name != "parts"}
+        return cls(tuple(value["parts"]), **{**known, **tensors, **pairs, "levels": levels})
 
 
 def reduced(map_NHW: Tensor, reduction: str, topk: float) -> Tensor:

@@ -1,9 +1,9 @@
 r"""Several levels, each with a score of its own, joined to one score an image.
 
-A method that looks at an image coarsely and finely has score parts that mean different things: what is
+A method that looks at an image coarsely and finely has score components that mean different things: what is
 wrong with a part as a whole, and what is wrong at a place. One map of all of them would let the coarse haze
-hide a small place, and one reduction would suit neither. So each level l fuses its own parts to a map and
-reduces that to a score s_l, and the image's score is
+hide a small place, and one reduction would suit neither. So each level l fuses its own components to a map
+and reduces that to a score s_l, and the image's score is
 
 .. math::
     s = \sum_l a_l \, \frac{s_l - \mu_l}{\sigma_l}, \qquad
@@ -14,7 +14,7 @@ weight in proportion to d is the best there is (Su & Liu, JASA 88, 1993); the cu
 better levels, since those that judge one map are far from independent. A level that separates nothing has no
 weight.
 
-Shapes: N good and M defective images, P score parts, H W the map.
+Shapes: N good and M defective images, P score components, H W the map.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _LIMIT = 0.999  # beyond it an AUROC is a matter of one image
 
 @dataclass(frozen=True)
 class Level:
-    """A group of score parts that makes a score of its own.
+    """A group of score components that makes a score of its own.
 
     Attributes:
         name: For people.
-        weights: Of all the method's parts; those of other levels are 0.
+        weights: Of all the method's components; those of other levels are 0.
         reduction: Of the level's map to its score.
         center: Mean score of good validation images.
         scale: Its standard deviation.
@@ -113,7 +113,7 @@ def fitted(
         )
         for ways in scored
     ]
-    parts = shares([value for value, _, _ in best], len(best[0][2]))
+    level_shares = shares([value for value, _, _ in best], len(best[0][2]))
     return tuple(
         replace(
             level,
@@ -122,5 +122,5 @@ def fitted(
             share=share,
             auroc=value,
         )
-        for (value, level, good_N), share in zip(best, parts, strict=True)
+        for (value, level, good_N), share in zip(best, level_shares, strict=True)
     )

@@ -1,6 +1,6 @@
-"""Score parts brought to one scale, by good images that are not the ones judged.
+"""Score components brought to one scale, by good images that are not the ones judged.
 
-Shapes: N images, P score parts, H W the feature map.
+Shapes: N images, P score components, H W the feature map.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHRINKAGE = 10
 
 
 class UnitMaps(NamedTuple):
-    """Score parts of images, the unit (the part photographed) that each shows, and what it counts for.
+    """Score components of images, the unit (the part photographed) that each shows, and what it counts for.
 
     Weights are those of an AUROC; None for all alike.
     """
@@ -46,10 +46,10 @@ def cross_normalised(images: UnitMaps, good: UnitMaps, normalise: str) -> Tensor
 
 
 def normal_statistics(good_NPHW: Tensor, normalise: str) -> tuple[Tensor, Tensor]:
-    """Center and scale that make score parts comparable: (P, H, W) or (P, 1, 1), from good images.
+    """Center and scale that make score components comparable: (P, H, W) or (P, 1, 1), from good images.
 
-    ``part`` takes each score part's mean and standard deviation over images and positions: a part that varies
-    on good images counts for less. ``position`` takes them at each position, since an edge may vary more than
+    ``part`` takes each component's mean and standard deviation over images and positions: one that varies on
+    good images counts for less. ``position`` takes them at each position, since an edge may vary more than
     the middle; both are then shrunk towards those of the whole map, as if :data:`SHRINKAGE` images had been
     added, so that few images do not make a position look certain. ``none`` is 0 and 1.
 

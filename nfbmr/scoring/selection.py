@@ -1,6 +1,6 @@
 """Weights, reduction and thresholds chosen on validation data.
 
-Shapes: N good and M defective images, P score parts, H W the feature map.
+Shapes: N good and M defective images, P score components, H W the feature map.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def select_scorer(
     defective: UnitMaps,
     config: ScoringConfig,
     *,
-    parts: tuple[str, ...],
+    components: tuple[str, ...],
     published: tuple[float, ...],
     false_reject_rate: float,
     levels: tuple[tuple[Level, ...], ...] = (),
@@ -56,7 +56,8 @@ def select_scorer(
 
     Synthetic defects rank fusions only roughly, so the highest image AUROC is not taken for the best. Among
     all candidates within one standard error of it (Hanley & McNeil 1982), the one that averages over most
-    evidence is chosen: the largest share of positions, then most parts. (Breiman et al. 1984 prune trees so.)
+    evidence is chosen: the largest share of positions, then most components. (Breiman et al. 1984 prune trees
+    so.)
 
     A unit is judged by statistics of the other units (:func:`cross_normalised`). Judged by its own as well it
     would look more normal than any new one, and the threshold would reject more good parts than it states.
@@ -65,12 +66,12 @@ def select_scorer(
         good: Held-out good images.
         defective: Their synthetic defects, and known ones.
         config: Fixes what is not ``auto``.
-        parts: The parts that the method yields.
+        components: The components that the method yields.
         published: The source's own weights of them.
         false_reject_rate: Share of good images that the threshold may reject.
-        levels: What the method's parts are grouped to, each level in the ways there are to make its score;
-            where weights and reduction are both ``auto``, levels make the score.
-        map_weights: Of the parts in the map, where levels make the score.
+        levels: What the method's components are grouped to, each level in the ways there are to make its
+            score; where weights and reduction are both ``auto``, levels make the score.
+        map_weights: Of the components in the map, where levels make the score.
         pixel_false_reject_rate: Share of good images that may have any position above the threshold for
             positions.
     """
@@ -78,7 +79,7 @@ def select_scorer(
     rates = (false_reject_rate, pixel_false_reject_rate)
     good_NPHW, defective_MPHW = (cross_normalised(images, good, normalise) for images in (good, defective))
     if levels and config.weights == "auto" and config.reduction == "auto":
-        base = Scorer(parts, map_weights, smooth=config.smooth)
+        base = Scorer(components, map_weights, smooth=config.smooth)
         scored = [
             [(way, base.level_score(way, good_NPHW), base.level_score(way, defective_MPHW)) for way in ways]
             for ways in levels
@@ -86,10 +87,10 @@ def select_scorer(
         scorer = replace(base, levels=fitted(scored, defective.weights))
         return _finished(scorer, good, defective, (good_NPHW, defective_MPHW), normalise, rates)
     options = []
-    for weights in _weight_options(config, parts, published):
-        base = Scorer(parts, weights, smooth=config.smooth)
+    for weights in _weight_options(config, components, published):
+        base = Scorer(components, weights, smooth=config.smooth)
         good_NHW, defective_MHW = base.fuse(good_NPHW), base.fuse(defective_MPHW)
-        for reduction, share in _reduction_options(config, parts):
+        for reduction, share in _reduction_options(config, components):
             scorer = replace(base, reduction=reduction, topk=share)
             scores = scorer.score(good_NPHW, good_NHW), scorer.score(defective_MPHW, defective_MHW)
             options.append((auroc(*scores, defective.weights), scorer))
@@ -134,64 +135,64 @@ def _finished(
     return Selection(chosen, auroc(good_N, defective_M, defective.weights), good_N, defective_M, candidates)
 
 
-def check_scoring(config: ScoringConfig, parts: tuple[str, ...]) -> None:
-    """Refuse what a method of these parts cannot do, before anything is trained for it.
+def check_scoring(config: ScoringConfig, components: tuple[str, ...]) -> None:
+    """Refuse what a method of these components cannot do, before anything is trained for it.
 
     Raises:
-        ConfigError: Weights of other parts, or a score that the method does not have.
+        ConfigError: Weights of other components, or a score that the method does not have.
     """
-    _weight_options(config, parts, tuple(1.0 for _ in parts))
-    _reduction_options(config, parts)
+    _weight_options(config, components, tuple(1.0 for _ in components))
+    _reduction_options(config, components)
 
 
-def _reduction_options(config: ScoringConfig, parts: Sequence[str]) -> list[tuple[str, float]]:
-    if config.reduction == IMAGE and IMAGE not in parts:
+def _reduction_options(config: ScoringConfig, components: Sequence[str]) -> list[tuple[str, float]]:
+    if config.reduction == IMAGE and IMAGE not in components:
         raise ConfigError(
             "the method has no score of its own for the image",
             where="scoring.reduction = image",
             fix=f"use one of auto, {', '.join(REDUCTIONS)}",
         )
-    own = (IMAGE,) if IMAGE in parts else ()
-    names = (*REDUCTIONS, *own) if config.reduction == "auto" else (config.reduction,)
+    image_score = (IMAGE,) if IMAGE in components else ()
+    names = (*REDUCTIONS, *image_score) if config.reduction == "auto" else (config.reduction,)
     plain = [(name, config.topk[0]) for name in names if name != "topk"]
     return plain + ([("topk", share) for share in config.topk] if "topk" in names else [])
 
 
 def _evidence(scorer: Scorer) -> tuple[float, int]:
-    """How much a score averages over: the share of positions, then parts."""
+    """How much a score averages over: the share of positions, then components."""
     share = {"max": 0.0, "mean": 1.0, IMAGE: 1.0}.get(scorer.reduction, scorer.topk)
     return share, sum(weight != 0 for weight in scorer.weights)
 
 
 def _weight_options(
-    config: ScoringConfig, parts: Sequence[str], published: tuple[float, ...]
+    config: ScoringConfig, components: Sequence[str], published: tuple[float, ...]
 ) -> list[tuple[float, ...]]:
     if config.weights == "paper":
         return [published]
     if config.weights != "auto":
-        _check_weights(config.weights, parts)
+        _check_weights(config.weights, components)
         return [config.weights]
-    mixed = [part != IMAGE for part in parts]
+    mixed = [component != IMAGE for component in components]
     total = sum(published)
-    own = tuple(weight / total for weight in published)
-    # Every non-empty subset of the parts, equally weighted: coarse on purpose, since a fine grid only fits
+    of_source = tuple(weight / total for weight in published)
+    # Every non-empty subset of the components, equally weighted: coarse on purpose, as a fine grid only fits
     # the synthetic defects' noise.
     subsets = itertools.product(*((0, 1) if may else (0,) for may in mixed))
-    equal = [tuple(one / sum(on) for one in on) for on in subsets if any(on)]
-    return list(dict.fromkeys([own, *equal]))
+    equal = [tuple(chosen / sum(on) for chosen in on) for on in subsets if any(on)]
+    return list(dict.fromkeys([of_source, *equal]))
 
 
-def _check_weights(weights: tuple[float, ...], parts: Sequence[str]) -> None:
+def _check_weights(weights: tuple[float, ...], components: Sequence[str]) -> None:
     where = f"scoring.weights = {list(weights)}"
-    if len(weights) != len(parts):
+    if len(weights) != len(components):
         raise ConfigError(
-            f"{len(weights)} weights for {len(parts)} score parts",
+            f"{len(weights)} weights for {len(components)} score components",
             where=where,
-            fix=f"give a weight to each of {', '.join(parts)}, in this order",
+            fix=f"give a weight to each of {', '.join(components)}, in this order",
         )
-    if IMAGE in parts and weights[parts.index(IMAGE)] != 0:
+    if IMAGE in components and weights[components.index(IMAGE)] != 0:
         raise ConfigError(
-            "the score part image is of the whole image and has no place in a map",
+            "the score component image is of the whole image and has no place in a map",
             where=where,
             fix="weigh it 0; scoring.reduction=image takes it for the score",
         )

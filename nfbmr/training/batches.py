@@ -94,16 +94,16 @@ class Batches:
         With several workers this worker's share of each. A worker whose share is empty is given one image all
         the same, which does not count: networks are not made for none.
         """
-        held = self.hold()
+        held = self.preload()
         # The whole plan goes to the device at once, so that no step waits for a copy.
         plan = self.plan(epoch) if held is None else self.plan(epoch).to(held[0].device)
         for step, batch in enumerate(plan.tensor_split(self.steps)[start:], start):
-            indices = self._own(batch)
+            indices = self._shard(batch)
             if not len(indices):
                 indices = batch[:1]
             if self.positions is not None:
                 drawn_BP = self._drawn(epoch, step, len(batch))
-                own_BP = self._own(drawn_BP) if len(self._own(batch)) else drawn_BP[:1]
+                own_BP = self._shard(drawn_BP) if len(self._shard(batch)) else drawn_BP[:1]
                 yield self._at(own_BP, indices, held)
             elif held is None:
                 rows = self.rows_NV.flatten()[indices]
@@ -132,11 +132,11 @@ class Batches:
         picked = [rows_NLC[indices[:, None], positions_BP] for rows_NLC in maps]
         return tuple(rows_BPC.unsqueeze(2).permute(0, 3, 1, 2) for rows_BPC in picked)
 
-    def _own(self, batch: Tensor) -> Tensor:
+    def _shard(self, batch: Tensor) -> Tensor:
         """This worker's part of a batch."""
         return batch.tensor_split(self.workers.count)[self.workers.rank]
 
-    def hold(self, device: torch.device | str = "cpu") -> tuple[Tensor, ...] | None:
+    def preload(self, device: torch.device | str = "cpu") -> tuple[Tensor, ...] | None:
         """Copy all rows to a device's memory, once, if they fit: no step then reads from disk."""
         device = torch.device(device)
         if self._held is None:

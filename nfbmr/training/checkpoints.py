@@ -79,13 +79,13 @@ def load(folder: Path, name: str) -> tuple[_Tensors, dict[str, Any]]:
         if not path.exists():
             continue
         try:
-            found = _read(path)
+            checkpoint = _read(path)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             damage.append(f"{path.name}: {error}")
             continue
         if damage:
             log.warning("damaged checkpoint (%s); going on from the one before it", "; ".join(damage))
-        return found
+        return checkpoint
     what = f"the checkpoint is damaged ({'; '.join(damage)})" if damage else "there is no checkpoint"
     raise CheckpointError(
         what, where=folder / name, fix="delete the folder to train this stage from its start"
@@ -97,13 +97,13 @@ def exists(folder: Path, name: str) -> bool:
     return any(path.exists() for path in _documents(folder, name))
 
 
-def check_identity(found: Mapping[str, Any], wanted: Mapping[str, Any], *, where: Path) -> None:
+def check_identity(stored: Mapping[str, Any], wanted: Mapping[str, Any], *, where: Path) -> None:
     """Refuse a checkpoint of another configuration.
 
     Raises:
         CheckpointError: Names every field that differs, with both values.
     """
-    found_flat, wanted_flat = _flat(found), _flat(json.loads(json.dumps(wanted, default=str)))
+    found_flat, wanted_flat = _flat(stored), _flat(json.loads(json.dumps(wanted, default=str)))
     differing = [
         f"{key} was {found_flat.get(key, 'absent')}, is {wanted_flat.get(key, 'absent')}"
         for key in sorted(found_flat.keys() | wanted_flat.keys())

@@ -69,11 +69,11 @@ class BestEpoch:
             self.kept = new
             self.weights = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
-    def _as_good_as_best(self, one: _Judged) -> bool:
+    def _as_good_as_best(self, judged: _Judged) -> bool:
         tolerance = 0.0
-        if one.influence_U is not None and self.best.influence_U is not None:
-            tolerance = difference_error(one.influence_U, self.best.influence_U)
-        return one.objective >= self.best.objective - tolerance
+        if judged.influence_U is not None and self.best.influence_U is not None:
+            tolerance = difference_error(judged.influence_U, self.best.influence_U)
+        return judged.objective >= self.best.objective - tolerance
 
     # -- in checkpoints
 
@@ -82,8 +82,8 @@ class BestEpoch:
         if self.epoch is None:
             return None
         return {
-            name: {"epoch": one.epoch, "objective": one.objective, "loss": one.loss}
-            for name, one in (("best", self.best), ("kept", self.kept))
+            name: {"epoch": judged.epoch, "objective": judged.objective, "loss": judged.loss}
+            for name, judged in (("best", self.best), ("kept", self.kept))
         }
 
     def influences(self) -> dict[str, Tensor]:
@@ -95,14 +95,12 @@ class BestEpoch:
     @classmethod
     def restored(
         cls,
-        standing: Mapping[str, Any] | None,
+        state: Mapping[str, Any] | None,
         influences: Mapping[str, Tensor],
         weights: dict[str, Tensor],
     ) -> BestEpoch:
         """What :meth:`state_dict` and :meth:`influences` gave, and the weights."""
-        if standing is None:
+        if state is None:
             return cls()
-        best, kept = (
-            _Judged(**standing[name], influence_U=influences.get(name)) for name in ("best", "kept")
-        )
+        best, kept = (_Judged(**state[name], influence_U=influences.get(name)) for name in ("best", "kept"))
         return cls(best, kept, weights)

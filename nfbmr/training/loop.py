@@ -52,7 +52,7 @@ class BatchSource(Protocol):
         """Images of batch number ``step`` that are this worker's, and in all."""
         ...
 
-    def hold(self, device: torch.device | str = "cpu") -> object:
+    def preload(self, device: torch.device | str = "cpu") -> object:
         """Prepare to give batches on that device."""
         ...
 
@@ -190,7 +190,7 @@ class _Training:
         stop: StopRequest | None,
     ) -> None:
         """Epoch by epoch to the end."""
-        self.batches.hold(self.device)
+        self.batches.preload(self.device)
         if self.train.compile:
             self.loss = _compiled(self.stage, self.batches, self.device, self.state.precision)
         if self.workers.count > 1:
@@ -283,14 +283,14 @@ class _Training:
     def resume(self) -> int | None:
         """Take up the folder's checkpoint, if it has one."""
         precision = self.train.precision
-        found = self.workers.broadcast(
+        checkpoint = self.workers.broadcast(
             lambda: checkpoints.load(self.folder, _LAST) if checkpoints.exists(self.folder, _LAST) else None
         )
-        if found is None:
+        if checkpoint is None:
             low = self.workers.broadcast(lambda: autocast_dtype(precision, self.device) is not None)
             self.state.precision = "bf16" if low else "fp32"
             return None
-        tensors, meta = found
+        tensors, meta = checkpoint
         where = self.folder / _LAST
         checkpoints.check_identity(meta["identity"], self.identity, where=where)
         values = dict(meta["state"])

@@ -1,9 +1,9 @@
-"""What is fitted, as the training loop and the validation see it: a module, a loss, and score parts.
+"""What is fitted, as the training loop and the validation see it: a module, a loss, and score components.
 
 A method is one stage or several, in order (:mod:`nfbmr.methods.networks`); a later stage may read what an
 earlier one made of the features. Those of the main method are here.
 
-Shapes: B batch, C channels, H W the feature map, P score parts.
+Shapes: B batch, C channels, H W the feature map, P score components.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Stage(ABC):
         name: Of its checkpoints and weights, and, where it is trained, of the section of ``train`` that it is
             configured by: ``"flow"``, ``"mapping"``.
         module: Holds all that is fitted and stored.
-        parts: Names of the score parts that :meth:`maps` gives.
-        paper_weights: The source's own weights of these parts.
+        components: Names of the score components that :meth:`maps` gives.
+        paper_weights: The source's own weights of these components.
         trained: Whether it has a loss to descend; else :meth:`prepare` is all there is to it.
         full_precision: Whether its maps need float32 throughout: distances, not networks.
         cacheable: Whether a fitted one is kept in the store, for every run that wants the same.
@@ -45,7 +45,7 @@ class Stage(ABC):
 
     name: str
     module: nn.Module
-    parts: tuple[str, ...]
+    components: tuple[str, ...]
     paper_weights: tuple[float, ...]
     trained: bool = True
     full_precision: bool = False
@@ -74,7 +74,7 @@ class Stage(ABC):
 
     @abstractmethod
     def maps(self, *batch: Tensor) -> Tensor:
-        """Score parts of a batch, (B, P, H, W): a (B, C, H, W) a table, then what earlier stages made."""
+        """Score components, (B, P, H, W), of (B, C, H, W) a table and what earlier stages made of them."""
 
     def loss(self, *batch: Tensor) -> Tensor:
         """The mean loss of a batch, tensors as for :meth:`maps`: a scalar of the order of one."""
@@ -92,7 +92,7 @@ class FlowStage(Stage):
     """
 
     name = "flow"
-    parts = ("norm",)
+    components = ("norm",)
     paper_weights = (0.5,)  # ||z||^2 / 2
     cacheable = True
 
@@ -143,7 +143,7 @@ class MappingStage(Stage):
     """
 
     name = "mapping"
-    parts = ("source", "target", "norm")
+    components = ("source", "target", "norm")
     paper_weights = (0.5, 0.5, 0.0)  # eq. 14
 
     def __init__(

@@ -67,11 +67,11 @@ def in_a_group(workers: Any, folder: Path, on_epoch: OnEpoch | None, test: bool)
 
 
 def on_ray(run: Run, on_epoch: OnEpoch | None, test: bool) -> RunSummary:
-    from cluster.training.trainer import execute_run as carry_out_on_ray
+    from cluster.training.trainer import execute_run as execute_on_ray
 
     stop = StopRequest()
     told = on_epoch and partial(on_epoch, stop=stop)
-    return carry_out_on_ray(run, journal_only, stop, workers=2, test=test, on_epoch=told)
+    return execute_on_ray(run, journal_only, stop, workers=2, test=test, on_epoch=told)
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +271,7 @@ def test_a_worker_killed_in_each_stage_costs_nothing_but_time(run):
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_bug_in_a_worker_is_not_tried_again(run):
-    from cluster.training.trainer import execute_run as carry_out_on_ray
+    from cluster.training.trainer import execute_run as execute_on_ray
 
     tried = run().paths.root.parent / "tried"
 
@@ -284,7 +284,7 @@ def test_a_bug_in_a_worker_is_not_tried_again(run):
         return journal_only(opened) if tried.exists() and tried.stat().st_size else broken(opened)
 
     with pytest.raises(ZeroDivisionError, match="a bug in a tracker"):
-        carry_out_on_ray(run(), tracking, StopRequest(), workers=2)
+        execute_on_ray(run(), tracking, StopRequest(), workers=2)
     assert tried.read_text() == "x"
 
 

@@ -82,7 +82,7 @@ def grid(seed: int) -> NDArray[np.float64]:
 def test_a_twin_is_found(tmp_path: Path, strangers: list[Sample], change: object) -> None:
     twin = save(tmp_path / "test.png", change(surface(5)))  # type: ignore[operator]
     audit = audit_split(split_of(strangers, [twin]))
-    assert [m.train.name for m in audit.twins] == ["train-5.png"]
+    assert [m.train.name for m in audit.near_duplicates] == ["train-5.png"]
     assert audit.leaks
     assert audit.share() == 1
 
@@ -185,10 +185,10 @@ def test_made_copies_are_found_and_strangers_beside_them_are_not(tmp_path: Path,
     ]
     others = [save(tmp_path / f"other-{i}.png", kind(100 + i)) for i in range(8)]  # type: ignore[operator]
     audit = audit_split(split_of(train, [*copies, *others]))
-    right = {m.test.name for m in audit.twins if m.train.name == f"train-{m.test.path.stem}.png"}
+    right = {m.test.name for m in audit.near_duplicates if m.train.name == f"train-{m.test.path.stem}.png"}
     missed = [name for number, name in enumerate(COPIES) if f"{number}.png" not in right]
     assert not missed
-    assert len(audit.twins) == len(copies)
+    assert len(audit.near_duplicates) == len(copies)
 
 
 def test_what_it_is_not_sure_of_is_no_leak(tmp_path: Path, strangers: list[Sample]) -> None:
@@ -198,7 +198,7 @@ def test_what_it_is_not_sure_of_is_no_leak(tmp_path: Path, strangers: list[Sampl
     for noise in (0.0, 0.2, 0.3, 0.4, 0.5, 0.8):
         test = save(tmp_path / "test.png", surface(5) + rng.normal(0, noise, (160, 160)))
         audit = audit_split(split_of(strangers, [test]))
-        assert audit.leaks == bool(audit.twins)
+        assert audit.leaks == bool(audit.near_duplicates)
         assert (audit.doubt is None) == (not audit.unsure)
         assert len(audit.as_json()["unsure"]) == len(audit.unsure)  # type: ignore[arg-type]
         verdicts[noise] = audit.nearest[0].verdict
@@ -271,14 +271,14 @@ def test_a_twin_stands_out_among_parts_of_one_outline(tmp_path: Path) -> None:
     train = [save(tmp_path / f"train-{i}.png", shared_shape(i)) for i in range(14)]
     test = [save(tmp_path / f"test-{i}.png", 0.8 * shared_shape(i)) for i in (3, 50, 51, 52)]
     audit = audit_split(split_of(train, test))
-    assert [(m.test.name, m.train.name) for m in audit.twins] == [("test-3.png", "train-3.png")]
+    assert [(m.test.name, m.train.name) for m in audit.near_duplicates] == [("test-3.png", "train-3.png")]
 
 
 def test_identical_files_are_told_apart_from_twins(tmp_path: Path, strangers: list[Sample]) -> None:
     copy = tmp_path / "copy.png"
     copy.write_bytes(strangers[2].path.read_bytes())
     audit = audit_split(split_of(strangers, [Sample(copy, "copy.png", "dent")]))
-    assert [(m.train.name, m.same_bytes) for m in audit.twins] == [("train-2.png", True)]
+    assert [(m.train.name, m.same_bytes) for m in audit.near_duplicates] == [("train-2.png", True)]
     assert audit.share(good=False) == 1
     assert audit.share(good=True) == 0
 
@@ -287,7 +287,7 @@ def test_groups_on_both_sides_leak_without_any_twin(strangers: list[Sample]) -> 
     grouped = [Sample(s.path, s.name, group=f"g{i % 11}") for i, s in enumerate(strangers)]
     audit = audit_split(split_of(grouped[:11], grouped[11:]))
     assert audit.shared_groups == ("g0",)
-    assert not audit.twins
+    assert not audit.near_duplicates
     assert audit.finding is not None
     assert "1 group stands on both sides" in audit.finding
 
@@ -443,6 +443,6 @@ def test_copies_of_real_images_are_found_among_parts_of_one_make(tmp_path: Path,
         grey = np.asarray(Image.open(train[3 * number].path).convert("L")) / 255
         copies.append(save(tmp_path / f"copy-{number}.png", change(grey)))
     audit = audit_split(split_of(train, [*strangers, *copies]))
-    alarms = [m for m in audit.twins if not m.test.name.startswith("copy-")]
+    alarms = [m for m in audit.near_duplicates if not m.test.name.startswith("copy-")]
     assert not alarms
-    assert len(audit.twins) >= 0.9 * len(copies)
+    assert len(audit.near_duplicates) >= 0.9 * len(copies)

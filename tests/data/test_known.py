@@ -229,7 +229,7 @@ def test_choosing_on_the_test_set_takes_no_known_defects() -> None:
 def test_an_audit_takes_them_for_validation(parts: Path) -> None:
     """A test image with the bytes of a known one: the split drops it; where it did not, it is a leak."""
     split = split_of(parts, known_defects=8)
-    assert not any(match.same_bytes for match in audit_split(split).twins)
+    assert not any(match.same_bytes for match in audit_split(split).near_duplicates)
     twin = split.known[0].path.with_name("again.png")
     shutil.copy(split.known[0].path, twin)
     leaking = Split(
@@ -241,4 +241,4 @@ def test_an_audit_takes_them_for_validation(parts: Path) -> None:
         (*split.test, Sample(twin, "again.png", "crack")),
         known=split.known,
     )
-    assert [m.train for m in audit_split(leaking).twins if m.same_bytes] == [split.known[0]]
+    assert [m.train for m in audit_split(leaking).near_duplicates if m.same_bytes] == [split.known[0]]

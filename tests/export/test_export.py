@@ -23,7 +23,7 @@ from nfbmr.export.check import TOLERANCE, Sample, check
 from nfbmr.export.export_model import Export, export_model, in_float32, sample_of
 from nfbmr.export.exported import ExportedModel
 from nfbmr.methods.detector import Detector
-from nfbmr.methods.table import METHODS
+from nfbmr.methods.registry import METHODS
 from nfbmr.paths import RunPaths, read_json, write_json
 from nfbmr.prediction import Predictor
 from tests.methods.settings import TINY

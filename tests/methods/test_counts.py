@@ -6,7 +6,7 @@ import pytest
 
 import nfbmr
 from nfbmr.methods.detector import blueprint, build
-from nfbmr.methods.table import named_configurations
+from nfbmr.methods.registry import named_configurations
 
 
 def conv(c_in: int, c_out: int, kernel: int = 1) -> int:

@@ -17,7 +17,7 @@ from nfbmr.config import Config
 from nfbmr.features.table import Features, TensorTable, ViewedFeatures
 from nfbmr.methods.detector import Detector, build, shapes_read
 from nfbmr.methods.fitting import maps_of
-from nfbmr.methods.table import METHODS, trained_sections
+from nfbmr.methods.registry import METHODS, trained_sections
 from nfbmr.prediction import Predictor
 from nfbmr.run import Run, execute_run, journal_only, new_run, open_run
 from nfbmr.scoring.fusion import IMAGE
@@ -221,15 +221,15 @@ def carry_on(run: Run, stop: StopRequest) -> dict[str, Any]:
 def test_maps_are_a_part_each_and_finite(detector: Detector) -> None:
     networks = detector.networks
     maps = networks.maps(*batch_for(detector, networks))
-    assert maps.shape[:2] == (3, len(networks.parts))
+    assert maps.shape[:2] == (3, len(networks.components))
     assert torch.isfinite(maps).all()
-    assert len(networks.paper_weights) == len(networks.parts)
+    assert len(networks.paper_weights) == len(networks.components)
     assert sum(networks.paper_weights) > 0
     assert networks.has_pixel_maps == (maps[0, 0].numel() > 1)
-    if IMAGE in networks.parts:
-        whole_image = maps[:, networks.parts.index(IMAGE)].flatten(1)
+    if IMAGE in networks.components:
+        whole_image = maps[:, networks.components.index(IMAGE)].flatten(1)
         assert torch.equal(whole_image.amin(1), whole_image.amax(1))
-        assert networks.paper_weights[networks.parts.index(IMAGE)] == 0
+        assert networks.paper_weights[networks.components.index(IMAGE)] == 0
 
 
 def test_an_image_is_scored_alone_as_among_others(detector: Detector) -> None:

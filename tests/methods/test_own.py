@@ -18,7 +18,7 @@ import nfbmr
 from nfbmr.config import Config, MethodConfig
 from nfbmr.errors import ConfigError
 from nfbmr.methods.method import Method
-from nfbmr.methods.table import epochs_of, method_named
+from nfbmr.methods.registry import epochs_of, method_named
 from nfbmr.resolve import Layer, dump_yaml, flat, load_config, resolve
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "gaussian.py"

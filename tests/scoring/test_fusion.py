@@ -20,7 +20,7 @@ from nfbmr.scoring.ranking import auroc_error
 from nfbmr.scoring.selection import select_scorer
 from nfbmr.scoring.thresholds import colours_of
 
-PARTS = ("source", "target", "norm")
+COMPONENTS = ("source", "target", "norm")
 PUBLISHED = (0.5, 0.5, 0.0)
 
 
@@ -44,10 +44,10 @@ def test_pooling_never_mixes_images_or_channels():
     torch.testing.assert_close(together, squared_norm(error[:, torch.randperm(6)], 1.0))
 
 
-def test_an_absent_part_does_not_touch_the_score():
+def test_an_absent_component_does_not_touch_the_score():
     maps = torch.rand(2, 3, 4, 4)
     maps[:, 0] = torch.nan
-    assert torch.isfinite(Scorer(PARTS, (0.0, 0.0, 1.0)).fuse(maps)).all()
+    assert torch.isfinite(Scorer(COMPONENTS, (0.0, 0.0, 1.0)).fuse(maps)).all()
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.7, 4.0])
@@ -65,7 +65,7 @@ def test_reductions_are_ordered():
 
 def test_scorer_survives_json():
     center, scale = torch.rand(2, 3, 4, 4)
-    scorer = Scorer(PARTS, (0.2, 0.3, 0.5), center, scale, "topk", 0.1, 1.5, 7.25)
+    scorer = Scorer(COMPONENTS, (0.2, 0.3, 0.5), center, scale, "topk", 0.1, 1.5, 7.25)
     again = Scorer.from_json(json.loads(json.dumps(scorer.as_json())))
     maps = torch.rand(2, 3, 4, 4)
     assert again.score(maps).tolist() == scorer.score(maps).tolist()
@@ -77,32 +77,32 @@ def _each(maps: torch.Tensor) -> UnitMaps:
     return UnitMaps(maps, tuple(f"part {i:03d}" for i in range(len(maps))))
 
 
-def _maps(*, select_examples: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _maps(*, telling: str) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     good, defective = torch.rand(2, 40, 3, 6, 6, generator=generator)
-    defective[:, PARTS.index(select_examples), 2, 3] += 2
+    defective[:, COMPONENTS.index(telling), 2, 3] += 2
     return good, defective
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_selection_finds_the_part_and_reduction_that_tell(part):
-    good, defective = _maps(select_examples=part)
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_selection_finds_the_component_and_reduction_that_tell(component):
+    good, defective = _maps(telling=component)
     selection = select_scorer(
         _each(good),
         _each(defective),
         ScoringConfig(smooth=0.0),
-        parts=PARTS,
+        components=COMPONENTS,
         published=PUBLISHED,
         false_reject_rate=0.1,
     )
     assert selection.auroc == 1.0
-    assert selection.scorer.weights[PARTS.index(part)] > 0
+    assert selection.scorer.weights[COMPONENTS.index(component)] > 0
     assert selection.scorer.reduction != "mean"
-    assert len(selection.candidates) == 7 * 5  # subsets of the parts, by max, mean and three shares
+    assert len(selection.candidates) == 7 * 5  # subsets of the components, by max, mean and three shares
 
 
 def test_within_one_standard_error_the_candidate_with_most_evidence_wins():
-    """A defect that every part and many positions show: no reason to look at one part or one position."""
+    """A defect that all components and many positions show: no reason to look at one of them."""
     generator = torch.Generator().manual_seed(2)
     good, defective = torch.rand(2, 40, 3, 6, 6, generator=generator)
     defective[:, :, :4, :4] += 1.5
@@ -110,7 +110,7 @@ def test_within_one_standard_error_the_candidate_with_most_evidence_wins():
         _each(good),
         _each(defective),
         ScoringConfig(),
-        parts=PARTS,
+        components=COMPONENTS,
         published=PUBLISHED,
         false_reject_rate=0.1,
     )
@@ -119,14 +119,14 @@ def test_within_one_standard_error_the_candidate_with_most_evidence_wins():
     assert chosen.auroc >= chosen.candidates[0]["auroc"] - auroc_error(chosen.candidates[0]["auroc"], 40, 40)
 
 
-def test_selection_keeps_to_what_is_fixed_and_to_the_parts_that_exist():
-    good, defective = _maps(select_examples="norm")
+def test_selection_keeps_to_what_is_fixed_and_to_the_components_that_exist():
+    good, defective = _maps(telling="norm")
     fixed = ScoringConfig(reduction="mean", weights=(1.0, 0.0, 0.0))
     chosen = select_scorer(
         _each(good),
         _each(defective),
         fixed,
-        parts=PARTS,
+        components=COMPONENTS,
         published=PUBLISHED,
         false_reject_rate=0.1,
     )
@@ -135,11 +135,13 @@ def test_selection_keeps_to_what_is_fixed_and_to_the_parts_that_exist():
 
 
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0, 0.0, 0.0)])
-def test_weights_are_those_of_the_parts_there_are(weights):
-    good, defective = (_each(maps) for maps in _maps(select_examples="norm"))
+def test_weights_are_those_of_the_components_there_are(weights):
+    good, defective = (_each(maps) for maps in _maps(telling="norm"))
     config = ScoringConfig(weights=weights)
     with pytest.raises(ConfigError, match=r"source, target, norm"):
-        select_scorer(good, defective, config, parts=PARTS, published=PUBLISHED, false_reject_rate=0.1)
+        select_scorer(
+            good, defective, config, components=COMPONENTS, published=PUBLISHED, false_reject_rate=0.1
+        )
 
 
 def test_a_score_of_the_whole_image_is_taken_as_it_is_and_never_mixed_into_the_map():
@@ -151,7 +153,7 @@ def test_a_score_of_the_whole_image_is_taken_as_it_is_and_never_mixed_into_the_m
         _each(good),
         _each(defective),
         ScoringConfig(reduction="image"),
-        parts=("patch", "image"),
+        components=("patch", "image"),
         published=(1.0, 0.0),
         false_reject_rate=0.1,
     )
@@ -163,26 +165,28 @@ def test_a_score_of_the_whole_image_is_taken_as_it_is_and_never_mixed_into_the_m
     for refused in (ScoringConfig(weights=(0.5, 0.5)), ScoringConfig(weights=(0.0, 1.0))):
         with pytest.raises(ConfigError, match="whole image"):
             select_scorer(
-                _each(good), _each(defective), refused, parts=("patch", "image"),
+                _each(good), _each(defective), refused, components=("patch", "image"),
                 published=(1.0, 0.0), false_reject_rate=0.1,
             )  # fmt: skip
 
 
 def test_only_a_method_with_a_score_of_its_own_has_it():
-    good, defective = (_each(maps) for maps in _maps(select_examples="norm"))
+    good, defective = (_each(maps) for maps in _maps(telling="norm"))
     config = ScoringConfig(reduction="image")
     with pytest.raises(ConfigError, match="no score of its own"):
-        select_scorer(good, defective, config, parts=PARTS, published=PUBLISHED, false_reject_rate=0.1)
+        select_scorer(
+            good, defective, config, components=COMPONENTS, published=PUBLISHED, false_reject_rate=0.1
+        )
 
 
 @pytest.mark.parametrize("normalise", ["part", "position"])
-def test_normalising_makes_parts_comparable(normalise):
-    good, _ = _maps(select_examples="norm")
+def test_normalising_makes_components_comparable(normalise):
+    good, _ = _maps(telling="norm")
     good = good * torch.tensor([1.0, 100.0, 1e4]).view(3, 1, 1)
     center, scale = normal_statistics(good, normalise)
     maps = [
-        Scorer(PARTS, tuple(float(p == part) for p in range(3)), center, scale).fuse(good)
-        for part in range(3)
+        Scorer(COMPONENTS, tuple(float(p == component) for p in range(3)), center, scale).fuse(good)
+        for component in range(3)
     ]
     for one in maps:
         assert float(one.std()) == pytest.approx(float(maps[0].std()), rel=0.1)
@@ -203,7 +207,7 @@ def test_normalising_by_position_finds_what_is_odd_for_its_place():
             _each(good),
             _each(defective),
             config,
-            parts=PARTS,
+            components=COMPONENTS,
             published=PUBLISHED,
             false_reject_rate=0.1,
         ).auroc
@@ -211,9 +215,11 @@ def test_normalising_by_position_finds_what_is_odd_for_its_place():
     assert found("position") > 0.99 > 0.7 > found("part")
 
 
-def test_parts_that_do_not_vary_are_left_finite():
+def test_components_that_do_not_vary_are_left_finite():
     center, scale = normal_statistics(torch.zeros(5, 3, 2, 2), "position")
-    assert torch.isfinite(Scorer(PARTS, (1.0, 1.0, 1.0), center, scale).fuse(torch.ones(1, 3, 2, 2))).all()
+    assert torch.isfinite(
+        Scorer(COMPONENTS, (1.0, 1.0, 1.0), center, scale).fuse(torch.ones(1, 3, 2, 2))
+    ).all()
 
 
 def test_threshold_holds_for_new_parts_when_few_images_set_it():
@@ -226,7 +232,7 @@ def test_threshold_holds_for_new_parts_when_few_images_set_it():
         good = UnitMaps(maps, tuple(f"part {i // 5}" for i in range(120)))
         config = ScoringConfig(reduction="topk", topk=(0.2,), weights=(1.0, 1.0, 1.0), smooth=0.0)
         chosen = select_scorer(
-            good, good, config, parts=PARTS, published=PUBLISHED, false_reject_rate=0.1
+            good, good, config, components=COMPONENTS, published=PUBLISHED, false_reject_rate=0.1
         ).scorer
         new = torch.randn(200, 3, 8, 8, generator=generator) + 5
         rejected.append((chosen.score(new) > chosen.threshold).double().mean())

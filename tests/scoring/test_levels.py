@@ -17,7 +17,7 @@ LEVELS = ((Level("context", (1.0, 0.0), "mean"),), (Level("detail", (0.0, 1.0), 
 
 
 def maps(images: int, seed: int) -> torch.Tensor:
-    """Two parts of good images: noise."""
+    """Two components of good images: noise."""
     return torch.randn(images, 2, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
@@ -30,7 +30,7 @@ def chosen(good: torch.Tensor, defective: torch.Tensor, **settings: object) -> S
         UnitMaps(good, units(len(good), "g")),
         UnitMaps(defective, units(len(defective), "d")),
         ScoringConfig.model_validate({"smooth": 0.0, **settings}),
-        parts=("context", "detail"),
+        components=("context", "detail"),
         published=(1.0, 0.0),
         false_reject_rate=0.05,
         levels=LEVELS,
@@ -79,7 +79,7 @@ def test_of_several_ways_to_make_a_levels_score_validation_takes_the_best(better
         UnitMaps(good, units(60, "g")),
         UnitMaps(defective, units(60, "d")),
         ScoringConfig(smooth=0.0),
-        parts=("context", "detail"),
+        components=("context", "detail"),
         published=(1.0, 0.0),
         false_reject_rate=0.05,
         levels=(ways, LEVELS[1]),

@@ -86,7 +86,7 @@ def chosen(good, rate, reduction="auto"):
         good,
         defective,
         ScoringConfig(smooth=0, reduction=reduction),
-        parts=("source",),
+        components=("source",),
         published=(1.0,),
         false_reject_rate=0.1,
         pixel_false_reject_rate=rate,

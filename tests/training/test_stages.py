@@ -46,7 +46,7 @@ def test_stage_two_judges_by_equation_14():
     y, z = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     y_hat, z_hat = stage.mapping(y, z)
     expected = ((y - y_hat).square().sum(1) + (z - z_hat).square().sum(1)) / 2
-    fused = Scorer(stage.parts, stage.paper_weights).fuse(stage.maps(y, z))
+    fused = Scorer(stage.components, stage.paper_weights).fuse(stage.maps(y, z))
     torch.testing.assert_close(fused, expected)
 
 
@@ -55,7 +55,7 @@ def test_stage_one_judges_by_half_the_squared_norm_whether_z_is_known_or_not():
     stage = FlowStage(flow)
     y = torch.randn(2, 3, 4, 4)
     z = stage.latents(y)
-    fused = Scorer(stage.parts, stage.paper_weights).fuse(stage.maps(y, z))
+    fused = Scorer(stage.components, stage.paper_weights).fuse(stage.maps(y, z))
     torch.testing.assert_close(fused, z.square().sum(1) / 2)
     torch.testing.assert_close(stage.maps(y), stage.maps(y, z))
 

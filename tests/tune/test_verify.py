@@ -23,7 +23,7 @@ from nfbmr.paths import RunPaths, write_json
 from nfbmr.records import read_record
 from nfbmr.tracking import FolderTracker, Status
 from tests.summaries import run_summary
-from tune.records.driver import only_driver
+from tune.records.driver import driver_lock
 from tune.records.paths import AblationPaths, PlanPaths, SweepPaths
 from tune.verify import Verification, find_plan, verify
 
@@ -304,7 +304,7 @@ def test_a_sweep_that_goes_on_is_left_to_its_driver(sweep: SweepPaths, uri: str)
         study_name="tiles", storage=JournalStorage(JournalFileBackend(str(sweep.study)))
     )
     study.ask()
-    with only_driver(sweep):
+    with driver_lock(sweep):
         result = verify(sweep, mend=True)
         assert result.differences == []
         assert (result.runs, result.writing) == (5, 1)

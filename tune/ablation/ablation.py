@@ -30,7 +30,7 @@ from tune.execution.progress import Progress, ProgressState
 from tune.execution.resources import Resources, execution_of, on_cluster
 from tune.execution.trial_spec import TrialResult, TrialSpec
 from tune.records.ablation_summary import TableSummary
-from tune.records.driver import only_driver
+from tune.records.driver import driver_lock
 from tune.records.parent import ParentRecord
 from tune.records.paths import AblationPaths, find
 from tune.tables.figures import draw
@@ -54,7 +54,7 @@ def ablate(plan: AblationPlan, resources: Resources, *, address: str | None = No
         NfbmrError: Nothing could be run at all.
     """
     paths, cells = plan.paths, plan.cells()
-    with only_driver(paths), StopRequest() as stop, ExitStack() as cluster:
+    with driver_lock(paths), StopRequest() as stop, ExitStack() as cluster:
         if not all(map(finished, cells)):
             cluster.enter_context(on_cluster(resources, plan.config, address))
         plan.write()
@@ -131,10 +131,10 @@ def _run(
     if plan.compares:
         cluster.close()  # a cluster of our own would disturb the stopwatch
         left += 0 if left else measure_costs(cells, stop)
-    return conclude(plan, cells, ablation.failed, whole=not left), left
+    return write_ablation(plan, cells, ablation.failed, whole=not left), left
 
 
-def conclude(
+def write_ablation(
     plan: AblationPlan, cells: Sequence[Cell], failed: Mapping[str, str], *, whole: bool
 ) -> TableSummary:
     """Write the tables and the pictures; the summary last, where nothing is left to be run.
@@ -147,7 +147,7 @@ def conclude(
     """
     summary: TableSummary
     if plan.compares:
-        summary = comparison.conclude(plan, cells, failed)
+        summary = comparison.write_comparison(plan, cells, failed)
     else:
         paths, results = plan.paths, gather(plan, cells, failed)
         write_text(paths.table("md"), markdown(results.table))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
-from nfbmr.costs import Cost, machine_of, measure_cost, read_cost
+from nfbmr.benchmark import Cost, machine_of, measure_cost, read_cost
 from nfbmr.devices import limit_threads
 from nfbmr.errors import NfbmrError
 from nfbmr.paths import RunPaths, write_json

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from nfbmr.costs import WARM, Cost
+from nfbmr.benchmark import WARM, Cost
 from nfbmr.errors import ConfigError
 from nfbmr.evaluation.summary import RunSummary
-from nfbmr.methods.table import methods
+from nfbmr.methods.registry import methods
 from nfbmr.paths import write_text
 from nfbmr.text import count, plural
 from tune.ablation.benchmark_runs import costs_of, timed_cells
@@ -78,7 +78,9 @@ def with_costs(spec: AblationSpec) -> AblationSpec:
     return replace(spec, metric=QUALITY[0], secondary_metrics=QUALITY[1:])
 
 
-def conclude(plan: AblationPlan, cells: Sequence[Cell], failed: Mapping[str, str]) -> ComparisonSummary:
+def write_comparison(
+    plan: AblationPlan, cells: Sequence[Cell], failed: Mapping[str, str]
+) -> ComparisonSummary:
     """Write the table and the picture of what is finished, and summarise it.
 
     Args:

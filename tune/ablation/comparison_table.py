@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nfbmr.costs import Cost
+from nfbmr.benchmark import Cost
 from nfbmr.evaluation.intervals import Estimate
 from nfbmr.tables import NOTHING, Grid, bullets
 from tune.tables.frame import Result, results_of

@@ -44,19 +44,20 @@ class Reading:
     def _by_metric(self, given: Mapping[Any, Any], shared: Mapping[str, str], place: str) -> Reports:
         about = {**shared, **_about(given)}
         reports: dict[str, dict[str | None, Published]] = {}
-        for metric, parts in given.items():
+        for metric, numbers in given.items():
             if metric in _ABOUT:
                 continue
             if metric not in METRICS:
                 self._say(place, f"no such metric: {metric}{did_you_mean(str(metric), METRICS)}")
                 continue
-            by_part = parts if isinstance(parts, Mapping) and "value" not in parts else {WHOLE: parts}
-            sources = {**about, **_about(by_part)}
-            numbers = reports.setdefault(str(metric), {})
-            for part, number in by_part.items():
-                published = None if part in _ABOUT else self._number(number, sources, place)
+            several = isinstance(numbers, Mapping) and "value" not in numbers
+            by_category = numbers if several else {WHOLE: numbers}
+            sources = {**about, **_about(by_category)}
+            reported = reports.setdefault(str(metric), {})
+            for category, number in by_category.items():
+                published = None if category in _ABOUT else self._number(number, sources, place)
                 if published is not None:
-                    numbers[None if part == WHOLE else str(part)] = published
+                    reported[None if category == WHOLE else str(category)] = published
         return reports
 
     def _number(self, given: Any, about: Mapping[str, str], place: str) -> Published | None:

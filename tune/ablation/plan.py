@@ -15,7 +15,7 @@ from typing import Any, Literal
 from nfbmr import yaml_text
 from nfbmr.config import Config
 from nfbmr.errors import ConfigError
-from nfbmr.methods.table import sharing_key
+from nfbmr.methods.registry import sharing_key
 from nfbmr.nesting import flatten, unflatten
 from nfbmr.paths import write_text
 from nfbmr.resolve import DEFAULT, Layer, Resolved, digest, dump_yaml, resolve

@@ -99,32 +99,32 @@ def _table(
 ) -> Table:
     spec = plan.spec
     several = len(plan.categories) > 1
-    parts = tuple(map(str, plan.categories)) if several else kinds_of(scores)
-    by_part = scores if several else [of_kind(cell, kind) for cell in scores for kind in parts]
+    names = tuple(map(str, plan.categories)) if several else kinds_of(scores)
+    by_name = scores if several else [of_kind(cell, kind) for cell in scores for kind in names]
     lost = {
         row.name: [cell for cell in cells if cell.row == row.name and cell.task.key in missing]
         for row in spec.rows
     }
     groups = _groups(plan)
     members: dict[str | None, tuple[str | None, ...]] = {None: plan.categories}
-    for name in (*groups, *parts):
+    for name in (*groups, *names):
         members[name] = groups[name][0] if name in groups else (name,)
     wanted = (*IMAGE_METRICS, *(metric for metric in spec.metrics if metric in PIXEL_METRICS))
     whole = _compared(plan, scores, wanted)
-    broken_down = whole if several else _compared(plan, by_part, tuple(IMAGE_METRICS))
+    broken_down = whole if several else _compared(plan, by_name, tuple(IMAGE_METRICS))
     entries: dict[str, dict[str, dict[str | None, Entry]]] = {row.name: {} for row in spec.rows}
     for row in spec.rows:
         for metric in wanted:
             of_metric = entries[row.name][metric] = {}
-            for part, categories in members.items():
-                comparison = (whole if part is None else broken_down).get(metric)
+            for member, categories in members.items():
+                comparison = (whole if member is None else broken_down).get(metric)
                 holes = sum(not several or cell.category in categories for cell in lost[row.name])
                 mean, difference = Mean(UNDEFINED), None
                 if comparison is not None:
                     mean = comparison.mean(row.name, categories)
                     if row.name != spec.reference:
                         difference = comparison.difference(row.name, spec.reference, categories)
-                of_metric[part] = Entry(mean, difference, holes)
+                of_metric[member] = Entry(mean, difference, holes)
     return Table(
         name=spec.name,
         title=spec.title,
@@ -147,7 +147,7 @@ def _table(
         sweep_key=spec.sweep_key or "",
         curves=spec.curves(),
         pictures=spec.pictures,
-        parts=parts,
+        categories=names,
         breakdown="category" if several else "kind",
         confidence=plan.config.evaluation.confidence,
         notes=tuple(_notes(plan, cells, summaries)),
@@ -185,16 +185,16 @@ def _groups(plan: AblationPlan) -> dict[str, tuple[tuple[str, ...], str]]:
 
 def _published_for(plan: AblationPlan, row: Row) -> dict[str, dict[str | None, Published]]:
     """What was published for a row; where one category is given alone, for that one where it is known."""
-    published = {metric: dict(parts) for metric, parts in row.published.items()}
+    published = {metric: dict(reports) for metric, reports in row.published.items()}
     if len(plan.categories) == 1 and plan.categories[0] is not None and plan.spec.dataset is not None:
         (category,) = plan.categories
-        numbers = {metric: parts.get(category, parts.get(None)) for metric, parts in published.items()}
+        numbers = {metric: reports.get(category, reports.get(None)) for metric, reports in published.items()}
         published = {metric: {None: number} for metric, number in numbers.items() if number is not None}
     return published
 
 
 def _name_of_whole(plan: AblationPlan) -> str:
-    """What the whole is called beside its parts; a mean over part of a data set says so."""
+    """What the whole is called beside its categories; a mean over some of a data set's says so."""
     if len(plan.categories) < 2:
         return "all kinds"
     benchmark = BENCHMARKS.get(plan.spec.dataset or "")
@@ -268,8 +268,8 @@ def _notes(plan: AblationPlan, cells: Sequence[Cell], summaries: Mapping[str, Ru
 def _about_published(plan: AblationPlan) -> Iterable[str]:
     """On what the published numbers were measured, and what of that is not in this table."""
     spec = plan.spec
-    published = [number for row in (*spec.rows, *spec.literature_rows) for parts in row.published.values()
-            for number in parts.values()]  # fmt: skip
+    published = [number for row in (*spec.rows, *spec.literature_rows) for reports in row.published.values()
+            for number in reports.values()]  # fmt: skip
     for protocol in sorted({number.protocol for number in published} - {""}):
         yield f"Published numbers were measured otherwise ({protocol}): compare differences, not levels."
     if spec.literature_rows:
@@ -346,7 +346,7 @@ def row_facts(table: Table, line: Line) -> RowFacts:
     first = line.reported(table.metric)
     return RowFacts(
         metrics={name: _entry_facts(entries[None]) for name, entries in line.entries.items()},
-        parts={name: _entry_facts(table.entry(line, name)) for name in (*table.parts, *table.groups)},
+        parts={name: _entry_facts(table.entry(line, name)) for name in (*table.categories, *table.groups)},
         published=None if first is None else PublishedFacts(**vars(first)),
         all_published=_published_values(line.published),
         test_peeked=line.peeked,
@@ -355,8 +355,10 @@ def row_facts(table: Table, line: Line) -> RowFacts:
 
 def _published_values(published: Reports) -> dict[str, dict[str, float]]:
     return {
-        metric: {WHOLE if part is None else part: number.value for part, number in parts.items()}
-        for metric, parts in published.items()
+        metric: {
+            WHOLE if category is None else category: number.value for category, number in reports.items()
+        }
+        for metric, reports in published.items()
     }
 
 

@@ -13,7 +13,7 @@ from nfbmr.data.samples import GOOD
 from nfbmr.errors import NfbmrError, OutputError
 from nfbmr.evaluation.metrics import PixelHistograms, pixel_histograms
 from nfbmr.finalize import Masks
-from nfbmr.methods.table import networks_of
+from nfbmr.methods.registry import networks_of
 from nfbmr.paths import RunPaths, read_json
 from nfbmr.results import read_sets
 from nfbmr.scoring.fusion import Scorer

@@ -10,7 +10,7 @@ from typing import Any
 
 from nfbmr import yaml_text
 from nfbmr.fields import did_you_mean, keys
-from nfbmr.methods.table import know_methods, named_configurations
+from nfbmr.methods.registry import know_methods, named_configurations
 from nfbmr.nesting import flatten
 from nfbmr.text import visible
 from tune.ablation.literature import Reading

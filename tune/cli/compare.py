@@ -13,7 +13,7 @@ from tune.cli.running import cell_resources, emit_table, name_of, refuse_changes
 
 
 def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from nfbmr.methods.table import methods
+    from nfbmr.methods.registry import methods
 
     before, comma, last = incomplete.rpartition(",")
     return [CompletionItem(f"{before}{comma}{name}") for name in methods() if name.startswith(last)]

@@ -15,7 +15,7 @@ from typing import Any
 from nfbmr.config import Config
 from nfbmr.errors import ConfigError, NfbmrError
 from nfbmr.fields import did_you_mean
-from nfbmr.methods.table import MethodDefaults, method_named, methods, named_configurations
+from nfbmr.methods.registry import MethodDefaults, method_named, methods, named_configurations
 from nfbmr.nesting import flatten
 from nfbmr.resolve import DEFAULT, Layer, Resolved, resolve, values_of
 from nfbmr.text import visible
@@ -142,14 +142,14 @@ def method_settings(name: str, *, where: str = "--methods") -> dict[str, Any]:
 def problem_with(config: Config) -> str | None:
     """Why a configuration cannot be run, as far as that is known without an image; None where it can.
 
-    Its networks are made without numbers on features of the right shapes, and asked for the score parts that
-    the scoring section names.
+    Its networks are made without numbers on features of the right shapes, and asked for the score components
+    that the scoring section names.
     """
     from nfbmr.methods.detector import blueprint
     from nfbmr.scoring.selection import check_scoring
 
     try:
-        check_scoring(config.scoring, blueprint(config).networks.parts)
+        check_scoring(config.scoring, blueprint(config).networks.components)
     except NfbmrError as error:
         where = "" if error.where is None else f" ({error.where})"
         return f"{error.what}{where}" + (f"; {error.fix}" if error.fix else "")

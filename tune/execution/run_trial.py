@@ -15,7 +15,7 @@ from nfbmr.errors import ConfigError, Interrupted, NfbmrError, Pruned
 from nfbmr.evaluation.summary import RunSummary
 from nfbmr.locks import file_lock
 from nfbmr.methods.fitting import OnEpoch
-from nfbmr.methods.table import trained_sections
+from nfbmr.methods.registry import trained_sections
 from nfbmr.paths import RunPaths
 from nfbmr.records import read_record
 from nfbmr.run import Run
@@ -68,7 +68,7 @@ def run_task(
     state: State
     summary, error = None, None
     try:
-        with _only_one(task.folder, stop):
+        with _attempt_lock(task.folder, stop):
             run, tracking = _opened(task), Tracking(task)
             result, journal = run.paths.summary if task.test else run.paths.fitted, run.paths.journal
             if result.exists() and journal.exists() and read_record(journal).status != "finished":
@@ -149,7 +149,7 @@ def _on_epoch(task: TrialSpec, report: Report) -> OnEpoch:
 
 
 @contextmanager
-def _only_one(folder: Path, stop: StopRequest) -> Iterator[None]:
+def _attempt_lock(folder: Path, stop: StopRequest) -> Iterator[None]:
     """Wait until an earlier attempt has really ended; the kernel lets go of its lock when it dies."""
     with file_lock(
         RunPaths(folder).lock,

@@ -46,7 +46,7 @@ class TrialSpec:
     @property
     def epochs(self) -> int:
         """Epochs of all stages together: the last step that :meth:`TrialSource.report` hears of."""
-        from nfbmr.methods.table import epochs_of
+        from nfbmr.methods.registry import epochs_of
 
         return epochs_of(self.config)
 

@@ -183,7 +183,7 @@ class TimingFacts(Part):
 
 
 class CostFacts(Part):
-    """What a model costs to use; see :class:`nfbmr.costs.Cost`.
+    """What a model costs to use; see :class:`nfbmr.benchmark.Cost`.
 
     Attributes:
         ms_one: Milliseconds an image, one image a call; with ``_low`` and ``_high``.

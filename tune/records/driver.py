@@ -12,7 +12,7 @@ from tune.records.paths import PlanPaths
 
 
 @contextmanager
-def only_driver(paths: PlanPaths) -> Iterator[None]:
+def driver_lock(paths: PlanPaths) -> Iterator[None]:
     """Hold a plan's folder; the kernel lets go of it when this process dies.
 
     Raises:

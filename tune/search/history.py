@@ -33,13 +33,13 @@ class History:
 
     Args:
         maximise: For each objective whether more is better.
-        own: Whether a trial counts as one of this sweep.
+        is_own: Whether a trial counts as one of this sweep.
     """
 
-    def __init__(self, maximise: Sequence[bool], own: Callable[[optuna.trial.FrozenTrial], bool]) -> None:
+    def __init__(self, maximise: Sequence[bool], is_own: Callable[[optuna.trial.FrozenTrial], bool]) -> None:
         self.counts: Counter[str] = Counter()
         self._signs = np.array([-1.0 if more else 1.0 for more in maximise])
-        self._own = own
+        self._is_own = is_own
         self._states: dict[int, str] = {}
         self._open: dict[str, set[int]] = {"WAITING": set(), "RUNNING": set()}
         self._ended: list[optuna.trial.FrozenTrial] = []  # by number; failed ones teach nothing
@@ -55,7 +55,7 @@ class History:
             return
         if before in self._open:
             self._open[before].discard(number)
-        if self._own(trial):
+        if self._is_own(trial):
             self.counts[state] += 1
             if before is not None:
                 self.counts[before] -= 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nfbmr.methods.table import epochs_of
+from nfbmr.methods.registry import epochs_of
 from tune.records.paths import SweepPaths
 from tune.search.history import weights_of
 from tune.search.plan import SweepPlan

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from nfbmr import yaml_text
 from nfbmr.fields import did_you_mean, keys, sections
-from nfbmr.methods.table import know_methods
+from nfbmr.methods.registry import know_methods
 from tune.search.dimension import Dimension, Kind, Label, Settings
 
 SPACES = Path(__file__).parent / "spaces"

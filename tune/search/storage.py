@@ -153,16 +153,16 @@ class SweepStorage(JournalStorage):
         self._followed: int | None = None
         super().__init__(self._journal)
 
-    def follow(self, study_name: str, own: Callable[[FrozenTrial], bool]) -> None:
+    def follow(self, study_name: str, is_own: Callable[[FrozenTrial], bool]) -> None:
         """Keep the history of a study from now on.
 
         Args:
             study_name: Which.
-            own: Whether a trial counts as one of this sweep.
+            is_own: Whether a trial counts as one of this sweep.
         """
         study = self.get_study_id_from_name(study_name)
         maximise = [way == StudyDirection.MAXIMIZE for way in self.get_study_directions(study)]
-        self.history = History(maximise, own)
+        self.history = History(maximise, is_own)
         for trial in super().get_all_trials(study, deepcopy=False):
             self.history.update(trial)
         self._followed = study

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nfbmr.methods.table import sharing_key
+from nfbmr.methods.registry import sharing_key
 from nfbmr.resolve import digest
 from tune.execution.trial_spec import TrialResult, TrialSpec
 from tune.records.children import child_name, child_tags
 from tune.records.paths import SweepPaths
-from tune.search.borrowed import borrow, is_own
 from tune.search.dimension import Settings
 from tune.search.history import first_front
+from tune.search.imported_trials import import_trials, is_own
 from tune.search.plan import SweepPlan
 from tune.search.repeats import Copied, Repeats, copied_outcome, end_as, unrecorded
 from tune.search.samplers import base_epochs, open_study, sampler_of, scaled_step
@@ -69,12 +69,12 @@ class Study:
         self._ready: list[TrialSpec] = []
         self._busy: dict[str, str] = {}
         self._enqueued = False
-        trained, own = self._trained(), self._own()
+        trained, own_trials = self._trained(), self._own_trials()
         self._best, self._trained_count = max(trained, key=self._quality, default=None), len(trained)
-        self._repeats = Repeats(own)
-        self._copies = [Copied(self.task_of(t), how) for t, how in unrecorded(own, plan.goals, paths)]
+        self._repeats = Repeats(own_trials)
+        self._copies = [Copied(self.task_of(t), how) for t, how in unrecorded(own_trials, plan.goals, paths)]
         study_id = self._storage.get_study_id_from_name(self.study.study_name)
-        for frozen in own:
+        for frozen in own_trials:
             if frozen.state.name == "RUNNING":  # what it had not chosen yet is chosen now
                 self._seed(frozen.number)
                 trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, frozen.number)
@@ -196,7 +196,7 @@ class Study:
     @property
     def trials(self) -> list[optuna.trial.FrozenTrial]:
         """This sweep's own trials that were begun, by number."""
-        return [trial for trial in self._own() if trial.state.name != "WAITING"]
+        return [trial for trial in self._own_trials() if trial.state.name != "WAITING"]
 
     def value_of(self, key: str) -> float | None:
         """The first objective of a trial, where it has one."""
@@ -229,7 +229,7 @@ class Study:
         """Finished trials that no other beats in every objective; empty for a single objective."""
         if len(self.plan.objectives) == 1:
             return []
-        finished = self._trained()  # Optuna's own front would have borrowed trials on it, and points twice
+        finished = self._trained()  # Optuna's own front would have imported trials on it, and points twice
         if not finished:
             return []
         front = first_front(-np.array([self._scores(trial) for trial in finished]))
@@ -350,17 +350,17 @@ class Study:
         return sharing_key(task.config) in self._busy.values()
 
     def import_trials(self, earlier: Iterable[tuple[Settings, Sequence[float], str]]) -> int:
-        """Add trials of another sweep as finished ones; see :func:`tune.search.borrowed.borrow`."""
-        return borrow(self.study, self.space, earlier)
+        """Add trials of another sweep as finished ones; see :mod:`tune.search.imported_trials`."""
+        return import_trials(self.study, self.space, earlier)
 
     # -- reading
 
-    def _own(self) -> list[optuna.trial.FrozenTrial]:
+    def _own_trials(self) -> list[optuna.trial.FrozenTrial]:
         return list(filter(is_own, self.study.get_trials(deepcopy=False)))
 
     def _trained(self) -> list[optuna.trial.FrozenTrial]:
         """Those that were run to their end: an earlier one's copy has nothing in its folder."""
-        return [t for t in self._own() if t.state.name == "COMPLETE" and not is_copy(t)]
+        return [t for t in self._own_trials() if t.state.name == "COMPLETE" and not is_copy(t)]
 
     def _frozen_trial(self, trial: optuna.Trial) -> optuna.trial.FrozenTrial:
         return self._storage.numbered(trial.number)

@@ -24,12 +24,12 @@ from tune.execution.resources import execution_of, gpu_share, on_cluster
 from tune.execution.settings import Execution
 from tune.execution.stop_condition import stop_when
 from tune.execution.trial_spec import TrialResult, TrialSpec
-from tune.records.driver import only_driver
+from tune.records.driver import driver_lock
 from tune.records.parent import ParentRecord
 from tune.records.paths import SweepPaths, find
 from tune.records.sweep_summary import SweepSummary
-from tune.search.borrowed import has_borrowed
 from tune.search.choice import Choice, choose
+from tune.search.imported_trials import has_imported
 from tune.search.plan import SweepPlan
 from tune.search.report import summarise, write_tables
 from tune.search.space import pass_key
@@ -72,7 +72,7 @@ def execute_sweep(plan: SweepPlan, paths: SweepPaths, *, address: str | None = N
     began = time.monotonic()
     check_space(plan.space, plan.config, plan.chosen)
     _check_points(plan)
-    with StopRequest() as stop, only_driver(paths), on_cluster(plan.resources, plan.config, address):
+    with StopRequest() as stop, driver_lock(paths), on_cluster(plan.resources, plan.config, address):
         read_data(plan.config)  # refused before the name is taken
         plan.write(paths.plan)
         paths.stop.unlink(missing_ok=True)  # of an earlier driver
@@ -137,7 +137,7 @@ def _tell_about_base(study: Study) -> None:
     if point is None:
         log.info("the space does not contain the base configuration, so no trial is it: %s",
                  "; ".join(study.space.lacks(values_of(study.plan.config))))  # fmt: skip
-    elif study.base_trial is None and has_borrowed(study.study, point):
+    elif study.base_trial is None and has_imported(study.study, point):
         log.info("the warm start has the base configuration already: it is not run again")
 
 
@@ -270,7 +270,7 @@ def with_cost(outcome: TrialResult, study: Study) -> TrialResult:
     """A finished trial with its cost: its parameters, and its latency where that is asked for."""
     if outcome.state != "finished" or outcome.summary is None:
         return outcome
-    from nfbmr.methods.cost import latency_ms
+    from nfbmr.methods.latency import latency_ms
 
     cost: dict[str, float] = {"parameters": outcome.summary.total_parameters}
     if "latency" in study.plan.objectives:

@@ -47,11 +47,11 @@ def draw(table: Table, folder: Path) -> list[Path]:
     drawn = [bars(table, folder / "bars.png")]
     if len(table.lines) > 1:
         drawn.append(differences(table, folder / "differences.png"))
-    if len(table.parts) > 1:
+    if len(table.categories) > 1:
         drawn.append(lines(table, folder / "lines.png"))
     if table.curves:
         drawn.append(sweep(table, folder / "sweep.png"))
-    if "categories" in table.pictures and table.parts:
+    if "categories" in table.pictures and table.categories:
         drawn.append(shortfalls(table, folder / "categories.png"))
     return drawn
 
@@ -130,7 +130,7 @@ def differences(table: Table, path: Path) -> Path:
 
 def lines(table: Table, path: Path) -> Path:
     """Each row's metric over categories or kinds of defect (Zhang et al. 2024, figure 10), then the whole."""
-    places = [*range(len(table.parts)), len(table.parts) + 0.6]
+    places = [*range(len(table.categories)), len(table.categories) + 0.6]
     figure = new_figure(max(6.4, 2.6 + 0.55 * len(places)), 4.6, _caption(table))
     over = "categories" if table.breakdown == "category" else "kinds of defect"
     axes = dress(
@@ -144,11 +144,11 @@ def lines(table: Table, path: Path) -> Path:
         shade, marker = DEFECT_COLOURS[n % len(DEFECT_COLOURS)], MARKERS[n % len(MARKERS)]
         if line.name == table.reference:
             shade = INK
-        entries = [table.entry(line, category) for category in (*table.parts, None)]
+        entries = [table.entry(line, category) for category in (*table.categories, None)]
         x = [place + (n - (len(table.lines) - 1) / 2) * width for place in places]
         y = [100 * entry.mean.estimate.value for entry in entries]
-        for at, part in zip(x, (*table.parts, None), strict=True):
-            published = line.reported(table.metric, part)
+        for at, category in zip(x, (*table.categories, None), strict=True):
+            published = line.reported(table.metric, category)
             if published is not None:
                 axes.plot(
                     at, 100 * published.value, "D", color=shade, markersize=5, fillstyle="none", zorder=4
@@ -162,8 +162,8 @@ def lines(table: Table, path: Path) -> Path:
                 axes.plot([at, at], ends, color=shade, linewidth=0.9, alpha=0.55)
     if table.has_published:
         axes.plot([], [], "D", color=INK, markersize=5, fillstyle="none", label="published")
-    axes.axvline(len(table.parts) - 0.2, color=FAINT, linewidth=0.8)
-    names = [lettering(name, 18) for name in table.parts]
+    axes.axvline(len(table.categories) - 0.2, color=FAINT, linewidth=0.8)
+    names = [lettering(name, 18) for name in table.categories]
     slanted = max(map(len, names)) * len(names) > 90
     axes.set_xticks(
         places, [*names, table.whole], rotation=35 if slanted else 0, ha="right" if slanted else "center"
@@ -216,7 +216,7 @@ def shortfalls(table: Table, path: Path) -> Path:
 
     These bars begin at zero, so that their lengths can be compared; those of an AUROC near 100 % could not.
     """
-    places = [*table.parts, None]
+    places = [*table.categories, None]
     figure = new_figure(max(6.4, 2.0 + 0.62 * len(places)), 4.2, _caption(table))
     axes = dress(
         figure.add_subplot(),
@@ -228,8 +228,8 @@ def shortfalls(table: Table, path: Path) -> Path:
     for n, line in enumerate(table.lines):
         shade = INK if line.name == table.reference else DEFECT_COLOURS[n % len(DEFECT_COLOURS)]
         label: str | None = lettering(line.name, _NAME)
-        for at, part in enumerate(places):
-            estimate = table.entry(line, part).mean.estimate
+        for at, category in enumerate(places):
+            estimate = table.entry(line, category).mean.estimate
             x = at + (n - (len(table.lines) - 1) / 2) * width
             if estimate.defined:
                 axes.bar(x, 100 - 100 * estimate.value, 0.92 * width, color=shade, alpha=0.8, label=label)
@@ -237,16 +237,18 @@ def shortfalls(table: Table, path: Path) -> Path:
             if estimate.has_interval:
                 ends = [100 - 100 * estimate.high, 100 - 100 * estimate.low]
                 axes.plot([x, x], ends, color=FAINT, linewidth=1.0)
-            published = line.reported(table.metric, part)
+            published = line.reported(table.metric, category)
             if published is not None:
                 axes.plot(x, 100 - 100 * published.value, "D", color=_PUBLISHED, markersize=5, zorder=4)
-    if any(line.reported(table.metric, part) for line in table.lines for part in places):
+    if any(line.reported(table.metric, category) for line in table.lines for category in places):
         axes.plot([], [], "D", color=_PUBLISHED, markersize=5, label="published, on another protocol")
     axes.set_ylim(bottom=0)
     axes.set_xticks(
-        range(len(places)), [table.whole if part is None else lettering(part, 18) for part in places],
-        rotation=35, ha="right",
-    )  # fmt: skip
+        range(len(places)),
+        [table.whole if category is None else lettering(category, 18) for category in places],
+        rotation=35,
+        ha="right",
+    )
     legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return save(figure, path)
 

@@ -24,7 +24,7 @@ CSV_COLUMNS = (
     "difference_low", "difference_high", "verdict", "same_images", "missing_cells", "test_peeked",
     "published", "published_source", "published_protocol", "run",
 )  # fmt: skip
-"""Of an ablation's ``table.csv``: the means over seeds, a line for each row, part and metric."""
+"""Of an ablation's ``table.csv``: the means over seeds, a line for each row, category and metric."""
 
 
 @dataclass(frozen=True)
@@ -108,20 +108,20 @@ def results_of(
             "settings": json.dumps(settings.get(line.name, {}), default=str),
         }
         for metric in line.entries:
-            for part in (None, *table.parts, *table.groups):
-                yield _mean(table, line, metric, part, shared)
-                mean = table.entry(line, part, metric).mean
+            for category in (None, *table.categories, *table.groups):
+                yield _mean(table, line, metric, category, shared)
+                mean = table.entry(line, category, metric).mean
                 for seed, value in zip(mean.of_seeds, mean.values, strict=True):
-                    yield Result(metric=metric, value=value, category=part, seed=seed, **shared)
+                    yield Result(metric=metric, value=value, category=category, seed=seed, **shared)
     for line in table.literature_rows:
-        for metric, parts in line.published.items():
-            for part, reported in parts.items():
+        for metric, reports in line.published.items():
+            for category, reported in reports.items():
                 about = _published(reported)
                 yield Result(
                     line.name,
                     metric,
                     math.nan,
-                    category=part,
+                    category=category,
                     breakdown=table.breakdown,
                     split=split,
                     run=False,
@@ -129,8 +129,8 @@ def results_of(
                 )
 
 
-def _mean(table: Table, line: Line, metric: str, part: str | None, shared: Mapping[str, Any]) -> Result:
-    entry = table.entry(line, part, metric)
+def _mean(table: Table, line: Line, metric: str, category: str | None, shared: Mapping[str, Any]) -> Result:
+    entry = table.entry(line, category, metric)
     mean, difference = entry.mean, entry.difference
     less = UNDEFINED if difference is None else difference.estimate
     return Result(
@@ -138,7 +138,7 @@ def _mean(table: Table, line: Line, metric: str, part: str | None, shared: Mappi
         value=mean.estimate.value,
         low=mean.estimate.low,
         high=mean.estimate.high,
-        category=part,
+        category=category,
         seeds=mean.seeds,
         sd_seeds=mean.deviation,
         reference=table.reference,
@@ -148,7 +148,7 @@ def _mean(table: Table, line: Line, metric: str, part: str | None, shared: Mappi
         verdict=None if difference is None else difference.verdict,
         same_images=None if difference is None else difference.same_images,
         missing_cells=entry.missing,
-        **_published(line.reported(metric, part)),
+        **_published(line.reported(metric, category)),
         **shared,
     )
 

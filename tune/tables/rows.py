@@ -60,13 +60,13 @@ class Row:
     published: Reports = field(default_factory=dict)
     as_published: str | None = None
 
-    def reported(self, metric: str, part: str | None = None) -> Published | None:
+    def reported(self, metric: str, category: str | None = None) -> Published | None:
         """What somebody else measured, over all categories or in one of them."""
-        return self.published.get(metric, {}).get(part)
+        return self.published.get(metric, {}).get(category)
 
     def configured_as_published(self) -> Row:
         """The row with its source's own configuration below what it sets."""
-        from nfbmr.methods.table import named_configurations
+        from nfbmr.methods.registry import named_configurations
 
         below = {} if self.as_published is None else flatten(named_configurations()[self.as_published])
         return replace(self, settings={**below, **self.settings}, as_published=None)
@@ -167,7 +167,7 @@ class AblationSpec:
         """Plain values, which :func:`tune.ablation.spec.read_spec` takes."""
         everyone = [row for row in (*self.rows, *self.literature_rows) if row.published]
         numbers = [
-            number for row in everyone for parts in row.published.values() for number in parts.values()
+            number for row in everyone for reports in row.published.values() for number in reports.values()
         ]
         shared = {
             about: next(iter(words))
@@ -176,12 +176,12 @@ class AblationSpec:
         }
         reported: dict[str, Any] = {row.name: {} for row in everyone}
         for row in everyone:  # each number with what is its own of source and protocol
-            for metric, parts in row.published.items():
+            for metric, reports in row.published.items():
                 reported[row.name][metric] = {
-                    WHOLE if part is None else part: {
+                    WHOLE if category is None else category: {
                         k: v for k, v in vars(number).items() if k not in shared
                     }
-                    for part, number in parts.items()
+                    for category, number in reports.items()
                 }
         rows = {row.name: dict(row.settings) for row in self.rows}
         for row in self.rows:

@@ -41,7 +41,7 @@ class Line:
 
     Attributes:
         name: Of the row.
-        entries: By metric, then by part; ``None`` is the whole.
+        entries: By metric, then by category; ``None`` is the whole.
         published: What somebody else measured.
         peeked: Whether its choices were made on the test set.
     """
@@ -51,9 +51,9 @@ class Line:
     published: Reports = field(default_factory=dict)
     peeked: bool = False
 
-    def reported(self, metric: str, part: str | None = None) -> Published | None:
-        """What somebody else measured of a part; None is the whole."""
-        return self.published.get(metric, {}).get(part)
+    def reported(self, metric: str, category: str | None = None) -> Published | None:
+        """What somebody else measured of a category; None is the whole."""
+        return self.published.get(metric, {}).get(category)
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Table:
         about: What the numbers are of: data set, split, seeds.
         metric: The one that counts, a key of :data:`tune.tables.rows.METRICS`.
         reference: Name of the row that the others are compared with.
-        parts: What the numbers are broken down into: categories; where there is one or none, kinds of
+        categories: What the numbers are broken down into; where there is one category or none, kinds of
             defect, each against all good images. May be empty.
-        breakdown: What the parts are: ``category`` or ``kind``. The whole is the mean over categories, and
+        breakdown: What these are: ``category`` or ``kind``. The whole is the mean over categories, and
             all kinds together.
         lines: In the order of the table.
         confidence: Of the intervals.
@@ -77,7 +77,7 @@ class Table:
         literature_rows: Rows that were not run, with published numbers alone.
         secondary_metrics: Further metrics beside the one that counts.
         groups: Groups of categories that means are given of besides, and how many of each are given.
-        whole: What the whole is called beside its parts.
+        whole: What the whole is called beside its categories.
         sweep_key: The key whose values the `curves` run along; both are empty for rows that are no sweep.
         pictures: Those asked for besides; see :func:`tune.tables.figures.draw`.
     """
@@ -88,7 +88,7 @@ class Table:
     metric: str
     reference: str
     lines: tuple[Line, ...]
-    parts: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
     breakdown: Literal["category", "kind"] = "category"
     confidence: float = 0.95
     notes: tuple[str, ...] = ()
@@ -101,9 +101,9 @@ class Table:
     curves: tuple[Curve, ...] = ()
     pictures: tuple[str, ...] = ()
 
-    def entry(self, line: Line, part: str | None = None, metric: str | None = None) -> Entry:
+    def entry(self, line: Line, category: str | None = None, metric: str | None = None) -> Entry:
         """A number of the table."""
-        return line.entries[metric or self.metric][part]
+        return line.entries[metric or self.metric][category]
 
     @property
     def has_published(self) -> bool:
@@ -171,7 +171,7 @@ def latex(table: Table) -> str:
     """The main table, with notes and sources as comments."""
     grid = main_grid(table)
     everyone = (*table.lines, *table.literature_rows)
-    reported = [number for line in everyone for parts in line.published.values() for number in parts.values()]
+    reported = [number for line in everyone for of in line.published.values() for number in of.values()]
     sources = dict.fromkeys(number.source for number in reported if number.source)
     notes = [*(f"published: {source}" for source in sources), *table.notes, *missing_notes(table)]
     if table.has_published:
@@ -187,9 +187,9 @@ def sections(table: Table, level: int = 2) -> list[str]:
         level: Of the headings.
     """
     blocks = [main_grid(table).markdown()]
-    if table.parts:
+    if table.categories:
         name, by = METRICS[table.metric], "category" if table.breakdown == "category" else "kind of defect"
-        blocks += [f"{'#' * level} {name[0].upper()}{name[1:]} by {by}, %", _by_part(table).markdown()]
+        blocks += [f"{'#' * level} {name[0].upper()}{name[1:]} by {by}, %", _by_category(table).markdown()]
     others = table.measured[1 + len(table.secondary_metrics) :]
     if others:
         rows = [
@@ -245,26 +245,26 @@ def _published(table: Table, line: Line, metrics: Sequence[str]) -> list[str]:
     ]
 
 
-def _by_part(table: Table) -> Grid:
+def _by_category(table: Table) -> Grid:
     """A column a row, and beside it what was published, where that is known by category."""
-    parts = (*table.parts, *table.groups)
+    categories = (*table.categories, *table.groups)
     columns: list[tuple[Line, bool]] = []
     for line in (*table.lines, *table.literature_rows):
         columns += [] if line in table.literature_rows else [(line, False)]
-        columns += [(line, True)] if any(line.reported(table.metric, part) for part in parts) else []
+        columns += [(line, True)] if any(line.reported(table.metric, name) for name in categories) else []
     head = ["", *(f"{line.name}, published" if published else line.name for line, published in columns)]
-    names: dict[str | None, str] = {part: part for part in table.parts}
+    names: dict[str | None, str] = {category: category for category in table.categories}
     names |= {group: f"{group} ({share})" for group, share in table.groups.items()}
     rows = []
-    for part in (*parts, None):
-        cells = [names.get(part, table.whole)]
+    for category in (*categories, None):
+        cells = [names.get(category, table.whole)]
         for line, published in columns:
             if published:
-                reported = line.reported(table.metric, part)
+                reported = line.reported(table.metric, category)
                 cells.append(NOTHING if reported is None else percent(reported.value))
             else:
-                entry = table.entry(line, part)
-                cells.append(percent(entry.mean.estimate.value) if part is None else marked(entry))
+                entry = table.entry(line, category)
+                cells.append(percent(entry.mean.estimate.value) if category is None else marked(entry))
         rows.append(cells)
     return Grid.of(head, rows)
 

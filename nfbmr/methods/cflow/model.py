@@ -64,7 +64,7 @@ class CFlowStage(Stage):
         with seeded(config.seed):
             self.flows = nn.ModuleList(_flow(shape[0], config) for shape in shapes)
         self.module: nn.Module = self.flows
-        self.parts = tuple(f"layer {i + 1}" for i in range(len(shapes)))
+        self.components = tuple(f"layer {i + 1}" for i in range(len(shapes)))
         self.paper_weights = tuple(1.0 / len(shapes) for _ in shapes)
         self._codes = [position_code(CFlowConfig.of(config).code, *shape[1:]) for shape in shapes]
 

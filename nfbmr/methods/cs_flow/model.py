@@ -63,7 +63,7 @@ class CSFlowStage(Stage):
         self.module: nn.Module = self.flow
         # As many positions as a size has: the mean of the fused map is then the mean over all positions.
         positions = [height * width for _, height, width in shapes]
-        self.parts = tuple(f"size {i + 1}" for i in range(len(shapes)))
+        self.components = tuple(f"size {i + 1}" for i in range(len(shapes)))
         self.paper_weights = tuple(count / sum(positions) for count in positions)
 
     @property
@@ -162,10 +162,10 @@ class CrossScaleCoupling(nn.Module):
         """The transformed maps and the log-determinant (B,)."""
         a, b = self._split(tuple(x_BCHW[:, self._order(i)] for i, x_BCHW in enumerate(x)))
         scales, shifts = self._scale_and_shift(self.subnet2(*b), b[0].dtype)
-        z_a = tuple(torch.addcmul(t, one, s.exp()) for one, s, t in zip(a, scales, shifts, strict=True))
+        z_a = tuple(torch.addcmul(t, x_BCHW, s.exp()) for x_BCHW, s, t in zip(a, scales, shifts, strict=True))
         logdet_B = _summed(scales)
         scales, shifts = self._scale_and_shift(self.subnet1(*z_a), z_a[0].dtype)
-        z_b = tuple(torch.addcmul(t, one, s.exp()) for one, s, t in zip(b, scales, shifts, strict=True))
+        z_b = tuple(torch.addcmul(t, x_BCHW, s.exp()) for x_BCHW, s, t in zip(b, scales, shifts, strict=True))
         logdet_B = logdet_B + _summed(scales)
         return tuple(torch.cat(pair, 1) for pair in zip(z_a, z_b, strict=True)), logdet_B
 
@@ -173,9 +173,9 @@ class CrossScaleCoupling(nn.Module):
         """Undo :meth:`forward`."""
         z_a, z_b = self._split(z)
         scales, shifts = self._scale_and_shift(self.subnet1(*z_a), z_a[0].dtype)
-        b = tuple((one - t) * torch.exp(-s) for one, s, t in zip(z_b, scales, shifts, strict=True))
+        b = tuple((z_BCHW - t) * torch.exp(-s) for z_BCHW, s, t in zip(z_b, scales, shifts, strict=True))
         scales, shifts = self._scale_and_shift(self.subnet2(*b), b[0].dtype)
-        a = tuple((one - t) * torch.exp(-s) for one, s, t in zip(z_a, scales, shifts, strict=True))
+        a = tuple((z_BCHW - t) * torch.exp(-s) for z_BCHW, s, t in zip(z_a, scales, shifts, strict=True))
         joined = [torch.cat(pair, 1) for pair in zip(a, b, strict=True)]
         return tuple(x_BCHW[:, self._order(i).argsort()] for i, x_BCHW in enumerate(joined))
 
@@ -185,7 +185,8 @@ class CrossScaleCoupling(nn.Module):
 
     def _split(self, x: Tensors) -> tuple[Tensors, Tensors]:
         pairs = list(zip(x, self.halves, strict=True))
-        return tuple(one[:, :half] for one, half in pairs), tuple(one[:, half:] for one, half in pairs)
+        first = tuple(x_BCHW[:, :half] for x_BCHW, half in pairs)
+        return first, tuple(x_BCHW[:, half:] for x_BCHW, half in pairs)
 
     def _scale_and_shift(self, outputs: Tensors, dtype: torch.dtype) -> tuple[Tensors, Tensors]:
         # Under autocast subnets answer in bfloat16; the flow itself stays in the type of its input.
@@ -217,8 +218,8 @@ class CrossScaleSubnet(nn.Module):
 
     def forward(self, *x: Tensor) -> Tensors:
         """Scale and shift of every size, stacked on channels."""
-        hidden = [leaky_relu(first(one), SLOPE) for first, one in zip(self.first, x, strict=True)]
-        outputs = [last(one) for last, one in zip(self.last, hidden, strict=True)]
+        hidden = [leaky_relu(first(y_BCHW), SLOPE) for first, y_BCHW in zip(self.first, x, strict=True)]
+        outputs = [last(y_BCHW) for last, y_BCHW in zip(self.last, hidden, strict=True)]
         for i in range(len(x) - 1):
             upsampled = interpolate(hidden[i + 1], size=x[i].shape[2:], mode="bilinear", align_corners=False)
             outputs[i] = outputs[i] + self.up[i](upsampled)

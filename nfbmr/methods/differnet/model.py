@@ -109,7 +109,7 @@ class DifferNetStage(Stage):
     """
 
     name = "flow"
-    parts = ("likelihood",)
+    components = ("likelihood",)
     paper_weights = (1.0,)
     cacheable = True
 

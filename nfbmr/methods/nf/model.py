@@ -5,7 +5,7 @@ r"""NF: the normalizing flow alone (Zhang et al. 2024, Table 5, last row).
 Where ``features.detail`` has taps, a finer map is looked at as well (:mod:`nfbmr.methods.detail`), and
 several levels make the image's score (:mod:`nfbmr.scoring.levels`). ``docs/methods/nf.md``.
 
-Shapes: B batch, C channels, h w the main map, H W the detail map, P score parts.
+Shapes: B batch, C channels, h w the main map, H W the detail map, P score components.
 """
 
 from __future__ import annotations
@@ -56,9 +56,12 @@ class NF(AnomalyModel):
         return self._first
 
     @property
-    def parts(self) -> tuple[str, ...]:
+    def components(self) -> tuple[str, ...]:
         """Those of the main map, then those of the detail level."""
-        return (*self.context.parts, *(part for stage in self._detail for part in stage.parts))
+        return (
+            *self.context.components,
+            *(component for stage in self._detail for component in stage.components),
+        )
 
     @property
     def paper_weights(self) -> tuple[float, ...]:
@@ -75,15 +78,19 @@ class NF(AnomalyModel):
         """
         if not self._detail:
             return ()
-        main = self.context.parts
+        main = self.context.components
         alike = tuple(1 / len(main) for _ in main)
-        norm = tuple(float(part == "norm") for part in main)
+        norm = tuple(float(component == "norm") for component in main)
         rest = tuple(0.0 for _ in self._detail)
         context = tuple(
             Level("context", (*weights, *rest), "mean") for weights in dict.fromkeys((alike, norm))
         )
         worst = (
-            (Level(stage.name, tuple(float(part == stage.name) for part in self.parts), "max"),)
+            (
+                Level(
+                    stage.name, tuple(float(component == stage.name) for component in self.components), "max"
+                ),
+            )
             for stage in self._detail
         )
         return context, *worst
@@ -93,16 +100,16 @@ class NF(AnomalyModel):
         """The heat map is the detail level's: flow and memory bank together."""
         if not self._detail:
             return self.paper_weights
-        return (*(0.0 for _ in self.context.parts), *MAP_WEIGHTS[len(self._detail)])
+        return (*(0.0 for _ in self.context.components), *MAP_WEIGHTS[len(self._detail)])
 
     def latents(self, *y: Tensor) -> Tensor:
         """``z = TNF(y)``, (B, C, h, w)."""
         return self._first.latents(y[0])
 
     def maps(self, *batch: Tensor) -> Tensor:
-        """Score parts of (y, z), (B, P, h, w); of (y, y of the detail look, z), (B, P, H, W).
+        """Score components of (y, z), (B, P, h, w); of (y, y of the detail look, z), (B, P, H, W).
 
-        With a detail level all parts are distances, not squares: parts of both are added up.
+        With a detail level all components are distances, not squares: components of both are added up.
         """
         if not self._detail:
             return self.context.maps(*batch)

@@ -43,7 +43,7 @@ class PaDiMStage(ClosedFormStage):
         config: Its ``padim`` section; the seed draws the channels.
     """
 
-    parts = ("distance",)
+    components = ("distance",)
     paper_weights = (1.0,)
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:

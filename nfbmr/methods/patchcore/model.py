@@ -57,7 +57,7 @@ class PatchCoreStage(ClosedFormStage):
         config: Its ``patchcore`` section; the seed draws the projection and the first patch.
     """
 
-    parts = ("patch", "image")
+    components = ("patch", "image")
     paper_weights = (1.0, 0.0)
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:

@@ -77,7 +77,7 @@ class PFMStage(Stage):
         self.module: nn.Module = networks
         self._networks, self._config = networks, config
         both = isinstance(networks[0], BPFM)
-        self.parts = ("source", "target") if both else ("target",)
+        self.components = ("source", "target") if both else ("target",)
         self.paper_weights = (0.5, 0.5) if both else (1.0,)
 
     @property

@@ -55,7 +55,7 @@ class SPADEStage(ClosedFormStage):
         config: Its ``spade`` section.
     """
 
-    parts = ("pixel", "image")
+    components = ("pixel", "image")
     paper_weights = (1.0, 0.0)
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:

@@ -17,7 +17,7 @@ from mlflow_server.packaging.packing import pack
 from mlflow_server.registry.gate_result import GateResult
 from mlflow_server.registry.gate_settings import GateSettings
 from mlflow_server.registry.gates import Case, judge
-from mlflow_server.registry.packed_model import PackedModel, PairedScores, again, recorded
+from mlflow_server.registry.packed_model import PackedModel, PairedScores, evaluate_again, recorded
 from mlflow_server.registry.registry import Registry
 from mlflow_server.registry.sandbox import Visit, enter
 from nfbmr.data.layouts import load_dataset
@@ -266,13 +266,13 @@ def test_images_that_one_of_them_has_learned_from_are_left_out(
 ) -> None:
     samples = load_dataset(runs.data).samples
     assert len(samples) == 26
-    found_again = again(contenders["first"], contenders["elsewhere"], samples)
+    found_again = evaluate_again(contenders["first"], contenders["elsewhere"], samples)
     learned = contenders["first"].evidence.learned()
     assert len(learned) == 14
     assert len(found_again.first) == 12
     assert "14 are left out" in found_again.how or "14 were learned from" in found_again.how
     with pytest.raises(RegistryError, match="neither model has learned from"):
-        again(
+        evaluate_again(
             contenders["first"],
             contenders["elsewhere"],
             [sample for sample in samples if sample.subset == "train"],

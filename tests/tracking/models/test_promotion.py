@@ -151,7 +151,7 @@ def test_between_the_last_look_and_the_entry_one_wins_too(registry: Registry) ->
     seen.history.claim(first)  # a repeated request of the same is no other
     with pytest.raises(ConflictError, match="from nothing to version 1 meanwhile"):
         seen.history.claim(second)
-    seen.history.carry_out(first)
+    seen.history.finish_move(first)
     assert champion(registry) == "1"
 
 
@@ -235,7 +235,7 @@ def test_whoever_was_slow_does_not_undo_a_later_move(registry: Registry) -> None
     seen.history.claim(slow)  # ... and stops to think
     move(registry, "2")
     assert champion(registry) == "2"
-    seen.history.carry_out(slow)
+    seen.history.finish_move(slow)
     assert champion(registry) == "2"
     assert [entry.after for entry in entries(registry)] == ["1", "2"]
 
@@ -260,7 +260,7 @@ def test_a_version_that_was_deleted_before_the_alias_could_follow(registry: Regi
     seen.history.claim(cut)
     registry.client.delete_model_version("parts", "2")
     with pytest.raises(RegistryError):
-        seen.history.carry_out(cut)
+        seen.history.finish_move(cut)
     assert champion(registry) == "1"
     again = alias_state(registry, "parts", "champion")
     assert again.current.number == "1"

@@ -24,7 +24,7 @@ from mlflow_server.packaging.scoring_model import SERVING
 from nfbmr.errors import CheckpointError
 from nfbmr.inference import LONGEST_HEATMAP
 from nfbmr.methods.detector import Detector
-from nfbmr.methods.table import METHODS
+from nfbmr.methods.registry import METHODS
 from nfbmr.paths import RunPaths, read_json, write_json
 from tests.methods.settings import TINY
 

@@ -20,7 +20,7 @@ from nfbmr.cli.main import main
 from nfbmr.data.synthesize import CLASSES, synthesize
 from nfbmr.errors import ConfigError, Interrupted
 from nfbmr.layers import option_layer, set_layer
-from nfbmr.methods.table import MethodDefaults
+from nfbmr.methods.registry import MethodDefaults
 from nfbmr.paths import RunPaths
 from nfbmr.records import read_record
 from nfbmr.resolve import Layer, resolve

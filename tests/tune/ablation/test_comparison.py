@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from nfbmr.benchmark import read_cost
 from nfbmr.cli.main import main
-from nfbmr.costs import read_cost
 from nfbmr.data.synthesize import CLASSES, synthesize
 from nfbmr.errors import ConfigError, Interrupted
-from nfbmr.methods.table import METHODS
+from nfbmr.methods.registry import METHODS
 from nfbmr.paths import RunPaths
 from nfbmr.records import read_record
 from tests.tune.ablation.test_ablation import HERE, resolved

@@ -9,7 +9,7 @@ from nfbmr.config import Config
 from nfbmr.layers import Layer, set_layer
 from nfbmr.methods.padim import PaDiMConfig
 from nfbmr.methods.patchcore import PatchCoreConfig
-from nfbmr.methods.table import METHODS, MethodDefaults, named_configurations
+from nfbmr.methods.registry import METHODS, MethodDefaults, named_configurations
 from nfbmr.resolve import Resolved, resolve
 from tune.ablation.comparison import comparison_spec
 from tune.ablation.plan import AblationPlan, plan_ablation

@@ -17,8 +17,8 @@ from tune.execution.resources import Resources
 from tune.execution.trial_spec import TrialResult, TrialSpec
 from tune.records.paths import SweepPaths
 from tune.records.sweep_summary import SweepSummary
-from tune.search.borrowed import has_borrowed
 from tune.search.choice import Choice, choose
+from tune.search.imported_trials import has_imported
 from tune.search.plan import SweepPlan
 from tune.search.report import headline, summarise, write_tables
 from tune.search.samplers import STARTUP
@@ -260,7 +260,7 @@ def test_where_the_warm_start_has_it_already_it_is_not_run_again(make):
     assert study.import_trials([(settings, [0.9], "earlier-0000")]) == 1
     tasks = [study.next() for _ in range(2)]
     assert made.plan.config not in [task.config for task in tasks]
-    assert has_borrowed(study.study, BASE)
+    assert has_imported(study.study, BASE)
     for task in tasks:
         finish(study, task, 0.8)
     assert choose(study).chosen.number in (1, 2)

@@ -11,7 +11,7 @@ from nfbmr.api import configure
 from nfbmr.config import Config
 from nfbmr.errors import ConfigError
 from nfbmr.fields import keys
-from nfbmr.methods.table import METHODS
+from nfbmr.methods.registry import METHODS
 from nfbmr.resolve import values_of
 from tune.execution.method_settings import with_settings
 from tune.search.space import Space

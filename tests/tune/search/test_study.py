@@ -10,7 +10,7 @@ import pytest
 
 from nfbmr.config import Config
 from nfbmr.evaluation.summary import RunSummary
-from nfbmr.methods.table import sharing_key
+from nfbmr.methods.registry import sharing_key
 from tests.summaries import run_summary
 from tune.execution.trial_spec import TrialResult, TrialSpec
 from tune.records.paths import SweepPaths
@@ -301,7 +301,7 @@ def test_several_objectives_give_a_pareto_front(make, sampler):
     assert study.best.values[0] == max(trial.values[0] for trial in study.trials)
 
 
-def test_borrowed_trials_beat_nobody_off_the_front(make):
+def test_imported_trials_beat_nobody_off_the_front(make):
     study = make(trials=3, objectives=("auroc", "parameters"), sampler="random")
     run_all(study)
     front = [trial.number for trial in study.pareto]

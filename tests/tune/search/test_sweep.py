@@ -19,7 +19,7 @@ from nfbmr.resolve import dump_yaml, load_config
 from nfbmr.scoring.ranking import difference_error
 from tests.tune.search.shards import feature_shards
 from tune.execution.resources import Resources, gpu_share
-from tune.records.driver import only_driver
+from tune.records.driver import driver_lock
 from tune.records.paths import SweepPaths
 from tune.records.sweep_summary import SweepSummary
 from tune.search.plan import SweepPlan
@@ -197,9 +197,9 @@ def test_a_name_that_is_taken_is_refused(swept):
 
 def test_two_drivers_of_one_sweep_are_refused(tmp_path):
     paths = SweepPaths(tmp_path / "tiles")
-    with only_driver(paths), pytest.raises(ConfigError, match=f"pid {os.getpid()}"), only_driver(paths):
+    with driver_lock(paths), pytest.raises(ConfigError, match=f"pid {os.getpid()}"), driver_lock(paths):
         pass
-    with only_driver(paths):
+    with driver_lock(paths):
         pass
 
 

@@ -58,7 +58,7 @@ def table(rows=("a & b", "plain_row"), parts=("x", "y"), *, missing=None, publis
         metric="image_auroc",
         reference=rows[0],
         lines=tuple(lines),
-        parts=tuple(parts),
+        categories=tuple(parts),
         notes=("A note.",),
         missing=missing or {},
     )

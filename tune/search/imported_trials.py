@@ -12,22 +12,22 @@ from tune.search.trial_facts import SETTINGS
 if TYPE_CHECKING:
     import optuna
 
-BORROWED = "from"
+IMPORTED_FROM = "from"
 """Name of the attribute that holds which run of the earlier sweep a trial is."""
 
 
 def is_own(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether a trial was not borrowed from an earlier sweep."""
-    return BORROWED not in trial.user_attrs
+    """Whether a trial was not imported from an earlier sweep."""
+    return IMPORTED_FROM not in trial.user_attrs
 
 
-def has_borrowed(study: optuna.Study, params: Mapping[str, Any]) -> bool:
+def has_imported(study: optuna.Study, params: Mapping[str, Any]) -> bool:
     """Whether a trial of an earlier sweep is this point, in the sampler's terms."""
     trials = study.get_trials(deepcopy=False)
     return any(trial.params == dict(params) for trial in trials if not is_own(trial))
 
 
-def borrow(
+def import_trials(
     study: optuna.Study, space: Space, earlier: Iterable[tuple[Settings, Sequence[float], str]]
 ) -> int:
     """Add trials of another sweep as finished ones.
@@ -43,7 +43,7 @@ def borrow(
     """
     import optuna
 
-    there = {trial.user_attrs.get(BORROWED) for trial in study.get_trials(deepcopy=False)}
+    there = {trial.user_attrs.get(IMPORTED_FROM) for trial in study.get_trials(deepcopy=False)}
     added = 0
     for settings, values, source in earlier:
         params = space.params_of(settings)
@@ -53,7 +53,7 @@ def borrow(
             params=params,
             distributions=space.distributions(params),
             values=list(values),
-            user_attrs={BORROWED: source, SETTINGS: space.settings_of(params)},
+            user_attrs={IMPORTED_FROM: source, SETTINGS: space.settings_of(params)},
         )
         study.add_trial(trial)
         added += 1

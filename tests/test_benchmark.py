@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import nfbmr
-from nfbmr.costs import Cost, measure_cost, read_cost
+from nfbmr.benchmark import Cost, measure_cost, read_cost
 from nfbmr.errors import NfbmrError
 from nfbmr.evaluation.summary import RunSummary
 from nfbmr.features.backbone import load_backbone

@@ -2,7 +2,7 @@
 
 Measured on this machine, in this process, warm: the model is loaded once; each call reads and decodes its
 files, resizes them, and goes through backbone, networks, fusion and reduction, as ``nfbmr predict`` does.
-:func:`nfbmr.methods.cost.latency_ms` is the quicker look that sweeps and gates take, without files.
+:func:`nfbmr.methods.latency.latency_ms` is the quicker look that sweeps and gates take, without files.
 """
 
 from __future__ import annotations
@@ -185,17 +185,17 @@ class _Busy:
 
     def others(self) -> float:
         """Cores that others kept busy since it was made."""
-        busy, own = (after - before for after, before in zip(self._seconds(), self._before, strict=True))
-        return round(max(0.0, busy - own) / (time.perf_counter() - self._began), 2)
+        busy, by_us = (after - before for after, before in zip(self._seconds(), self._before, strict=True))
+        return round(max(0.0, busy - by_us) / (time.perf_counter() - self._began), 2)
 
     def _seconds(self) -> tuple[float, float]:
         import psutil
 
         cores, times = os.sched_getaffinity(0), psutil.cpu_times(percpu=True)
-        mine = [one for core, one in enumerate(times) if core in cores]
-        busy = sum(one.user + one.nice + one.system for one in mine)
-        own = psutil.Process().cpu_times()
-        return busy, own.user + own.system
+        mine = [core_times for core, core_times in enumerate(times) if core in cores]
+        busy = sum(core_times.user + core_times.nice + core_times.system for core_times in mine)
+        of_process = psutil.Process().cpu_times()
+        return busy, of_process.user + of_process.system
 
 
 def _score(predictor: Predictor, images: Sequence[Path]) -> None:
@@ -226,15 +226,15 @@ def _bytes_of(model: Path) -> int:
 def _networks(features: FeatureConfig) -> Iterator[FeatureConfig]:
     """Each frozen network once, at whatever scales it is used."""
     seen: dict[tuple[str, str], FeatureConfig] = {}
-    for one in passes_of(features):
-        seen.setdefault((one.backbone, one.weights), one)
+    for network in passes_of(features):
+        seen.setdefault((network.backbone, network.weights), network)
     yield from seen.values()
 
 
 def _backbone_parameters(features: FeatureConfig) -> int:
-    return sum(p.numel() for one in _networks(features) for p in load_backbone(one).parameters())
+    return sum(p.numel() for network in _networks(features) for p in load_backbone(network).parameters())
 
 
 def _backbone_bytes(features: FeatureConfig) -> int:
-    bodies = [resolve_weights(one.backbone, one.weights).body for one in _networks(features)]
+    bodies = [resolve_weights(network.backbone, network.weights).body for network in _networks(features)]
     return sum(tensor.nbytes for body in bodies for tensor in body.values())

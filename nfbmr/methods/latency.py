@@ -15,7 +15,7 @@ from nfbmr.methods.fitting import maps_of
 
 
 def latency_ms(model: Path, *, device: str = "auto", repeats: int = 9) -> float:
-    """Milliseconds from a prepared picture to its score parts, one picture at a time.
+    """Milliseconds from a prepared picture to its score components, one picture at a time.
 
     The backbones up to their last taps and the method's networks, in the arithmetic the model was made with;
     reading and resizing the file are not in it. The median of several passes after a warm-up, so that one

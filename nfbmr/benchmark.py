@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,14 @@ def measure_cost(run: Path, images: Sequence[Path], *, device: str = "auto") -> 
     reader = FeatureReader(features, device_of(device), "bf16")
 
     def several(count: int) -> Callable[[], None]:
-        return lambda: _score(predictor, list(itertools.islice(turn, count)))
+        def score() -> None:
+            files = list(itertools.islice(turn, count))
+            for scored in predictor.score(files):
+                if scored.error is not None:
+                    where = ", ".join(map(str, files))
+                    raise NfbmrError(f"an image cannot be read ({scored.error})", where=where)
+
+        return score
 
     def reading() -> None:
         files = itertools.islice(turn, batch)
@@ -138,15 +145,22 @@ def measure_cost(run: Path, images: Sequence[Path], *, device: str = "auto") -> 
 
     busy = _Busy()
     timings = (_timed(several(1), 1), _timed(several(batch), batch), _timed(reading, batch))
+    networks: dict[tuple[str, str], FeatureConfig] = {}
+    for net in passes_of(features):  # each frozen network once, at whatever scales it is used
+        networks.setdefault((net.backbone, net.weights), net)
+    bodies = [resolve_weights(net.backbone, net.weights).body for net in networks.values()]
     return Cost(
         *timings[:2],
         batch=batch,
         reading=timings[2],
         views=features.test_rotations,
         parameters=sum(detector.parameters().values()),
-        model_bytes=_bytes_of(paths.model),
-        backbone_parameters=_backbone_parameters(features),
-        backbone_bytes=_backbone_bytes(features),
+        # Without weights of backbones that were packed with it: those lie in a folder.
+        model_bytes=sum(path.stat().st_size for path in paths.model.iterdir() if path.is_file()),
+        backbone_parameters=sum(
+            p.numel() for net in networks.values() for p in load_backbone(net).parameters()
+        ),
+        backbone_bytes=sum(tensor.nbytes for body in bodies for tensor in body.values()),
         machine=machine_of(device),
         others=busy.others(),
     )
@@ -198,12 +212,6 @@ class _Busy:
         return busy, of_process.user + of_process.system
 
 
-def _score(predictor: Predictor, images: Sequence[Path]) -> None:
-    for scored in predictor.score(images):
-        if scored.error is not None:
-            raise NfbmrError(f"an image cannot be read ({scored.error})", where=", ".join(map(str, images)))
-
-
 def _timed(once: Callable[[], None], images: int) -> Timing:
     for _ in range(WARM if images == 1 else 1):
         once()
@@ -216,25 +224,3 @@ def _timed(once: Callable[[], None], images: int) -> Timing:
         taken.append(time.perf_counter() - began)
     median, low, high = 1000 * np.quantile(taken, [0.5, *TAILS]) / images
     return Timing(round(float(median), 3), round(float(low), 3), round(float(high), 3), len(taken))
-
-
-def _bytes_of(model: Path) -> int:
-    """Of the files of a model, without weights of backbones that were packed with it."""
-    return sum(path.stat().st_size for path in model.iterdir() if path.is_file())
-
-
-def _networks(features: FeatureConfig) -> Iterator[FeatureConfig]:
-    """Each frozen network once, at whatever scales it is used."""
-    seen: dict[tuple[str, str], FeatureConfig] = {}
-    for network in passes_of(features):
-        seen.setdefault((network.backbone, network.weights), network)
-    yield from seen.values()
-
-
-def _backbone_parameters(features: FeatureConfig) -> int:
-    return sum(p.numel() for network in _networks(features) for p in load_backbone(network).parameters())
-
-
-def _backbone_bytes(features: FeatureConfig) -> int:
-    bodies = [resolve_weights(network.backbone, network.weights).body for network in _networks(features)]
-    return sum(tensor.nbytes for body in bodies for tensor in body.values())

@@ -49,17 +49,13 @@ class CategoryRuns:
 
     def run_of(self, name: str) -> Run:
         """The run of a category, which is made where there is none yet."""
-        folder = self.root / self._folder(name)
+        plain = re.sub(r"[^\w-]+", "_", name)  # a category's name need not be one that a folder can have
+        folder = self.root / (name if plain == name else f"{self.names.index(name):02d}-{plain}")
         if RunPaths(folder).config.exists():
             return open_run(folder)
         data = self.config.data.model_copy(update={"category": name})
         config = self.config.model_copy(update={"data": data})
         return new_run(config, run_id=f"{self.root.name}-{folder.name}", folder=folder)
-
-    def _folder(self, name: str) -> str:
-        """What a category's folder is called: its name, where that can be a folder's."""
-        plain = re.sub(r"[^\w-]+", "_", name)
-        return name if plain == name else f"{self.names.index(name):02d}-{plain}"
 
 
 def wants_all(config: Config) -> bool:

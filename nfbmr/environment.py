@@ -37,6 +37,8 @@ def environment() -> dict[str, Any]:
     """
     import psutil
 
+    torch = sys.modules.get("torch")
+    gpus = torch.cuda.device_count() if torch is not None and torch.cuda.is_initialized() else 0
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -44,7 +46,7 @@ def environment() -> dict[str, Any]:
             "cpu": _processor(),
             "cpus": len(os.sched_getaffinity(0)),
             "memory_bytes": psutil.virtual_memory().total,
-            "gpus": _gpus(),
+            "gpus": [torch.cuda.get_device_name(index) for index in range(gpus)] if torch else [],
         },
         "packages": _versions(),
         "code": code_revision(),
@@ -105,10 +107,3 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def _gpus() -> list[str]:
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
-        return []
-    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

@@ -120,7 +120,12 @@ def evaluate_elsewhere(
     samples, clock = samples_of(dataset), Clock()
     contents = content_digests(samples)
     digest = content_digest(replace(dataset, samples=samples), contents)
-    paths = RunPaths(out or _folder(model, tested, dataset, digest, detector.digest()))
+    if out is None:  # in the run's folder; else here, where the model's own digest keeps versions apart
+        name = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', dataset.name).strip('.-')[:60]}-{digest[:8]}"
+        out = model / "evaluations" / name
+        if not tested.run:
+            out = Path("evaluations") / f"{name}-{detector.digest()[:8]}"
+    paths = RunPaths(out)
     if paths.config.exists() or paths.model.exists():
         raise OutputError("a run lies here", where=paths.root, fix="choose another folder with --out")
     with StopRequest() as stop, clock("test"):
@@ -150,12 +155,6 @@ def evaluate_elsewhere(
 def samples_of(dataset: Dataset) -> tuple[Sample, ...]:
     """The images that are scored: the test side where there is one, else all."""
     return tuple(s for s in dataset.samples if s.subset == "test") or dataset.samples
-
-
-def _folder(model: Path, tested: EvaluatedModel, dataset: Dataset, digest: str, version: str) -> Path:
-    """In a run's folder, else here, where the model's own digest keeps versions apart."""
-    name = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', dataset.name).strip('.-')[:60]}-{digest[:8]}"
-    return model / "evaluations" / name if tested.run else Path("evaluations") / f"{name}-{version[:8]}"
 
 
 def _facts(dataset: Dataset, samples: tuple[Sample, ...], digest: str) -> DatasetFacts:

@@ -97,18 +97,18 @@ class Answering:
             ConfigError: A threshold is not a finite number.
         """
         limits = [self.predictor.limit(question.threshold) for question in questions]
-        sources = [self._source(index, question.item, paths) for index, question in enumerate(questions)]
+        sources: list[Source | ImageError] = []
+        for index, question in enumerate(questions):
+            name = f"image {index}"
+            try:
+                sources.append(decode_input(question.item, name=name, limit=self.max_pixels, paths=paths))
+            except ImageError as error:
+                sources.append(error)
         scored = self.predictor.score(sources)
         return [
             self._row(source, image_score, limit, question.heatmap)
             for question, source, image_score, limit in zip(questions, sources, scored, limits, strict=True)
         ]
-
-    def _source(self, index: int, item: Any, paths: bool) -> Source | ImageError:
-        try:
-            return decode_input(item, name=f"image {index}", limit=self.max_pixels, paths=paths)
-        except ImageError as error:
-            return error
 
     def _row(
         self, source: Source | ImageError, scored: Scored, limit: float, heatmaps: bool

@@ -145,9 +145,12 @@ def entries(folder: Path, start: int = 0) -> Iterator[Entry]:
             if not line.endswith(b"\n"):
                 return
             end += len(line)
-            entry = _decode(line, end)
-            if entry is not None:
-                yield entry
+            try:
+                fields = json.loads(line)
+                entry = Entry(fields.pop("kind"), fields.pop("time"), fields, end)
+            except (ValueError, KeyError, AttributeError):
+                continue
+            yield entry
 
 
 def encode(value: Mapping[str, Any]) -> bytes:
@@ -172,14 +175,6 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         return value
     return str(value)
-
-
-def _decode(line: bytes, end: int) -> Entry | None:
-    try:
-        fields = json.loads(line)
-        return Entry(fields.pop("kind"), fields.pop("time"), fields, end)
-    except (ValueError, KeyError, AttributeError):
-        return None
 
 
 def _cannot_write(path: Path, error: OSError) -> OutputError:

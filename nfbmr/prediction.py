@@ -324,7 +324,9 @@ def predict(
     progress = tqdm(total=total, desc="predict", unit="image", disable=None, leave=False)
     with ticking(progress):
         for source, prediction, scored in _each(predictor, sources, every, threshold):
-            name = _frame_name(prediction)
+            name = None  # what the pictures are named after: an image's own name
+            if prediction.frame is not None and prediction.path is not None:
+                name = Path(f"{prediction.path.stem[:60]}-frame{prediction.frame:06d}.png")
             drawn, written = draw_prediction(
                 predictor, source, scored, len(predictions), heatmaps, masks, name
             )
@@ -349,13 +351,6 @@ def _each(
             assert isinstance(video, Path)
             for frame, prediction, scored in predictor.frames(video, every, threshold=threshold):
                 yield frame.image, prediction, scored
-
-
-def _frame_name(prediction: Prediction) -> Path | None:
-    """What a frame's pictures are named after; None for an image."""
-    if prediction.frame is None or prediction.path is None:
-        return None
-    return Path(f"{prediction.path.stem[:60]}-frame{prediction.frame:06d}.png")
 
 
 def draw_prediction(

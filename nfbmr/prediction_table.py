@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,9 @@ def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
     Raises:
         DataError: The ending is none of these.
     """
-    rows = list(_rows(predictions))
+    names = tuple(dict.fromkeys(name for prediction in predictions for name in prediction.components))
+    frames = any(prediction.frame is not None for prediction in predictions)
+    rows = [full_row(prediction, names, frames=frames) for prediction in predictions]
     with atomic(path) as temporary:
         if path.suffix == ".csv":
             flat = [flat_row(row) for row in rows]
@@ -41,12 +43,6 @@ def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
             _write_parquet(rows, temporary)
         else:
             raise DataError("no such table format", where=path, fix="end the name in .csv, .json or .parquet")
-
-
-def _rows(predictions: Sequence[Prediction]) -> Iterator[dict[str, Any]]:
-    named = dict.fromkeys(component for prediction in predictions for component in prediction.components)
-    frames = any(prediction.frame is not None for prediction in predictions)
-    return (full_row(prediction, tuple(named), frames=frames) for prediction in predictions)
 
 
 def full_row(prediction: Prediction, components: Sequence[str], *, frames: bool = False) -> dict[str, Any]:

@@ -99,7 +99,10 @@ def resolve(
     layers = list(layers)
     problems = [problem for layer in layers for problem in layer.problems]
     if methods is not None:  # its keys are known once it is loaded, so it comes first
-        name, origin = _method_of(layers)
+        name, origin = Config.model_fields["method"].default, DEFAULT
+        for layer in layers:
+            if "method" in layer.values:
+                name, origin = layer.values["method"], layer.place("method")
         if isinstance(name, str) and name in methods:
             layers.insert(0, Layer(f"method {name}", methods[name]))
         else:
@@ -110,15 +113,12 @@ def resolve(
         settings.update(_settings(layer, layer.values, "", problems, read_only=methods is None))
     config = _validated(settings, problems)
     if problems or config is None:
-        raise _as_error(problems)
+        if len(problems) == 1:
+            raise ConfigError(problems[0], fix=_HELP)
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        raise ConfigError(f"the configuration has {count(len(problems), 'problem')}:{lines}", fix=_HELP)
     origins = {key: settings[key].origin if key in settings else DEFAULT for key in keys_in(config)}
     return Resolved(config, origins)
-
-
-def _method_of(layers: Iterable[Layer]) -> tuple[Any, str]:
-    """Which method the layers name, and where."""
-    named = [(layer.values["method"], layer.place("method")) for layer in layers if "method" in layer.values]
-    return named[-1] if named else (Config.model_fields["method"].default, DEFAULT)
 
 
 def _settings(
@@ -152,11 +152,8 @@ def _settings(
                 "by now, see docs/own-method.md"
             )
         else:
-            problems.append(f"{key} ({layer.place(key)}): no such key{_suggestion(key, value)}")
-
-
-def _suggestion(key: str, value: Any) -> str:
-    return did_you_mean(key, sections() if isinstance(value, Mapping) else keys())
+            hint = did_you_mean(key, sections() if isinstance(value, Mapping) else keys())
+            problems.append(f"{key} ({layer.place(key)}): no such key{hint}")
 
 
 def _validated(settings: Mapping[str, _Setting], problems: list[str]) -> Config | None:
@@ -191,27 +188,16 @@ def _validated(settings: Mapping[str, _Setting], problems: list[str]) -> Config 
 
 def _impossible(key: str, setting: _Setting, reason: str = "") -> str:
     known = keys()[key]
-    shown = f"{key} = {_shown(setting.value)} ({setting.origin})"
+    try:
+        text = yaml_text.inline(setting.value)
+    except Exception:  # a Python object handed in through the API: any words for it will do
+        text = repr(setting.value)
+    shown = f"{key} = {text if len(text) <= 80 else f'{text[:77]}...'} ({setting.origin})"
     if reason:
         return f"{shown}: {reason}"
     words = choices(known.annotation)
     hint = did_you_mean(str(setting.value), words) if words and isinstance(setting.value, str) else ""
     return f"{shown}: should be {known.allowed}{hint}"
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = yaml_text.inline(value)
-    except Exception:  # a Python object handed in through the API: any words for it will do
-        text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _as_error(problems: Sequence[str]) -> ConfigError:
-    if len(problems) == 1:
-        return ConfigError(problems[0], fix=_HELP)
-    lines = "".join(f"\n  - {problem}" for problem in problems)
-    return ConfigError(f"the configuration has {count(len(problems), 'problem')}:{lines}", fix=_HELP)
 
 
 # --------------------------------------------------------------------------------------- in and out again
@@ -272,14 +258,10 @@ def dump_yaml(config: Config, origins: Mapping[str, str] | None = None) -> str:
             notes.append("")
         open_path = path
         lines.append(f"{'  ' * len(path)}{yaml_text.inline(name)}: {yaml_text.inline(value)}")
-        notes.append("" if origins is None else _one_line(origins[key]))
+        notes.append("" if origins is None else " ".join(origins[key].split()))
     width = min(max((len(line) for line, note in zip(lines, notes, strict=True) if note), default=0), 60)
     pairs = zip(lines, notes, strict=True)
     return "".join(f"{line:<{width}}  # {note}\n" if note else f"{line}\n" for line, note in pairs)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def load_config(path: Path) -> Config:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,11 @@ def weights_of(samples: Sequence[Sample]) -> tuple[float, ...] | None:
 
 def write_maps(path: Path, sets: Sequence[ScoredImages]) -> None:
     """Keep the maps, so that another fusion needs no retraining."""
-    write_tensors(path, {name: tensor for images in sets for name, tensor in _tensors(images)})
+    tensors = {}
+    for images in sets:
+        tensors[f"{images.side}/maps"] = images.maps_NPHW
+        tensors |= {f"{images.side}/{space}": values_ND for space, values_ND in images.embeddings.items()}
+    write_tensors(path, tensors)
 
 
 def write_scores(path: Path, sets: Sequence[ScoredImages], scorer: Scorer, *, test_peeked: bool) -> None:
@@ -179,12 +183,6 @@ def read_sets(scores: Path, maps: Path) -> tuple[ScoredImages, ...]:
         maps_NPHW = of_side.pop("maps")
         sets.append(ScoredImages(side, samples, maps_NPHW, of_side))
     return tuple(sets)
-
-
-def _tensors(images: ScoredImages) -> Iterator[tuple[str, Tensor]]:
-    yield f"{images.side}/maps", images.maps_NPHW
-    for space, values_ND in images.embeddings.items():
-        yield f"{images.side}/{space}", values_ND
 
 
 def synthetic_sample(sample: Sample) -> Sample:

@@ -35,7 +35,10 @@ class RunLogger:
         """Settings, labels, the data set and who is on which side of its split."""
         sides = {"train": split.train, "validation": split.held_out, "test": split.test}
         counts = {side: side_counts(samples) for side, samples in sides.items()}
-        sizes = "; ".join(f"{side} {_counted(kinds)}" for side, kinds in counts.items())
+        sizes = "; ".join(
+            f"{side} {' and '.join(f'{number} {kind}' for kind, number in kinds.items() if number) or 'none'}"
+            for side, kinds in counts.items()
+        )
         log.info("%s, split %s, seed %d: %s", dataset.name, split.name, split.seed, sizes)
         shared = {s.group for s in (*split.train, *split.held_out)} & {s.group for s in split.test} - {None}
         if shared:
@@ -130,7 +133,3 @@ def _numbers(summary: RunSummary) -> Iterator[tuple[str, float]]:
             )
     for phase, seconds in summary.timings.items():
         yield f"seconds/{phase}", seconds
-
-
-def _counted(kinds: Mapping[str, int]) -> str:
-    return " and ".join(f"{count} {kind}" for kind, count in kinds.items() if count) or "none"

@@ -203,7 +203,10 @@ def watch(watcher: Watcher, stop: StopRequest, *, seconds: float = 1.0) -> Itera
     """Look until a stop is asked for; results as they come."""
     while not stop.requested:
         for prediction in watcher.look(stop):
-            log.info("%s", _sentence(prediction))
+            words = prediction.error
+            if words is None:
+                words = f"{prediction.score:.4g}, {'rejected' if prediction.rejected else 'passed'}"
+            log.info("%s: %s", visible(prediction.path), words)
             yield prediction
         stop.wait(seconds)
 
@@ -231,10 +234,3 @@ def _stamp(file: Path) -> Stamp | None:
     except OSError:  # taken away meanwhile
         return None
     return Stamp(as_text(file), status.st_size, status.st_mtime_ns)
-
-
-def _sentence(prediction: Prediction) -> str:
-    name = visible(prediction.path)
-    if prediction.error is not None:
-        return f"{name}: {prediction.error}"
-    return f"{name}: {prediction.score:.4g}, {'rejected' if prediction.rejected else 'passed'}"

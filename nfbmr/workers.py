@@ -172,13 +172,10 @@ class DistributedGroup:
         except NfbmrError as error:
             # Whoever was interrupted in the middle of an exchange cannot begin another.
             if not self._over and not isinstance(error.__cause__, KeyboardInterrupt):
-                self._tell(error)
+                pickled = pickle.dumps(error)
+                self._over = True
+                self._all(pickled, self._exchanged(_FAILED, len(pickled))[1])
             raise
-
-    def _tell(self, error: NfbmrError) -> None:
-        pickled = pickle.dumps(error)
-        self._over = True
-        self._all(pickled, self._exchanged(_FAILED, len(pickled))[1])
 
     def _agree(self, word: int, size: int = 0) -> tuple[int, int]:
         """The largest word and size of all; raises the error that some worker tells of."""

@@ -20,6 +20,11 @@ from scripts.single_use_helpers import MOST, helpers, main
         ("class A:\n    def __enter__(self): ...\n    def b(self): self.__enter__()", []),
         ("async def _a(): ...\nasync def b(): await _a()", ["_a"]),
         ("def b():\n    def _a(): ...\n    _a()", []),
+        ("@cache\ndef _a(): ...\n_a()", []),
+        (
+            "class A:\n    def _a(self): self._b()\n    def _b(self): ...\nclass C(A):\n    def _b(self): ...",
+            [],
+        ),
     ],
 )
 def test_helpers_that_are_called_in_one_place_are_found(source: str, names: list[str]) -> None:

@@ -168,7 +168,8 @@ def promote(
     from mlflow_server.registry.gate_settings import gate_settings
 
     settings = gate_settings(file, limits)
-    _check_reason(force, reason)
+    if force and not reason.strip():
+        raise click.UsageError("--force needs --reason TEXT, which stays in the history")
     move = promotion(
         name,
         version.removeprefix("v"),
@@ -270,8 +271,3 @@ def _tell(move: AliasChange, as_json: bool) -> int:
         return emit_despite(error, move.as_json(), as_json=as_json, text=format_change(move))
     emit(move.as_json(), as_json=as_json, text=format_change(move))
     return 0
-
-
-def _check_reason(force: bool, reason: str) -> None:
-    if force and not reason.strip():
-        raise click.UsageError("--force needs --reason TEXT, which stays in the history")

@@ -190,8 +190,10 @@ def _keep_references(evidence: Evidence) -> None:
     """Copy a few test images: the lowest score, the highest, and some between."""
     test = evidence.side("test")
     ranked = [int(row) for row in test.scores.score.argsort(kind="stable")]
+    if len(ranked) > _REFERENCES:
+        ranked = [ranked[round(i * (len(ranked) - 1) / (_REFERENCES - 1))] for i in range(_REFERENCES)]
     rows, left = [], REFERENCE_BYTES
-    for place, row in enumerate(_spread(ranked, _REFERENCES)):
+    for place, row in enumerate(ranked):
         path = test.paths[row]
         if not _is_same(path, evidence.contents.get(test.scores.names[row])):
             continue
@@ -211,13 +213,6 @@ def _keep_references(evidence: Evidence) -> None:
         )
     if rows:
         write_json(evidence.folder / "references" / "references.json", rows)
-
-
-def _spread(rows: Sequence[int], count: int) -> list[int]:
-    """So many of them, evenly, the first and the last among them."""
-    if len(rows) <= count:
-        return list(rows)
-    return [rows[round(i * (len(rows) - 1) / (count - 1))] for i in range(count)]
 
 
 def _is_same(path: Path, digest: str | None) -> bool:

@@ -21,7 +21,7 @@ from nfbmr.records import Point
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities import LoggedModel
 
     from mlflow_server.packaging.packing import Backbone
 
@@ -104,7 +104,10 @@ class ModelUploader:
         with tempfile.TemporaryDirectory(prefix="nfbmr-model-") as folder:
             packed = Path(folder) / "model"
             self._pack(run, packed, model, how, strict=backbone is not None)
-            self._upload(model.model_id, packed)
+            for file in sorted(file for file in packed.rglob("*") if file.is_file()):
+                inner = file.relative_to(packed).parent.as_posix()
+                self.client.log_model_artifact(model.model_id, str(file), None if inner == "." else inner)
+                self.on_progress()
         self._link(model.model_id)
         self._results(model.model_id, numbers)
         return self.client.finalize_logged_model(model.model_id, "READY")
@@ -154,12 +157,6 @@ class ModelUploader:
             model_id=model.model_id,
         )
 
-    def _upload(self, model_id: str, packed: Path) -> None:
-        for file in sorted(file for file in packed.rglob("*") if file.is_file()):
-            inner = file.relative_to(packed).parent.as_posix()
-            self.client.log_model_artifact(model_id, str(file), None if inner == "." else inner)
-            self.on_progress()
-
     def _link(self, model_id: str) -> None:
         """Make it an output of the run. Twice would be an error."""
         from mlflow.entities import LoggedModelOutput
@@ -173,7 +170,11 @@ class ModelUploader:
     def _results(self, model_id: str, numbers: Mapping[str, Point]) -> None:
         from mlflow.entities import Metric
 
-        data = _dataset(self.client.get_run(self.mlflow_run_id))
+        run = self.client.get_run(self.mlflow_run_id)
+        data = {}  # the data set that the run's results are of, in MLflow's terms
+        if run.inputs and run.inputs.dataset_inputs:
+            dataset = run.inputs.dataset_inputs[0].dataset
+            data = {"dataset_name": dataset.name, "dataset_digest": dataset.digest}
         metrics = [
             Metric(
                 valid_name(name),
@@ -195,11 +196,3 @@ def results_of(metrics: Mapping[str, list[Point]]) -> dict[str, Point]:
     """Of a run's numbers those that say what its model is worth, the last of each."""
     last = {name: points[-1] for name, points in metrics.items() if name.startswith(_RESULTS)}
     return {name: point for name, point in last.items() if math.isfinite(point.value)}
-
-
-def _dataset(run: Run) -> dict[str, str]:
-    """The data set that the run's results are of, in MLflow's terms."""
-    inputs = run.inputs.dataset_inputs if run.inputs else []
-    if not inputs:
-        return {}
-    return {"dataset_name": inputs[0].dataset.name, "dataset_digest": inputs[0].dataset.digest}

@@ -183,17 +183,16 @@ def requirements(config: Config, backbone: Backbone) -> list[str]:
     """
     networks = (config.features.backbone, config.features.target.backbone) if backbone == "referenced" else ()
     packages = {package for name in networks if name is not None and (package := package_of(name))}
-    return [f"{name}=={_version(name)}" for name in (*NEEDED, *sorted(packages))]
-
-
-def _version(name: str) -> str:
-    try:
-        # A local version such as 2.15.0+cpu is known to no index.
-        return metadata.version(name).partition("+")[0]
-    except metadata.PackageNotFoundError as error:
-        raise MissingPackageError(
-            "a package that prediction needs is not installed", where=name, fix=f"pip install {name}"
-        ) from error
+    pinned = []
+    for name in (*NEEDED, *sorted(packages)):
+        try:
+            # A local version such as 2.15.0+cpu is known to no index.
+            pinned.append(f"{name}=={metadata.version(name).partition('+')[0]}")
+        except metadata.PackageNotFoundError as error:
+            raise MissingPackageError(
+                "a package that prediction needs is not installed", where=name, fix=f"pip install {name}"
+            ) from error
+    return pinned
 
 
 def archive_code(path: Path) -> None:

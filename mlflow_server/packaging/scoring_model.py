@@ -61,21 +61,19 @@ class DefectDetector(PythonModel):
         from nfbmr.errors import ConfigError
 
         params = params or {}
+        paths = bool(self.paths)
+        if self.paths == "auto":
+            paths = os.environ.get(SERVING, "").lower() not in ("true", "1")
         try:
             rows = self.answering.rows(
                 _items(model_input),
                 threshold=params.get("threshold"),
                 heatmaps=bool(params.get("heatmap")),
-                paths=self._reads_paths(),
+                paths=paths,
             )
         except ConfigError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         return _table(rows, self.answering.columns)
-
-    def _reads_paths(self) -> bool:
-        if self.paths == "auto":
-            return os.environ.get(SERVING, "").lower() not in ("true", "1")
-        return bool(self.paths)
 
 
 def _items(asked: Any) -> list[Any]:
@@ -100,17 +98,13 @@ def _items(asked: Any) -> list[Any]:
 
 def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
     """Rows as a table in which nothing is made a number that is none: JSON knows no NaN."""
-    return pd.DataFrame(
-        {
-            name: pd.Series([row[name] for row in rows], dtype=_type([row[name] for row in rows]))
-            for name in columns
-        }
-    )
-
-
-def _type(values: list[Any]) -> Any:
-    kinds = {type(value) for value in values}
-    return {frozenset({float}): "float64", frozenset({bool}): "bool"}.get(frozenset(kinds), "object")
+    table = {}
+    for name in columns:
+        values = [row[name] for row in rows]
+        types = {type(value) for value in values}
+        dtype: Any = "float64" if types == {float} else "bool" if types == {bool} else "object"
+        table[name] = pd.Series(values, dtype=dtype)
+    return pd.DataFrame(table)
 
 
 set_model(DefectDetector())

@@ -115,7 +115,13 @@ def drift(
     test = ks_2samp(old_N, new_M)
     delta = cliffs_delta(old_N, new_M)
     rejects = proportion(float((new_M > threshold).sum()), len(new_M), confidence)
-    verdict = _verdict(len(new_M), float(test.pvalue), delta, rejects, stated)
+    verdict: _Verdict = "holds"
+    if rejects.low > stated:
+        verdict = "rejects too much"
+    elif test.pvalue < SIGNIFICANT and delta <= -LARGE:
+        verdict = "scores fell"
+    elif len(new_M) < _ENOUGH:
+        verdict = "too few images"
     return Drift(
         verdict,
         _sentence(verdict, float(test.pvalue), delta, rejects, stated, len(new_M)),
@@ -143,16 +149,6 @@ def cliffs_delta(old_N: NDArray[np.float64], new_M: NDArray[np.float64]) -> floa
     below = np.searchsorted(ordered_N, new_M, side="left")
     not_above = np.searchsorted(ordered_N, new_M, side="right")
     return float((below + not_above - len(ordered_N)).mean() / len(ordered_N))
-
-
-def _verdict(images: int, probability: float, delta: float, rejects: Estimate, stated: float) -> _Verdict:
-    if rejects.low > stated:
-        return "rejects too much"
-    if probability < SIGNIFICANT and delta <= -LARGE:
-        return "scores fell"
-    if images < _ENOUGH:
-        return "too few images"
-    return "holds"
 
 
 def _sentence(

@@ -20,7 +20,7 @@ from mlflow_server.registry.sandbox import Visit, enter
 from nfbmr.data.samples import Sample
 from nfbmr.errors import NfbmrError, RegistryError
 from nfbmr.evaluation.evaluation import TITLES
-from nfbmr.evaluation.intervals import Estimate, proportion
+from nfbmr.evaluation.intervals import proportion
 from nfbmr.text import count
 
 _MEGABYTE = 1_000_000
@@ -158,7 +158,7 @@ def _not_worse(case: Case) -> GateResult:
         return GateResult(gate, False, None, limit, what, details)
     passed = estimate.low >= limit
     numbers = (
-        f"{title} {candidate:.3f} against the champion's {champion:.3f}, a difference of {_signed(estimate)}"
+        f"{title} {candidate:.3f} against the champion's {champion:.3f}, a difference of {estimate:+.3f}"
     )
     if passed:
         verdict = f"it is not worse by more than {margin:g}"
@@ -227,10 +227,6 @@ def _latency(case: Case) -> GateResult:
 def _size(case: Case) -> GateResult:
     limit, size = case.settings.limit("size") or 0.0, case.candidate.size_bytes() / _MEGABYTE
     return GateResult("size", size <= limit, size, limit, f"{size:.1f} MB in all; {limit:g} are allowed")
-
-
-def _signed(estimate: Estimate) -> str:
-    return f"{estimate:+.3f}"
 
 
 _JUDGES: Mapping[str, Callable[[Case], GateResult]] = {

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -167,7 +167,7 @@ class History:
                 break
         for each in {entry.number: entry, newest.number: newest}.values():
             self._write(f"{self._key(each.number)}/done", "yes")
-            self._mirror(each)
+            self.registry.tag_model(self.model.name, f"{TAG}.{self._key(each.number, '.')}", each.text())
 
     def next(self, entries: Sequence[Entry], action: str, **what: Any) -> Entry:
         """The entry that would come next."""
@@ -175,9 +175,6 @@ class History:
             number=len(entries) + 1, action=action, by=current_user(), time=int(time.time() * 1000), **what
         )
         return replace(made, reason=made.reason[:_LONGEST_REASON])
-
-    def _mirror(self, entry: Entry) -> None:
-        self.registry.tag_model(self.model.name, f"{TAG}.{self._key(entry.number, '.')}", entry.text())
 
     def _key(self, number: int, between: str = "/") -> str:
         return f"{self.alias}{between}{number:06d}"
@@ -291,14 +288,9 @@ def _new_run(registry: Registry, name: str) -> str:
 
 def _restore(registry: Registry, model: Registered, run_id: str) -> None:
     """Write into a new run what the model's tags say of its history."""
-    for key, text in _mirrored(model):
-        with registry.asking():
-            registry.client.log_param(run_id, key, text, synchronous=True)
-            registry.client.log_param(run_id, f"{key}/done", "yes", synchronous=True)
-
-
-def _mirrored(model: Registered) -> Iterator[tuple[str, str]]:
     for tag, text in sorted(model.tags.items()):
         alias, _, number = tag.removeprefix(f"{TAG}.").rpartition(".")
         if tag.startswith(f"{TAG}.") and alias:
-            yield f"{alias}/{number}", text
+            with registry.asking():
+                registry.client.log_param(run_id, f"{alias}/{number}", text, synchronous=True)
+                registry.client.log_param(run_id, f"{alias}/{number}/done", "yes", synchronous=True)

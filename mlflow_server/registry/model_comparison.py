@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow_server.registry.packed_model import PackedModel, evaluate_again, recorded
-from nfbmr.config import Config
 from nfbmr.data.samples import Sample
 from nfbmr.errors import NfbmrError
 from nfbmr.evaluation.evaluation import TITLES
@@ -128,22 +127,21 @@ def compare_models(
     except NfbmrError as error:
         how = f"not compared image by image: {error.what}"
     summaries = [packed.evidence.summary for packed in (first, second)]
-    own_auroc = [summary.estimate("test") for summary in summaries]
+    aurocs = [summary.estimate("test") for summary in summaries]
+    a, b = (flat(summary.configuration) for summary in summaries)
+    differing = {
+        key: (a[key], b.get(key)) for key in a if a[key] != b.get(key) and not key.startswith(ELSEWHERE)
+    }
     return ModelComparison(
         (first.label, second.label),
         how,
         images,
         lines,
-        (own_auroc[0], own_auroc[1]),
+        (aurocs[0], aurocs[1]),
         (first.size_bytes(), second.size_bytes()),
         (summaries[0].threshold, summaries[1].threshold),
-        _differing(*(summary.configuration for summary in summaries)),
+        differing,
     )
-
-
-def _differing(first: Config, second: Config) -> dict[str, tuple[Any, Any]]:
-    a, b = flat(first), flat(second)
-    return {key: (a[key], b.get(key)) for key in a if a[key] != b.get(key) and not key.startswith(ELSEWHERE)}
 
 
 def _short(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlflow_server.destination import Destination
 from mlflow_server.registry.drift import Drift
-from mlflow_server.registry.gate_result import MARKS, GateResult
+from mlflow_server.registry.gate_result import MARKS
 from mlflow_server.registry.history import champions
 from mlflow_server.registry.promotion import AliasChange, alias_state
 from mlflow_server.registry.registering import run_of
@@ -138,7 +138,7 @@ def format_history(history: Mapping[str, Any]) -> str:
 def format_change(move: AliasChange) -> str:
     """What a promotion or a rollback came to, for people."""
     before = "nothing" if move.before is None else f"version {move.before}"
-    lines = [_verdict(finding) for finding in move.findings]
+    lines = [f"  {MARKS[gate.passed]:<8} {gate.gate:<14} {gate.sentence}" for gate in move.findings]
     if lines:
         lines.append("")
     target = f"{move.name}: {move.alias}"
@@ -168,10 +168,6 @@ def format_drift(version: Version, drift: Drift) -> str:
     ]
     lines += [f"  left out: {name} ({what})" for name, what in drift.unreadable.items()]
     return "\n".join(lines)
-
-
-def _verdict(finding: GateResult) -> str:
-    return f"  {MARKS[finding.passed]:<8} {finding.gate:<14} {finding.sentence}"
 
 
 def _with_numbers(gate: Mapping[str, Any]) -> str:

@@ -66,7 +66,14 @@ def alias_state(registry: Registry, name: str, alias: str, *, mend: bool = True)
         if mend and entries and not history.carried_out(entries[-1]):
             history.finish_move(entries[-1])  # all but the note that it was
         return AliasState(history, tuple(entries), registry.at(name, alias))
-    if entries and not history.carried_out(entries[-1]) and _exists(registry, name, entries[-1]):
+    if (
+        entries
+        and not history.carried_out(entries[-1])
+        and any(  # the version that it leads to is still there, and still that model
+            version.number == expected and entries[-1].model_id in ("", version.model_id)
+            for version in registry.versions(name)
+        )
+    ):
         note = f"the last move of {alias}, to {_named(expected)}, was cut short"
         if mend:
             history.finish_move(entries[-1])
@@ -236,14 +243,6 @@ def rollback(
 def _moved(move: AliasChange, entry: Entry) -> AliasChange:
     return AliasChange(
         move.name, move.alias, move.before, move.after, entry, move.findings, move.notes, move.dry_run
-    )
-
-
-def _exists(registry: Registry, name: str, entry: Entry) -> bool:
-    """Whether the version that an entry leads to is still there, and still that model."""
-    return any(
-        version.number == entry.after and entry.model_id in ("", version.model_id)
-        for version in registry.versions(name)
     )
 
 

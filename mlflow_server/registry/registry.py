@@ -141,11 +141,11 @@ class Registry:
         """All versions, the first one first."""
         versions: list[Version] = []
         aliases = self.model(name).aliases
-        token = None
+        token, quoted = None, name.replace("'", "''")
         while True:
             with self.asking():
                 page = self.client.search_model_versions(
-                    f"name = '{_quoted(name)}'", max_results=100, page_token=token
+                    f"name = '{quoted}'", max_results=100, page_token=token
                 )
             versions += (_version(version, aliases) for version in page)
             token = page.token
@@ -332,7 +332,3 @@ def _version(version: ModelVersion, aliases: Mapping[str, str]) -> Version:
         dict(version.tags),
         tuple(sorted(alias for alias, points_to in aliases.items() if points_to == number)),
     )
-
-
-def _quoted(text: str) -> str:
-    return text.replace("'", "''")

@@ -72,7 +72,8 @@ class JournalUploader:
             try:
                 remote = self._connection(state)
                 self._send(remote, state)
-                self._link(remote, state)
+                if state.parent and remote.link_parent(state.parent):
+                    state.parent = ""
             except RetryLater as problem:
                 # The connection may be to a server that is being replaced: the next attempt makes its own.
                 self._remote = None
@@ -161,10 +162,6 @@ class JournalUploader:
                 remote.log([entry])
             case kind:
                 raise PermanentError(f"an entry of a newer version of nfbmr ({kind})")
-
-    def _link(self, remote: RemoteRun, state: UploadState) -> None:
-        if state.parent and remote.link_parent(state.parent):
-            state.parent = ""
 
     def _progress(self) -> None:
         self.loaded = True

@@ -175,9 +175,10 @@ class Server:
         run = family.chosen(record.run_id)
         if run is None:
             return [MISSING]
+        runs = len(family.runs[record.run_id])
         with translated(lambda: None):
             return [
-                *_duplicates(family.runs[record.run_id]),
+                *([duplicate(runs)] if runs > 1 else []),
                 *_status(run, status),
                 *_parent(run, record, family),
                 *_parameters(run, record),
@@ -190,12 +191,12 @@ class Server:
     def _search(self, tag: str, value: str) -> Iterator[list[Run]]:
         with translated(lambda: None):
             experiment = self._client.get_experiment_by_name(self.destination.experiment)
-        token = None
+        token, quoted = None, value.replace("\\", "\\\\").replace("'", "\\'")
         while experiment is not None:
             with translated(lambda: None):
                 page = self._client.search_runs(
                     [experiment.experiment_id],
-                    f"tags.`{tag}` = '{_quoted(value)}'",
+                    f"tags.`{tag}` = '{quoted}'",
                     max_results=PAGE,
                     order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
                     page_token=token,
@@ -284,11 +285,6 @@ class Server:
         return files
 
 
-def _duplicates(runs: list[Run]) -> Iterator[Gap]:
-    if len(runs) > 1:
-        yield duplicate(len(runs))
-
-
 def _status(run: Run, status: str) -> Iterator[Gap]:
     wanted = "RUNNING" if status == "running" else STATUS[status]
     state = run.data.tags.get(STATE)
@@ -334,7 +330,3 @@ def _listed(names: Iterable[str]) -> str:
     every = list(names)
     more = f" and {len(every) - MORE} more" if len(every) > MORE else ""
     return ", ".join(every[:MORE]) + more
-
-
-def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("'", "\\'")

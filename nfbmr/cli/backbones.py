@@ -33,7 +33,9 @@ def backbones(name: str | None, size: int | None, as_json: bool) -> None:
         matching = [backbone for backbone in known if name is None or name in backbone]
         if not matching:
             blank_model(str(name))  # refuses it, with the nearest names
-        emit({"backbones": matching}, as_json=as_json, text=_listed(matching))
+        left = len(matching) - _MOST
+        more = [f"... and {left} more: give a part of a name"] if left > 0 else []
+        emit({"backbones": matching}, as_json=as_json, text="\n".join([*matching[:_MOST], *more]))
         return
     about = _about(name, size)
     emit(about, as_json=as_json, text=_page(about))
@@ -53,11 +55,6 @@ def _about(name: str, size: int | None) -> dict[str, Any]:
             {"tap": tap, "index": index.get(tap), "shape": list(shape)} for tap, shape in taps.shapes.items()
         ],
     }
-
-
-def _listed(names: list[str]) -> str:
-    more = [f"... and {len(names) - _MOST} more: give a part of a name"] if len(names) > _MOST else []
-    return "\n".join([*names[:_MOST], *more])
 
 
 def _page(about: dict[str, Any]) -> str:

@@ -85,7 +85,7 @@ def exit_code_of(call: Callable[[], Any], *, as_json: bool, debug: Callable[[], 
         result = call()
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
-        if _is_broken_pipe(error):
+        if isinstance(error, ReaderGone | BrokenPipeError):
             return _close_quietly()
         ending = _ending(error)
         if ending.code == UNEXPECTED and debug():
@@ -139,10 +139,6 @@ def _usage(error: click.ClickException, kind: str) -> Ending:
     fix = None if context is None else f"see {context.command_path} --help"
     text = f"error: {what}" if fix is None else f"error: {what}\n  -> {fix}"
     return Ending(BAD_INPUT, kind, what, None, fix, text)
-
-
-def _is_broken_pipe(error: BaseException) -> bool:
-    return isinstance(error, ReaderGone | BrokenPipeError)
 
 
 def _close_quietly() -> int:

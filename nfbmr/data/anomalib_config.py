@@ -49,7 +49,10 @@ def read_anomalib(file: Path, category: str | None, load: Callable[..., Dataset]
         DataError: It is none, asks for a module that is not read here, or its folders do not exist.
     """
     module, arguments = _module(file)
-    root = _root(arguments.get("root"), file)
+    given = arguments.get("root")
+    root = Path(str(given)) if given is not None else file.parent
+    # From the working directory, or else from beside the file.
+    root = existing_folder(root if root.is_dir() or root.is_absolute() else file.parent / root)
     if module != _FOLDER:
         return load(root, category=category or arguments.get("category"))
     if category is not None:
@@ -87,12 +90,6 @@ def _module(file: Path) -> tuple[str, dict[str, Any]]:
             fix="give a configuration with class_path anomalib.data.Folder, or a folder, or a manifest",
         )
     return name, arguments
-
-
-def _root(value: Any, file: Path) -> Path:
-    """The root folder: from the working directory, or else from beside the file."""
-    path = Path(str(value)) if value is not None else file.parent
-    return existing_folder(path if path.is_dir() or path.is_absolute() else file.parent / path)
 
 
 def _folders(value: Any, root: Path) -> list[Path]:

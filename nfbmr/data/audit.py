@@ -270,6 +270,9 @@ def audit_split(split: Split, *, threads: int | None = None) -> Audit:
     ]
     groups = {s.group for s in known if s.group is not None} & {s.group for s in split.test}
     nearest.sort(key=lambda m: (not m.same_bytes, -m.similarity, m.test.name))
+    by_digest: dict[str, list[str]] = defaultdict(list)
+    for name, taken in prints.items():
+        by_digest[taken.digest].append(name)
     return Audit(
         split.name,
         split.seed,
@@ -278,7 +281,7 @@ def audit_split(split: Split, *, threads: int | None = None) -> Audit:
         dict(sorted(Counter(s.defect for s in test).items())),
         tuple(sorted(g for g in groups if g is not None)),
         unread,
-        _identical(prints),
+        tuple(sorted(tuple(sorted(names)) for names in by_digest.values() if len(names) > 1)),
     )
 
 
@@ -348,14 +351,6 @@ def _pair_json(match: Match) -> dict[str, object]:
         "similarity": round(match.similarity, 4),
         "same_bytes": match.same_bytes,
     }
-
-
-def _identical(prints: dict[str, Fingerprint]) -> tuple[tuple[str, ...], ...]:
-    """Names of images with the same bytes."""
-    by_digest: dict[str, list[str]] = defaultdict(list)
-    for name, taken in prints.items():
-        by_digest[taken.digest].append(name)
-    return tuple(sorted(tuple(sorted(names)) for names in by_digest.values() if len(names) > 1))
 
 
 def _fingerprints(

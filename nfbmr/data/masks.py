@@ -9,7 +9,7 @@ its own: side, mask and image folders aside, a mask's folders are among its pict
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -264,7 +264,10 @@ def pair(pictures: Iterable[tuple[Entry, Sample]], masks: Iterable[Entry]) -> Pa
 
 def _whose(mask: Entry, index: dict[str, list[tuple[Entry, Sample]]]) -> list[Sample]:
     """The pictures that a mask can be of: the best that agree with it."""
-    for stem, place in _claims(mask):
+    claims = [(stem, mask.place) for stem in stems_meant(mask.stem or mask.path.stem)]  # the likeliest first
+    if mask.folders:  # a folder of masks for each picture
+        claims.append((mask.folders[-1].lower(), mask.place[:-1]))
+    for stem, place in claims:
         agreeing = [
             (sample.is_good, entry.side != mask.side, len(entry.place) - len(place), sample)
             for entry, sample in index.get(stem, ())
@@ -274,14 +277,6 @@ def _whose(mask: Entry, index: dict[str, list[tuple[Entry, Sample]]]) -> list[Sa
             best = min(ranked[:3] for ranked in agreeing)
             return [sample for *rank, sample in agreeing if tuple(rank) == best]
     return []
-
-
-def _claims(mask: Entry) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Stems and places of pictures that a mask may belong to, the likeliest first."""
-    for stem in stems_meant(mask.stem or mask.path.stem):
-        yield stem, mask.place
-    if mask.folders:  # a folder of masks for each picture
-        yield mask.folders[-1].lower(), mask.place[:-1]
 
 
 def _among(place: tuple[str, ...], others: tuple[str, ...]) -> bool:

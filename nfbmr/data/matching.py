@@ -107,12 +107,10 @@ class Matcher:
             pairs.append((row, Found(index, agreement, laid)))
         return pairs
 
-    def _shown(self, taken: Fingerprint) -> Field:
-        return np.asarray((sampling() @ taken.map_MM.ravel()).reshape(-1, COARSE * COARSE), np.float32)
-
     def _looked_up(self, test: Fingerprint) -> tuple[list[int], NDArray[np.intp]]:
         """Training pictures by coarse likeness, best first, and the view under which each is most alike."""
-        shown_VD = _unit(self._shown(test) - self._mean_D)
+        seen_VD = (sampling() @ test.map_MM.ravel()).reshape(-1, COARSE * COARSE)
+        shown_VD = _unit(np.asarray(seen_VD, np.float32) - self._mean_D)
         likeness_VN = shown_VD @ self._coarse_ND.T
         order = np.argsort(-likeness_VN.max(axis=0), kind="stable")
         return [int(i) for i in order], likeness_VN.argmax(axis=0)

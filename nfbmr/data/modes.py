@@ -62,7 +62,12 @@ def upright(image: Image.Image) -> Image.Image:
     if is_packed(image):
         image.info["depth"] = PACKED_BITS
     turn = _UPRIGHT.get(orientation(image))
-    return image if turn is None else _transpose(image, turn)
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    turned.format = image.format  # with its mode and these it is read as before
+    turned.info.update({k: v for k, v in image.info.items() if k in ("transparency", "depth")})
+    return turned
 
 
 def orientation(image: Image.Image) -> int:
@@ -71,14 +76,6 @@ def orientation(image: Image.Image) -> int:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:
         return 1
-
-
-def _transpose(image: Image.Image, turn: Transpose) -> Image.Image:
-    """Turn the pixels and keep what says how to read them."""
-    turned = image.transpose(turn)
-    turned.format = image.format
-    turned.info.update({k: v for k, v in image.info.items() if k in ("transparency", "depth")})
-    return turned
 
 
 def is_deep(image: Image.Image) -> bool:

@@ -82,10 +82,6 @@ def _kinds(root: Path) -> list[Path]:
     return [folder for folder in folders(root) if folder.name.upper().startswith("MT_")]
 
 
-def _is_of_kind(file: Path, root: Path) -> bool:
-    return file.relative_to(root).parts[0].upper().startswith("MT_")
-
-
 def read_mtd(root: Path) -> Reading:
     """All tiles, each image in the group of its tile. The blank masks of good tiles count as used."""
     samples, unused = [], []
@@ -102,7 +98,11 @@ def read_mtd(root: Path) -> Reading:
         unused += [Unused(mask, "no image of its name", is_mask=True) for mask in masks.values()]
     known = {*(s.path for s in samples), *(u.path for u in unused)}
     groups = tile_groups(s.name for s in samples)
-    elsewhere = [file for file in images_below(root) if file not in known and not _is_of_kind(file, root)]
+    elsewhere = [
+        file
+        for file in images_below(root)
+        if file not in known and not file.relative_to(root).parts[0].upper().startswith("MT_")
+    ]
     unused += [Unused(file, "in no place that the layout uses") for file in elsewhere]
     return Reading([replace(sample, group=groups[sample.name]) for sample in samples], unused)
 

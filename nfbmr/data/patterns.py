@@ -64,7 +64,10 @@ def read_patterns(root: Path, layout: LayoutPatterns, category: str | None) -> D
     kept = [m.sample for m in pictures]
     others = [m.sample for m in unchosen]
     paired = pair(
-        [(_entry(s, root), s) for s in (*kept, *others)],
+        [
+            (Entry(s.path, s.path.relative_to(root).parts[:-1], s.subset, is_mask=False), s)
+            for s in (*kept, *others)
+        ],
         _mask_entries(masks, root, layout, [*kept, *others]),
     )
     samples = [
@@ -137,10 +140,6 @@ def _refuse_without_good(pictures: list[_Matched], root: Path, layout: LayoutPat
         where=root,
         fix="mend the pattern: a regular expression, searched for in the path below the folder",
     )
-
-
-def _entry(sample: Sample, root: Path) -> Entry:
-    return Entry(sample.path, sample.path.relative_to(root).parts[:-1], sample.subset, is_mask=False)
 
 
 def _mask_entries(

@@ -43,7 +43,9 @@ def thumbnail(path: Path) -> tuple[NDArray[np.uint8], str]:
     small_HW = _read(kept)
     if small_HW is None:
         small_HW = np.asarray(load_small(path, LONGEST))
-        keep(kept, _bytes(small_HW))
+        buffer = BytesIO()
+        np.save(buffer, small_HW, allow_pickle=False)
+        keep(kept, buffer.getvalue())
     return small_HW, digest
 
 
@@ -98,9 +100,3 @@ def _read(path: Path) -> NDArray[np.uint8] | None:
     except (OSError, ValueError, EOFError):
         return None
     return np.asarray(small_HW, np.uint8)
-
-
-def _bytes(small_HW: NDArray[np.uint8]) -> bytes:
-    buffer = BytesIO()
-    np.save(buffer, small_HW, allow_pickle=False)
-    return buffer.getvalue()

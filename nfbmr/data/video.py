@@ -115,13 +115,10 @@ def _chosen(frames: Iterator[Any], video: Path, every: Every) -> Iterator[Frame]
             if stretch <= last:
                 continue
             last = stretch
-        yield Frame(Decoded(_pixels(frame), f"{video.name}, frame {number}"), number, seconds)
-
-
-def _pixels(frame: Any) -> Any:
-    """(H, W, 3), as it is shown: telephones note in the file how they were held."""
-    pixels_HWC = frame.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(np.rot90(pixels_HWC, round(frame.rotation / 90)))
+        # As it is shown: telephones note in the file how they were held.
+        pixels_HWC = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+        shown = Decoded(np.ascontiguousarray(pixels_HWC), f"{video.name}, frame {number}")
+        yield Frame(shown, number, seconds)
 
 
 def _unreadable(video: Path, why: str) -> ImageError:

@@ -75,7 +75,8 @@ def write_labels(
     canvas = FigureCanvasAgg(figure)
     figure.draw_without_rendering()  # the layout is settled before anything is measured
     renderer: Any = canvas.get_renderer()  # type: ignore[no-untyped-call]
-    frame = _corners(axes.get_window_extent(renderer))
+    extent: Any = axes.get_window_extent(renderer)
+    frame = np.asarray([extent.x0, extent.y0, extent.x1, extent.y1])
     pixels_a_point = figure.dpi / 72
     at = [np.asarray(axes.transData.transform((label.x, label.y))) for label in labels]
     sizes = []
@@ -85,7 +86,9 @@ def write_labels(
         lettered = text.get_window_extent(renderer)
         sizes.append((lettered.width + 2 * _MARGIN, lettered.height + 2 * _MARGIN))
         text.remove()
-    obstacles = [*_points(at, pixels_a_point), *_intervals(axes, labels), *_segments(axes, lines)]
+    half = _POINT * pixels_a_point
+    points = [np.asarray([p[0] - half, p[1] - half, p[0] + half, p[1] + half]) for p in at]
+    obstacles = [*points, *_intervals(axes, labels), *_segments(axes, lines)]
     chosen = _placed(at, sizes, obstacles, frame, pixels_a_point)
     boxes = []
     for label, point, extent, (radius, angle) in zip(labels, at, sizes, chosen, strict=True):
@@ -152,11 +155,6 @@ def _box(point: NDArray[np.float64], extent: tuple[float, float], radius: float,
     return np.asarray([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
 
 
-def _points(at: Sequence[NDArray[np.float64]], scale: float) -> list[Box]:
-    half = _POINT * scale
-    return [np.asarray([p[0] - half, p[1] - half, p[0] + half, p[1] + half]) for p in at]
-
-
 def _intervals(axes: Axes, labels: Sequence[Label]) -> list[Box]:
     boxes = []
     for label in labels:
@@ -173,7 +171,3 @@ def _segments(axes: Axes, lines: Sequence[Segment]) -> list[Box]:
         corners = axes.transData.transform(ends)
         boxes.append(np.concatenate([corners.min(axis=0) - _LINE, corners.max(axis=0) + _LINE]))
     return boxes
-
-
-def _corners(box: Any) -> Box:
-    return np.asarray([box.x0, box.y0, box.x1, box.y1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -133,14 +133,19 @@ def number(value: Any) -> str:
 
 def _view(summary: RunSummary, pictures: Sequence[tuple[str, Path, str]]) -> dict[str, Any]:
     """What the template prints, all of it present."""
-    headline = summary.estimate("test")
+    headline, validation = summary.estimate("test"), summary.metrics.get("validation", {})
+    rows = [
+        Row(TITLES.get(name, name), estimate, validation.get(name))
+        for name, estimate in summary.metrics.get("test", {}).items()
+        if "/" not in name
+    ]
     return {
         "headline": headline if headline.defined else None,
         "confidence": summary.confidence,
         "run": summary,
         "known": chosen_with(summary.known_defects),
         "reused": [stage for stage, reused in summary.reused.items() if reused],
-        "rows": list(_rows(summary)),
+        "rows": rows,
         "has_validation": bool(summary.metrics.get("validation")),
         "kinds": _kinds(summary),
         "pictures": [_embedded(*picture) for picture in pictures],
@@ -156,13 +161,6 @@ def _regions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         {**row, "regions": row["regions"][:_MOST_REGIONS], "more": len(row["regions"][_MOST_REGIONS:])}
         for row in rows
     ]
-
-
-def _rows(summary: RunSummary) -> Iterator[Row]:
-    validation = summary.metrics.get("validation", {})
-    for name, estimate in summary.metrics.get("test", {}).items():
-        if "/" not in name:
-            yield Row(TITLES.get(name, name), estimate, validation.get(name))
 
 
 def _kinds(summary: RunSummary) -> list[Kind]:

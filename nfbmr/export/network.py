@@ -122,7 +122,11 @@ class ExportedNetwork(nn.Module):
         seen = self._seen(pixels)
         tables = [WholeTable(y) for backbone in self._each for y in backbone(seen[backbone.config.shape])]
         features = self._networks.arranged(Features(tables), self._config)
-        maps_BPhw = self._maps(tuple(y.float() for y in features.gather([0])))
+        y = tuple(y_BCHW.float() for y_BCHW in features.gather([0]))
+        if self._networks.caches_latents:
+            y = (*y, self._networks.latents(*y))
+        maps_VPhw = self._networks.maps(*y).float()  # the score is the mean over an image's views
+        maps_BPhw = torch.unflatten(maps_VPhw, 0, (-1, self._config.test_rotations)).mean(1)
         map_Bhw = self._scorer.fuse(maps_BPhw)
         score_B = self._scorer.score(maps_BPhw, map_Bhw)
         decision_B = score_B > self._scorer.threshold
@@ -134,10 +138,3 @@ class ExportedNetwork(nn.Module):
             return dict(zip(self.sizes, x, strict=True))
         x_B3HW = exposed(x[0], self._config.photometric)
         return {size: resized(x_B3HW, size) for size in self.sizes}
-
-    def _maps(self, y: Tensors) -> Tensor:
-        """Score components, (B, P, h, w): the mean over an image's views."""
-        if self._networks.caches_latents:
-            y = (*y, self._networks.latents(*y))
-        maps = self._networks.maps(*y).float()
-        return torch.unflatten(maps, 0, (-1, self._config.test_rotations)).mean(1)

@@ -49,7 +49,9 @@ def taps_of(backbone: str, size: int | None = None) -> TapsOfBackbone:
         ((160, 160), (64, 10, 10), 'norm')
     """
     rule, model = input_rule(backbone), blank_model(backbone)
-    seen = rule.native if size is None else _seen(backbone, size)
+    seen = rule.native
+    if size is not None:
+        seen = in_patches(FeatureConfig(backbone=backbone, size=size)).shape
     blocks = flat_blocks(model)
     named = (*filter(None, feature_names(model)), *((NORM,) if has_norm(model) else ()))
     shapes: dict[str, Shape] = {}
@@ -64,7 +66,3 @@ def taps_of(backbone: str, size: int | None = None) -> TapsOfBackbone:
     if not shapes:
         raise refused or BackboneError("none of its modules gives a map", where=backbone)
     return TapsOfBackbone(rule.native, rule.patch, seen, shapes, blocks)
-
-
-def _seen(backbone: str, size: int) -> tuple[int, int]:
-    return in_patches(FeatureConfig(backbone=backbone, size=size)).shape

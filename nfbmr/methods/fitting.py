@@ -20,7 +20,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from nfbmr.config import Config, DetailStageConfig, ScoringConfig, StageConfig
+from nfbmr.config import Config, DetailStageConfig, ScoringConfig
 from nfbmr.data.samples import Sample, digest_of, units_of
 from nfbmr.devices import autocast
 from nfbmr.features.store import FeatureStore, SpaceSpec
@@ -149,12 +149,16 @@ class Fitting:
     def identity(self, stage: Stage) -> dict[str, Any]:
         """All that a fitted stage depends on; two runs with the same identity may share it."""
         config, data = self.detector.config, self.data
+        train: dict[str, Any] = {}
+        if stage.trained:  # the settings that change its weights
+            train = config.train.stage(stage.name).model_dump(mode="json")
+            train |= {"precision": config.train.precision, "select": config.selection.epoch}
         identity: dict[str, Any] = {
             "stage": stage.name,
             **stage.settings,
             "features": data.train.select(stage.tables).features.space_key,
             "images": digest_of(data.train.keys),
-            "train": _how(config, stage),
+            "train": train,
             "seed": config.seed,
         }
         if self.key and stage.reads_latents:
@@ -215,10 +219,13 @@ class Fitting:
         batches = Batches(
             tables, train.rows_NV, section.batch, config.seed, positions=positions, workers=self.workers
         )
+        if isinstance(section, DetailStageConfig):  # as many epochs as its least number of steps takes
+            epochs = max(section.epochs, -(-section.steps // len(batches)))
+            section = section.model_copy(update={"epochs": epochs})
         result = train_stage(
             stage,
             batches,
-            _with_enough_steps(section, len(batches)),
+            section,
             config.train,
             seed=config.seed,
             folder=folder,
@@ -376,21 +383,6 @@ def _chunks(seen: ViewedFeatures, workers: ProcessGroup, size: int = 32) -> list
     share = shard_range(len(seen), workers)
     size = max(1, seen.features.at_once(size) // seen.views)
     return [share[start : start + size] for start in range(0, len(share), size)]
-
-
-def _with_enough_steps(section: StageConfig, steps: int) -> StageConfig:
-    """A stage's settings with as many epochs as its least number of steps takes."""
-    if not isinstance(section, DetailStageConfig):
-        return section
-    return section.model_copy(update={"epochs": max(section.epochs, -(-section.steps // steps))})
-
-
-def _how(config: Config, stage: Stage) -> dict[str, Any]:
-    """The training settings that change a stage's weights."""
-    if not stage.trained:
-        return {}
-    section = config.train.stage(stage.name).model_dump(mode="json")
-    return {**section, "precision": config.train.precision, "select": config.selection.epoch}
 
 
 def _named(on_epoch: OnEpoch | None, stage: str) -> Callable[[int, Mapping[str, float]], None] | None:

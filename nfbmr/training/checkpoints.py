@@ -79,7 +79,11 @@ def load(folder: Path, name: str) -> tuple[_Tensors, dict[str, Any]]:
         if not path.exists():
             continue
         try:
-            checkpoint = _read(path)
+            document = json.loads(path.read_text(encoding="utf-8"))
+            tensor_file = path.parent / document["tensors"]
+            if _checksum(tensor_file) != document["crc32"]:
+                raise ValueError(f"{tensor_file.name} does not have the bytes that were written")
+            checkpoint = load_file(tensor_file), document["meta"]
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             damage.append(f"{path.name}: {error}")
             continue
@@ -119,14 +123,6 @@ def check_identity(stored: Mapping[str, Any], wanted: Mapping[str, Any], *, wher
 
 def _documents(folder: Path, name: str) -> tuple[Path, Path]:
     return folder / f"{name}.json", folder / f"{name}.previous.json"
-
-
-def _read(path: Path) -> tuple[_Tensors, dict[str, Any]]:
-    document = json.loads(path.read_text(encoding="utf-8"))
-    tensor_file = path.parent / document["tensors"]
-    if _checksum(tensor_file) != document["crc32"]:
-        raise ValueError(f"{tensor_file.name} does not have the bytes that were written")
-    return load_file(tensor_file), document["meta"]
 
 
 def _checksum(path: Path) -> int:

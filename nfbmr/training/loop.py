@@ -206,7 +206,12 @@ class _Training:
                 log.debug("%s epoch %d: %s", self.stage.name, state.epoch, metrics)
                 if on_epoch is not None:
                     on_epoch(state.epoch, metrics)
-                if state.epoch < self.config.epochs and self._checkpoint_is_due():
+                rested = time.monotonic() - self._saved_at >= self._saving_takes / CHECKPOINT_SHARE
+                if (
+                    state.epoch < self.config.epochs
+                    and rested
+                    and not state.epoch % self.train.checkpoint_every
+                ):
                     self.checkpoint()
         self._finish()
 
@@ -338,11 +343,6 @@ class _Training:
         self._save(tensors)
         self._saved_at = time.monotonic()
         self._saving_takes = self._saved_at - began
-
-    def _checkpoint_is_due(self) -> bool:
-        if self.state.epoch % self.train.checkpoint_every:
-            return False
-        return time.monotonic() - self._saved_at >= self._saving_takes / CHECKPOINT_SHARE
 
     def _weights(self) -> dict[str, Tensor]:
         return _under("model", self.module.state_dict())

@@ -75,7 +75,10 @@ class LossMonitor:
         Raises:
             DivergenceError: One is not finite, or together they have run away.
         """
-        losses = self._mean_over_workers(self._losses[: len(self._steps)].tolist())
+        losses = self._losses[: len(self._steps)].tolist()
+        if self.workers.count > 1:  # the mean over workers
+            by_step = zip(*self.workers.all_gather(losses), strict=True)
+            losses = [sum(step) / self.workers.count for step in by_step]
         for loss, (step, images) in zip(losses, self._steps, strict=True):
             if not math.isfinite(loss):
                 raise diverged(self.stage, f"the loss is {loss}", epoch, step)
@@ -90,11 +93,6 @@ class LossMonitor:
                 what = f"the loss ran away, from {self.tally.first:.3g} to {median:.3g}"
                 raise diverged(self.stage, what, epoch, self._steps[-1][0])
         self._steps.clear()
-
-    def _mean_over_workers(self, losses: list[float]) -> list[float]:
-        if self.workers.count == 1:
-            return losses
-        return [sum(step) / self.workers.count for step in zip(*self.workers.all_gather(losses), strict=True)]
 
 
 def diverged(stage: str, what: str, epoch: int, step: int) -> DivergenceError:

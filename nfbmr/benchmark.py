@@ -60,11 +60,11 @@ class Cost:
         one: One image a call.
         batched: An image among `batch` of them.
         batch: Images a call, as the configuration's ``features.batch`` has it.
-        reading: Of that, an image's file to features, its test views included.
-        views: Of each image, that test scores are the mean of.
+        reading: Milliseconds of that from an image's file to features, its test views included.
+        views: Number of views of each image; test scores are their mean.
         parameters: Trained numbers.
         model_bytes: The model on disk, measured numbers (a bank, means) included, backbones not.
-        backbone_parameters: Of the frozen networks up to their last taps.
+        backbone_parameters: Parameters of the frozen networks up to their last taps.
         backbone_bytes: The frozen networks' weights on disk, as a packed model carries them.
         machine: Where it was measured: processor, cores, threads, device.
         others: Cores that other processes kept busy meanwhile; timings are too long where that is not next to

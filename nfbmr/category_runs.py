@@ -119,7 +119,7 @@ class CategorySummary(Part):
         method: What was trained.
         categories: Each finished run's summary, by category.
         failed: Why the others have none.
-        means: Of each metric, over the categories that have it.
+        means: Means of each metric, over the categories that have it.
         table: The file with the table.
     """
 

@@ -45,7 +45,7 @@ class EvaluatedModel:
     """A model, and what is known of how it was made.
 
     Attributes:
-        folder: Of networks and scorer.
+        folder: Folder of networks and scorer.
         known: Folder of its summary, its split and its images' fingerprints.
         run: Whether that is the folder of a run here.
     """
@@ -91,10 +91,10 @@ def evaluate_elsewhere(
     Args:
         model: A finished run's folder, or a registered model's as it was fetched.
         data: Folder, manifest or configuration, as ``data.path`` takes it.
-        layout: Of the data set.
+        layout: Layout of the data set.
         category: Which one, where there are several.
         out: Folder for what comes of it; by default in ``evaluations/`` of the run, or here.
-        store: Of features; by default the run's, or that of the default configuration.
+        store: Store of features; by default the run's, or that of the default configuration.
         device: As in the configuration.
 
     Returns:

@@ -85,7 +85,7 @@ def learned_digests(split: Mapping[str, Any], contents: Mapping[str, str]) -> fr
 
     Args:
         split: Names by side, as a run's ``split.json`` has them.
-        contents: Of :func:`content_digests`; names that it lacks are left out.
+        contents: Contents of :func:`content_digests`; names that it lacks are left out.
     """
     names = (name for side in ("train", "validation", "known") for name in split.get(side, ()))
     return frozenset(contents[name] for name in names if name in contents)

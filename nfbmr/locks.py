@@ -129,7 +129,7 @@ def lock_open_file(fd: int, *, shared: bool = False, wait: bool = True) -> bool:
     """Lock a file that is open, until it is closed.
 
     Args:
-        fd: Of the file.
+        fd: File descriptor of the file.
         shared: Together with others that share it, rather than alone.
         wait: For whoever excludes this.
 

@@ -15,9 +15,9 @@ class ServedModel:
     """A model on this machine.
 
     Attributes:
-        name: Of the registered model, or of the run.
-        version: Of the registered model.
-        folder: Of networks and scorer.
+        name: Name of the registered model, or of the run.
+        version: Version of the registered model.
+        folder: Folder of networks and scorer.
         key: What tells it from any other.
     """
 
@@ -50,7 +50,7 @@ class RunSource:
     """A finished run, which stays what it is.
 
     Args:
-        folder: Of the run, or of its model alone.
+        folder: Folder of the run, or of its model alone.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -73,7 +73,7 @@ def model_source(text: str, folder: Path, uri: str | None = None) -> ModelSource
         text: The folder of a finished run or of its model; else a registered model: ``NAME``,
             ``NAME@ALIAS`` or ``NAME/VERSION``.
         folder: Where a registered model's files are put.
-        uri: Of the registry's server; else its default.
+        uri: Address of the registry's server; else its default.
 
     Raises:
         NfbmrError: It can be neither, or the registry cannot be used.

@@ -49,7 +49,7 @@ def full_row(prediction: Prediction, components: Sequence[str], *, frames: bool 
     """A prediction as plain values, regions as a list.
 
     Args:
-        prediction: Of one image.
+        prediction: Prediction of one image.
         components: Score components that get a column, whether or not this image has them.
         frames: Whether there are columns for the number and the time of a video's frame.
     """

@@ -42,8 +42,8 @@ class Record:
 
     Attributes:
         status: ``running`` until the last attempt was closed.
-        started: Of the first attempt, in milliseconds since 1970.
-        ended: Of the last one; None while it is running.
+        started: When the first attempt began, in milliseconds since 1970.
+        ended: When the last one ended; None while it is running.
         models: Name to folder.
     """
 
@@ -96,7 +96,7 @@ def read_record(folder: Path) -> Record:
     """Read a journal back, also one that is still being written or was cut short.
 
     Args:
-        folder: Of the journal, ``RunPaths.journal``.
+        folder: Folder of the journal, ``RunPaths.journal``.
 
     Raises:
         TrackingError: There is no journal.

@@ -37,14 +37,14 @@ class Scene:
     """What the pictures are drawn from.
 
     Attributes:
-        scores: Of the test images.
+        scores: Scores of the test images.
         estimates: Their metrics.
         threshold: Scores above it are rejected.
         history: Metrics by stage, an epoch a row.
         epochs: The epoch kept, by stage.
         embeddings: Features (N, D) of the test images by the name of their space; may be empty.
-        confidence: Of the intervals.
-        seed: Of the resamples.
+        confidence: Confidence of the intervals.
+        seed: Seed of the resamples.
         caption: Data set, method, split, seed, and whether the test set was peeked at.
         typical: Median score of good validation images.
         depth: Bits of the values of deep image files.
@@ -160,7 +160,7 @@ def draw_heatmaps(
 
     Args:
         scene: Scores and caption.
-        maps: Of the test images.
+        maps: Maps of the test images.
         paths: Files of the test images.
         mask_of: Their masks.
         folder: Where the pictures go.

@@ -34,7 +34,7 @@ def score_samples(
         images: Any.
         store: Where their features are looked for and kept.
         stop: Asks to stop; what is extracted is kept.
-        key: Of the first stage: its latents are then kept, too.
+        key: Key of the first stage: its latents are then kept, too.
         workers: Who takes part.
 
     Returns:

@@ -61,7 +61,7 @@ def private_line(path: Path, what: str, fix: str) -> str:
     """The one line of a file that only its owner may read.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         what: It holds, for messages.
         fix: What to do where there is none.
 

@@ -46,7 +46,7 @@ def until_stopped(steps: Iterable[T], stop: StopRequest | None, what: str) -> It
     """Steps of work, with a look before each whether to stop.
 
     Args:
-        steps: Of the work.
+        steps: Steps of the work.
         stop: Who says so; None: nobody.
         what: What is done, for the message: "images were scored".
 

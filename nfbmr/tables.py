@@ -86,7 +86,7 @@ class Grid:
         r"""A ``table`` environment, for the package booktabs; every special character is escaped.
 
         Args:
-            caption: Of the table.
+            caption: Caption of the table.
             label: What the table is referred to by, without ``tab:``.
             notes: Comments above it.
         """

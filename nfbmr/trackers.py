@@ -68,7 +68,7 @@ def make_tracker(
 
     Args:
         config: ``auto`` is MLflow where it is installed, else a folder.
-        paths: Of the run; the journal lies in it.
+        paths: Paths of the run; the journal lies in it.
         run_id: What the run is known by.
         parent_id: `run_id` of the sweep or ablation that the run belongs to.
         tags: The first labels, so that a run can be found from its first second on.
@@ -112,7 +112,7 @@ def ui_url(config: TrackingConfig, journal: Path | None = None) -> str | None:
     """How to see the recorded runs; None where they are not sent to a server.
 
     Args:
-        config: Of the runs.
+        config: Configuration of the runs.
         journal: Folder of a run's journal: that run's page is named, once the server knows it.
     """
     kind = kind_of(config)

@@ -59,8 +59,8 @@ class Tracker(Protocol):
         """Record which images the run used.
 
         Args:
-            name: Of the data set.
-            digest: Of its contents and split, in hex.
+            name: Name of the data set.
+            digest: Digest of its contents and split, in hex.
             split: Name of the split, ``group`` for example.
             source: The folder or address it was read from.
             counts: Images by part, ``{"train": 200, "validation": 50, "test": 100}`` for example.
@@ -107,7 +107,7 @@ class FolderTracker:
     Opening the journal of an earlier attempt goes on with it: one run, however often it was tried.
 
     Args:
-        folder: Of the journal, ``RunPaths.journal``. The folder above it is the run's.
+        folder: Folder of the journal, ``RunPaths.journal``. The folder above it is the run's.
         run_id: What the run is known by, everywhere and for ever.
         run_name: What people call it; `run_id` where it is not given.
         parent_id: `run_id` of the sweep or ablation that this run belongs to.

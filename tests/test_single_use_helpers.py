@@ -22,7 +22,10 @@ from scripts.single_use_helpers import MOST, helpers, main
         ("def b():\n    def _a(): ...\n    _a()", []),
         ("@cache\ndef _a(): ...\n_a()", []),
         (
-            "class A:\n    def _a(self): self._b()\n    def _b(self): ...\nclass C(A):\n    def _b(self): ...",
+            (
+                "class A:\n    def a(self): self._b()\n    def _b(self): 1\nclass B:\n    def _b(self): ...",
+                [],
+            ),
             [],
         ),
     ],

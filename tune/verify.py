@@ -59,7 +59,7 @@ def verify(paths: PlanPaths, *, uri: str | None = None, mend: bool = False) -> V
     """Compare the records of a sweep or an ablation, and mend MLflow's where that is asked for.
 
     Args:
-        paths: Which.
+        paths: Folder of the sweep or ablation.
         uri: The tracking server; the one the runs were recorded for, where it is not given.
         mend: Whether to change anything at all.
     """

@@ -49,7 +49,7 @@ class ModelUploader:
     """Where a run's models are on a server.
 
     Attributes:
-        client: Of the server.
+        client: Client of the server.
         experiment_id: The run's experiment.
         mlflow_run_id: MLflow's name for the run.
         on_progress: Called whenever the server has answered, and while a model is packed.
@@ -86,7 +86,7 @@ class ModelUploader:
 
         Args:
             run: The run's folder.
-            name: Of the model.
+            name: Name of the model.
             numbers: The run's results, which are the model's as well.
             backbone: Whether its weights are included; by default as the run's configuration says.
 

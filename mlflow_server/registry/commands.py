@@ -41,11 +41,11 @@ def promotion(
     """Judge a version, and let an alias point to it if every gate is passed.
 
     Args:
-        name: Of the registered model.
-        number: Of the version.
+        name: Name of the registered model.
+        number: Number of the version.
         uri: The tracking server; else as everywhere.
         alias: What is to point to it.
-        settings: Of the gates.
+        settings: Settings of the gates.
         data: Folder of images with their kinds of defect to evaluate both versions on; by default as they
             were evaluated, or, where that was on other images, the candidate's test images.
         reason: Kept in the history; needed where `force` overrules a gate.
@@ -101,12 +101,12 @@ def check_threshold(
     """Hold a registered model against new good parts.
 
     Args:
-        name: Of the registered model.
+        name: Name of the registered model.
         images: Files or folders of good parts.
         uri: The tracking server; else as everywhere.
         alias: Which version.
         number: The version by its number, instead.
-        confidence: Of the interval.
+        confidence: Confidence of the interval.
     """
     registry = Registry(Destination.resolve(uri))
     version = registry.at(name, alias) if number is None else registry.version(name, number)
@@ -127,10 +127,10 @@ def comparison(
 
     Args:
         first: ``NAME/VERSION``, ``NAME@ALIAS``, ``NAME`` for its champion, or the folder of a finished run.
-        second: Likewise.
+        second: Another one, named likewise.
         uri: The tracking server; else as everywhere.
         data: As for :func:`promotion`.
-        confidence: Of the intervals.
+        confidence: Confidence of the intervals.
     """
     samples = None if data is None else _samples(data)
     with _workshop() as folder:

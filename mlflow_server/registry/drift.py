@@ -36,15 +36,15 @@ class Drift:
     Attributes:
         verdict: In two words.
         sentence: The same in one sentence.
-        statistic: Of Kolmogorov and Smirnov: the largest distance between both distributions.
-        probability: Of a distance as large by chance.
+        statistic: Statistic of Kolmogorov and Smirnov: the largest distance between both distributions.
+        probability: Probability of a distance as large by chance.
         delta: Cliff's: above 0 new parts score higher.
         rejects: Share of the new parts above the threshold.
         stated: Share that the threshold was set for.
         threshold: The model's.
         known: Good validation images.
         new: New images that could be scored.
-        medians: Of the scores, then and now.
+        medians: Medians of the scores, then and now.
         unreadable: What was wrong with the others, by name.
     """
 
@@ -99,7 +99,7 @@ def drift(
         new: Scores of new good images.
         threshold: The model's.
         stated: The share of good parts that it was set to reject.
-        confidence: Of the interval.
+        confidence: Confidence of the interval.
         unreadable: What was wrong with new images that could not be scored.
 
     Example:

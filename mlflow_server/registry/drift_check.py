@@ -18,7 +18,7 @@ def check(packed: PackedModel, images: Sequence[Path], *, confidence: float = 0.
     Args:
         packed: The model.
         images: Files or folders of good parts that it has not seen.
-        confidence: Of the interval.
+        confidence: Confidence of the interval.
 
     Raises:
         DataError: There are no images, or none that can be read.

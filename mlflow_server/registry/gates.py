@@ -34,7 +34,7 @@ class Case:
     Attributes:
         candidate: The version.
         champion: The one that the alias points to; None where there is none.
-        settings: Of the gates.
+        settings: Settings of the gates.
         samples: Images to evaluate both on again; by default the candidate's test images.
     """
 

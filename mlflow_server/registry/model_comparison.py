@@ -40,7 +40,7 @@ class ModelComparison:
         metrics: By flat name.
         own: Image AUROC of each as it was evaluated, whatever the images.
         sizes: Bytes of each.
-        thresholds: Of each.
+        thresholds: Threshold of each.
         settings: Keys in which they differ, with the value of each.
     """
 
@@ -112,7 +112,7 @@ def compare_models(
         second: The other.
         samples: Images to evaluate both on again; by default as evaluated, or where that was on other images
             the first one's test images.
-        confidence: Of the intervals.
+        confidence: Confidence of the intervals.
     """
     lines: dict[str, Line] = {}
     images = 0

@@ -14,9 +14,9 @@ class ModelReference:
     """A registered model as it was written.
 
     Attributes:
-        name: Of the registered model.
+        name: Name of the registered model.
         alias: That is followed; None where a version was named.
-        number: Of the version; None where an alias is followed.
+        number: Number of the version; None where an alias is followed.
     """
 
     name: str

@@ -92,7 +92,7 @@ class PairedScores:
         recorded: Whether they are those of both evaluations, rather than made for this comparison.
         first: The challenger's scores.
         second: The champion's.
-        thresholds: Of both.
+        thresholds: Thresholds of both.
     """
 
     how: str

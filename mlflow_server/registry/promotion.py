@@ -27,7 +27,7 @@ class AliasState:
     """Where an alias is, and how it got there.
 
     Attributes:
-        history: Of the alias.
+        history: History of the alias.
         entries: Its entries when it was looked at.
         current: The version that the alias pointed to then; None where there was none.
         notes: What was found to be otherwise than nfbmr left it, in sentences.
@@ -49,7 +49,7 @@ def alias_state(registry: Registry, name: str, alias: str, *, mend: bool = True)
 
     Args:
         registry: Where the model is registered.
-        name: Of the registered model.
+        name: Name of the registered model.
         alias: Which.
         mend: Finish a move that was cut short, and write down one that was made without nfbmr.
 
@@ -96,7 +96,7 @@ class AliasChange:
     """What a promotion or a rollback came to.
 
     Attributes:
-        entry: Of the history; None where nothing was moved.
+        entry: Entry of the history; None where nothing was moved.
         findings: What each gate said.
         dry_run: Whether it was only tried.
     """

@@ -83,10 +83,10 @@ def register(
     Args:
         run: The run's folder, or a sweep's, of which the chosen trial is meant; or the run's name, or
             MLflow's name for it, where it is on the server already.
-        name: Of the registered model, made where it is missing.
+        name: Name of the registered model, made where it is missing.
         uri: The tracking server; by default the one the run was recorded for, else as everywhere.
         backbone: Whether the backbone's weights are in the model; by default as the run's configuration says.
-        description: Of the version.
+        description: Description of the version.
         exports: Folders that ``nfbmr export`` made of this model: they become artifacts of it.
 
     Raises:

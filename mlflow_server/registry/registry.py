@@ -39,7 +39,7 @@ class Version:
     """One version of a registered model.
 
     Attributes:
-        name: Of the registered model.
+        name: Name of the registered model.
         number: As MLflow counts; it is text there.
         run_id: MLflow's name for the run that it comes from.
         source: Where its files are.

@@ -28,7 +28,7 @@ class Histories:
     """Reads histories from a database, or from a server.
 
     Args:
-        destination: Where.
+        destination: Tracking server that is asked.
     """
 
     def __init__(self, destination: Destination) -> None:
@@ -40,7 +40,7 @@ class Histories:
         """The points of a metric by run; runs are left out that have to be asked for on their own.
 
         Args:
-            name: Of the metric, as MLflow has it.
+            name: Name of the metric, as MLflow has it.
             runs: MLflow's names of the runs.
         """
         if not self._destination.remote:

@@ -43,8 +43,8 @@ class JournalUploader:
     """Sends one journal to one destination.
 
     Args:
-        folder: Of the journal.
-        destination: Where to.
+        folder: Folder of the journal.
+        destination: Tracking server and experiment that it is sent to.
         again: Send everything from the start.
     """
 

@@ -84,8 +84,8 @@ class RemoteRun:
     """A run on a tracking server, found by its tag ``nfbmr.run_id`` or made.
 
     Args:
-        destination: Where.
-        opening: Which run.
+        destination: Tracking server and experiment.
+        opening: Names of the run, and when it began.
         known_as: MLflow's name for it, where an earlier call found out.
         on_progress: Called whenever the server has answered.
 
@@ -264,7 +264,7 @@ class RemoteRun:
 
         Args:
             run: The run's folder.
-            name: Of the model.
+            name: Name of the model.
             numbers: The run's results, by name.
 
         Raises:
@@ -349,7 +349,7 @@ def files_of(path: Path, folder: str) -> Iterator[tuple[Path, str]]:
 
     Args:
         path: A file, or a folder whose contents are meant.
-        folder: Where it goes to.
+        folder: Artifact folder that it goes to.
     """
     for file in sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]:
         inner = file.relative_to(path).parent.as_posix() if path.is_dir() else "."

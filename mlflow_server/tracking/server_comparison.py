@@ -49,7 +49,7 @@ class Gap:
         kind: ``child`` (the run itself), ``duplicate``, ``status``, ``parent``, ``parameters``, ``metrics``,
             ``artifacts``, ``model``, ``data set`` or ``deleted file``.
         what: For people.
-        count: How many of the kind.
+        count: How many things of the kind are missing.
     """
 
     kind: str
@@ -85,7 +85,7 @@ class Server:
     """Reads runs of one experiment.
 
     Args:
-        destination: Where.
+        destination: Tracking server that is asked.
 
     Raises:
         ServerUnavailable: The server does not answer.
@@ -165,7 +165,7 @@ class Server:
         """What the server lacks of a run.
 
         Args:
-            record: Of the run, from its journal.
+            record: Record of the run, from its journal.
             family: That it belongs to.
             status: What the run's status should be: ``running``, or as in a journal.
 

@@ -26,9 +26,9 @@ class Sent:
 
     Attributes:
         run_dir: Folder of the run.
-        run_id: Of the run.
+        run_id: Identifier of the run.
         status: ``running``, ``finished``, ``failed`` or ``killed``.
-        uri: Of the server, without a password; empty for a run that was only ever meant for its folder.
+        uri: Address of the server, without a password; empty for a run that was meant for its folder alone.
         mlflow_run_id: MLflow's own name for the run; empty until there is one.
         sent: Entries that arrived.
         waiting: Entries that did not yet.
@@ -93,7 +93,7 @@ def status(folder: Path, uri: str | None = None) -> Sent:
     """Look at a journal, without asking the server.
 
     Args:
-        folder: Of the journal.
+        folder: Folder of the journal.
         uri: The server concerned; the one the run was meant for, where it is not given.
     """
     header = _Header.read(folder)
@@ -122,7 +122,7 @@ def sync(
     A server that does not answer for one run is not asked for the others.
 
     Args:
-        folders: Of the journals.
+        folders: Folders of the journals.
         uri: The server; the one each run was meant for, where it is not given.
         again: Send everything from the start, which changes nothing that is there already.
         pause: Seconds between attempts.

@@ -24,9 +24,9 @@ class MLflowTracker(FolderTracker):
     down or slow has not taken when the run ends stays in the journal, and ``nfbmr track sync`` sends it.
 
     Args:
-        folder: Of the journal, ``RunPaths.journal``.
+        folder: Folder of the journal, ``RunPaths.journal``.
         run_id: What the run is known by; on the server it is found by the tag ``nfbmr.run_id``.
-        uri: Of the tracking server; else ``MLFLOW_TRACKING_URI``, else SQLite in the working directory.
+        uri: Address of the server; else ``MLFLOW_TRACKING_URI``, else SQLite in the working directory.
         experiment: Made where it is missing.
         run_name: What people call it; `run_id` where it is not given.
         parent_id: `run_id` of the sweep or ablation that this run belongs to. It may reach the server later.

@@ -16,7 +16,7 @@ class UploadState:
     """What a destination has acknowledged.
 
     Attributes:
-        uri: Of the server, without a password.
+        uri: Address of the server, without a password.
         experiment: On it.
         experiment_id: MLflow's own name for the experiment.
         mlflow_run_id: MLflow's own name for the run; empty until there is one.

@@ -55,7 +55,7 @@ def _row(name: str) -> dict[str, Any]:
         "title": method.title,
         "source": method.source,
         "stages": list(method.stages),
-        "score_parts": list(detector.networks.parts),
+        "score_parts": list(detector.networks.components),
         "features": [list(shape) for shape in detector.shapes],
         "parameters": detector.parameters(),
         "published": list(method.published),

@@ -83,7 +83,7 @@ class SettingOption(click.Option):
     """An option that sets one key of the configuration.
 
     Args:
-        key: Of the configuration, dotted.
+        key: Key of the configuration, dotted.
     """
 
     def __init__(self, declarations: Sequence[str], *, key: str, **attributes: Any) -> None:
@@ -128,7 +128,7 @@ def resolve_context(context: click.Context) -> Resolved:
     """The configuration that a parsed command line asks for; the command need not be run.
 
     Args:
-        context: Of a command that has :func:`config_options`.
+        context: Context of a command that has :func:`config_options`.
 
     Raises:
         ConfigError: It asks for what cannot be.

@@ -52,7 +52,7 @@ def decode_input(
         item: Bytes of an image file; text, which is base64 (a ``data:`` address too) or a path; a path; an
             array of pixels, or the nested lists that JSON makes of one: (H, W) or (H, W, 3), whole numbers
             from 0 to 255; a Pillow image.
-        name: Of the image, for messages.
+        name: Name of the image, for messages.
         limit: The most pixels that an image may have; a larger one is not decoded.
         paths: Whether paths are read. A server reads none: whoever may ask it for a heat map would see any
             image of the machine.

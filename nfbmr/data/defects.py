@@ -28,7 +28,7 @@ def synthetic_defects(
         samples: Held-out good parts.
         kinds: Among cutpaste, blend and scratch.
         per_image: Defective pictures made of each sample.
-        seed: Of everything random here.
+        seed: Seed of everything random here.
 
     Returns:
         ``per_image * len(samples)`` pictures: all samples once, in their order, then all again.

@@ -38,7 +38,7 @@ def eight_bit(values: NDArray[Any], depth: int, where: str | Path) -> NDArray[np
     .. math:: v_8 = \mathrm{round}(255\, v / (2^{depth} - 1)), \text{ at most } 255
 
     Args:
-        values: Of an image, in any shape.
+        values: Values of an image, in any shape.
         depth: Bits of an integer; values above what it holds become white, with a warning.
         where: The image, for messages.
 

@@ -149,8 +149,8 @@ def from_pillow(image: Image.Image, name: str = "the image", limit: int = MAX_PI
     """A Pillow image, as its file would be read: EXIF rotation, transparency and deep values likewise.
 
     Args:
-        image: Of any mode; its pixels are not changed.
-        name: Of the image, for messages.
+        image: Image of any mode; its pixels are not changed.
+        name: Name of the image, for messages.
         limit: The most pixels that it may have; one that was not decoded yet is not, if it has more.
 
     Raises:

@@ -29,7 +29,7 @@ def set_aside(split: Split, dataset: Dataset, config: DataConfig) -> Split:
 
     Args:
         split: Without known defects.
-        dataset: Of the split.
+        dataset: The data set of the split.
         config: `known_defects`, `group_by` and `seed` count here.
 
     Raises:

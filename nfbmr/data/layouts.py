@@ -98,7 +98,7 @@ def categories(path: str | Path, layout: str | LayoutPatterns = "auto") -> tuple
 
     Args:
         path: As `load_dataset` takes it.
-        layout: Likewise.
+        layout: Its layout, as in :func:`load_dataset`.
 
     Raises:
         DataError: The path is missing, or a file that cannot be read.

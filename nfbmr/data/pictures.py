@@ -125,7 +125,7 @@ class Rotate:
     its ends, and so would a rectangle. Images are turned in squares alone.
 
     Args:
-        degrees: Of the turn.
+        degrees: Angle of the turn, in degrees.
     """
 
     degrees: float

@@ -20,7 +20,7 @@ class Encoded:
 
     Attributes:
         content: What the file holds.
-        name: Of the image, for messages.
+        name: Name of the image, for messages.
     """
 
     content: bytes
@@ -33,7 +33,7 @@ class Decoded:
 
     Attributes:
         pixels: uint8, (H, W) for a grey image or (H, W, 3).
-        name: Of the image, for messages.
+        name: Name of the image, for messages.
 
     Raises:
         ImageError: Another shape or type, no pixels, or more than `MAX_PIXELS`.

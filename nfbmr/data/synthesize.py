@@ -69,7 +69,7 @@ def synthesize(
         test_defective: Defective images to test on, each class; kinds of flaw in rotation.
         size: Side of an image in pixels. None is 256 for textures, and 512, 768 or 1024 for objects, see
             :data:`nfbmr.data.objects.OBJECTS`.
-        seed: Of everything random.
+        seed: Seed of everything random.
 
     Returns:
         `out`.

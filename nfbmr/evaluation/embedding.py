@@ -49,7 +49,7 @@ def tsne(
         defects: Kind of each image.
         path: The picture to write.
         most: Draw at most this many images, a seeded sample.
-        seed: Of the sample and of t-SNE.
+        seed: Seed of the sample and of t-SNE.
         caption: What the images are.
     """
     rows = np.arange(len(defects))
@@ -98,7 +98,7 @@ def tsne_grid(
         spaces: Name of the space, then of the data set, to features (N, D) and whether each is defective.
         path: The picture to write.
         most: Draw at most this many images of each, a seeded sample.
-        seed: Of the samples and of t-SNE.
+        seed: Seed of the samples and of t-SNE.
         caption: What the images are.
     """
     columns = list(dict.fromkeys(name for by_set in spaces.values() for name in by_set))

@@ -140,7 +140,7 @@ def evaluate(
         threshold: An image is rejected where its score is above it; NaN leaves the metrics at the threshold
             undefined.
         config: Resamples, confidence, and AUPRO's limit.
-        seed: Of the resamples; every metric sees the same ones.
+        seed: Seed of the resamples; every metric sees the same ones.
         maps_NHW: Anomaly maps in the order of the scores, for the pixel metrics.
         masks: Image number to ground-truth mask or None; see
             :func:`~nfbmr.evaluation.metrics.masked_images`.

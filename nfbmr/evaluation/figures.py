@@ -57,8 +57,8 @@ def roc(
         path: The picture to write.
         auroc: For the legend; from :func:`~nfbmr.evaluation.evaluation.evaluate`.
         threshold: The operating point; NaN for none.
-        confidence: Of the band.
-        seed: Of the resamples.
+        confidence: Confidence of the band.
+        seed: Seed of the resamples.
         caption: What the numbers are of.
     """
     figure = new_figure(5.2, 5.2, caption)

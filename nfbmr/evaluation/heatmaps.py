@@ -136,10 +136,10 @@ def heatmap_grid(
         shown: The images, in reading order.
         path: The picture to write.
         title: "Best", "Worst", ...
-        vmin: As for :func:`overlay`; shared by the whole grid.
-        vmax: Likewise.
+        vmin: Map value where the colours begin, as for :func:`overlay`; the same in the whole grid.
+        vmax: Map value where they end.
         threshold: For the captions.
-        pixel_threshold: Of positions, marked on the scale.
+        pixel_threshold: Threshold of positions, marked on the scale.
         scale: What the two ends of the scale are: "anomaly map: 0.9 quantile of good parts to ...".
         kinds: All kinds of defect of the data set, so that each has the colour it has in other pictures.
         caption: What the images are of.

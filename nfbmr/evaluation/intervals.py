@@ -149,9 +149,9 @@ def proportion(hits: float, n: float, confidence: float = 0.95) -> Estimate:
     Unlike a bootstrap's it is not of no width where nothing, or everything, was hit.
 
     Args:
-        hits: How many of them.
+        hits: Number of hits among them.
         n: How many there are. Where several images show one part, parts; `hits` need not be whole then.
-        confidence: Of the interval.
+        confidence: Confidence of the interval.
 
     Example:
         >>> print(proportion(0, 20))
@@ -186,7 +186,7 @@ def resampled_weights(
         groups: Group of each image; None stands for an image of its own.
         strata: Class of each image.
         resamples: Rows in all.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Yields:
         Weights (r, N), float64 whole numbers; the r of all yields add up to `resamples`.

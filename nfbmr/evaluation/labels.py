@@ -41,7 +41,7 @@ class Label:
         x: In the axes' own units, as `y`.
         text: The name.
         range_x: Where its interval across begins and ends: it is in the way of labels, and so is `range_y`.
-        colour: Of the name.
+        colour: Colour of the name.
         bold: Whether it stands out.
     """
 
@@ -63,7 +63,7 @@ def write_labels(
         axes: Everything else is drawn on them already.
         labels: The points.
         lines: Ends (x, y) of level or upright lines that are in the way as well.
-        size: Of the letters.
+        size: Size of the letters.
 
     Returns:
         The box of each name, in pixels.

@@ -68,7 +68,7 @@ def mask_counts(
         map_NHW: Anomaly maps, at any resolution.
         defective_N: True for defective images.
         mask_of: The mask of image i; see :func:`~nfbmr.evaluation.metrics.masked_images`.
-        threshold: Of positions.
+        threshold: Threshold of positions.
 
     Returns:
         The counts, or None where no image has a defect mask.

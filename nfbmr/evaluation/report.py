@@ -37,7 +37,7 @@ def write_report(
         summary: The run's.
         pictures: Title, file and caption of each; a file that is missing is said to be.
         path: The file to write.
-        regions: Of images that the pictures show: ``sort``, ``name``, ``defect``, ``relative_score``,
+        regions: Regions of images that the pictures show: ``sort``, ``name``, ``defect``, ``relative_score``,
             ``regions`` and ``peak`` of each.
 
     Raises:

@@ -225,7 +225,7 @@ class RunSummary(Summary):
         dataset: On what.
         split: Name of the split.
         split_digest: Fingerprint of who is on which side.
-        seed: Of weights, batches and synthetic defects.
+        seed: Seed of weights, batches and synthetic defects.
         test_peeked: Whether a choice was made on the test set.
         known_defects: Real defects that had a say in what was chosen, by kind.
         metrics: Estimates by side (``validation``, ``test``), then by name; those of one kind of defect are

@@ -67,7 +67,7 @@ class ExportedModel:
         """Outputs of a batch of images, decoded as the product decodes them.
 
         Args:
-            images: Of one size, where the model resizes them itself.
+            images: Images of one size, where the model resizes them itself.
 
         Raises:
             ImageError: One cannot be read.

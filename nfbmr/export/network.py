@@ -45,7 +45,7 @@ class Pass(nn.Module):
     """One backbone at one size: whole pixel values to features as the store would give them back.
 
     Args:
-        config: Of this pass alone.
+        config: Configuration of this pass alone.
     """
 
     def __init__(self, config: FeatureConfig) -> None:

@@ -154,8 +154,8 @@ class Normalised(nn.Module):
     """Whole values from 0 to 255 to what a backbone was trained on: each channel by mean and deviation.
 
     Args:
-        mean: Of values from 0 to 1.
-        std: Likewise.
+        mean: Mean of values from 0 to 1.
+        std: Their standard deviation.
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:

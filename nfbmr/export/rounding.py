@@ -27,7 +27,7 @@ def round_before_casts(graph: Any) -> int:
     next to a power of two, both steps lead to it.
 
     Args:
-        graph: Of an ``onnx_ir`` model; changed in place.
+        graph: Graph of an ``onnx_ir`` model; changed in place.
 
     Returns:
         How many there were.

@@ -80,7 +80,7 @@ class AffineCoupling(InvertibleModule):  # type: ignore[misc]  # FrEIA is untype
         dims_in: One shape (C, H, W), as FrEIA's containers pass it.
         subnet: Makes a subnet from the channels of the half that it reads and of the one that is transformed;
             it gives scale and shift stacked on channels.
-        clamp: Of the log scale.
+        clamp: Limit of the log scale.
         generator: Draws the permutation.
     """
 

@@ -62,7 +62,7 @@ class DetailStage(FlowStage):
     """Maximum likelihood of single positions: :class:`~nfbmr.training.stages.FlowStage` with 1x1 subnets.
 
     Args:
-        shape_CHW: Of the detail map.
+        shape_CHW: Shape of the detail map.
         config: Its ``detail`` section; the seed draws the first weights.
     """
 

@@ -41,7 +41,7 @@ class Detector:
     Attributes:
         config: The run's configuration, whole.
         shapes: (C, H, W) of each table that the networks read.
-        weights_digest: Of the backbones' weights: prediction refuses another backbone's features.
+        weights_digest: Digest of the backbones' weights: prediction refuses another backbone's features.
         networks: The method's.
         scorer: Chosen on validation data.
     """
@@ -156,7 +156,7 @@ class Detector:
                 "config": self.config.model_dump(mode="json"),
                 "shapes": [list(shape) for shape in self.shapes],
                 "weights_digest": self.weights_digest,
-                "parts": list(self.networks.parts),
+                "parts": list(self.networks.components),
                 "scorer": None if self.scorer is None else self.scorer.as_json(),
             },
         )

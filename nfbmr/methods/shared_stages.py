@@ -63,7 +63,7 @@ def claimed(
 
     Args:
         stage: Takes the flow, where there is one.
-        folder: Of the flow in the store.
+        folder: Folder of the flow in the store.
         store: Which.
         held: Takes over the claim, until the flow is trained and sent.
         stop: Read while another machine trains it.

@@ -26,7 +26,7 @@ class ClosedFormStage(Stage):
 
     Args:
         module: Holds the numbers as buffers.
-        section: Of the configuration, which decides them.
+        section: Section of the configuration, which decides them.
     """
 
     name = "statistics"

@@ -34,7 +34,7 @@ class Scorer:
 
     Attributes:
         components: Names of the score components.
-        weights: Of each of them.
+        weights: Weights of each of them.
         center_PHW: What good images show, for each component and position; (P, 1, 1) for the same everywhere.
         scale_PHW: By how much they differ in it, likewise. The papers' own score has 0 and 1.
         reduction: One of :data:`REDUCTIONS`, or :data:`IMAGE`.

@@ -43,12 +43,12 @@ class Level:
 
     Attributes:
         name: For people.
-        weights: Of all the method's components; those of other levels are 0.
-        reduction: Of the level's map to its score.
+        weights: Weights of all the method's components; those of other levels are 0.
+        reduction: Reduction of the level's map to its score.
         center: Mean score of good validation images.
         scale: Its standard deviation.
-        share: Of the image's score, a_l.
-        auroc: Of the level alone, on validation data.
+        share: Share of the image's score, a_l.
+        auroc: AUROC of the level alone, on validation data.
     """
 
     name: str

@@ -78,13 +78,13 @@ class Region:
     Attributes:
         x: Left edge of its box.
         y: Upper edge.
-        width: Of the box.
-        height: Of the box.
+        width: Width of the box.
+        height: Height of the box.
         area: Pixels of the region itself.
-        share: Of the whole picture, from 0 to 1.
+        share: Share of the whole picture, from 0 to 1.
         peak: Its highest value, 1 at the threshold of positions.
-        peak_x: Where that is.
-        peak_y: Where that is.
+        peak_x: Column of that place, in pixels of the picture.
+        peak_y: Row of that place, in pixels of the picture.
     """
 
     x: int
@@ -118,7 +118,7 @@ def predicted_mask(map_HW: Floats, size: tuple[int, int], threshold: float) -> B
     Args:
         map_HW: Anomaly map, at any resolution.
         size: (h, w).
-        threshold: Of positions.
+        threshold: Threshold of positions.
 
     Example:
         >>> predicted_mask(np.float32([[0, 9], [0, 0]]), (4, 4), 5.0).astype(int).tolist()
@@ -136,7 +136,7 @@ def regions_of(map_HW: Floats, size: tuple[int, int], limit: Limit) -> tuple[Reg
     Args:
         map_HW: Anomaly map, at any resolution.
         size: (h, w) of the picture.
-        limit: Of positions.
+        limit: Limit of positions.
 
     Example:
         >>> (region,) = regions_of(np.float32([[0, 0, 0], [0, 0, 8]]), (20, 30), Limit(0.0, 4.0))

@@ -29,7 +29,7 @@ class Selection:
         scorer: The choice, threshold included.
         auroc: Image AUROC of the choice, good against synthetic (or, where asked for, test) defects.
         good_N: Scores of the good images by the choice, each unit judged by the others.
-        defective_M: Scores of the defective images, likewise.
+        defective_M: Scores of the defective images by the choice.
         candidates: Every candidate's weights, reduction and AUROC, best first.
     """
 
@@ -71,7 +71,7 @@ def select_scorer(
         false_reject_rate: Share of good images that the threshold may reject.
         levels: What the method's components are grouped to, each level in the ways there are to make its
             score; where weights and reduction are both ``auto``, levels make the score.
-        map_weights: Of the components in the map, where levels make the score.
+        map_weights: Weights of the components in the map, where levels make the score.
         pixel_false_reject_rate: Share of good images that may have any position above the threshold for
             positions.
     """

@@ -33,7 +33,7 @@ class Batches:
         tables: Tables of aligned rows, e.g. features and their latents.
         rows_NV: Table rows, an image a line, a view a column.
         batch: Images in a batch, at most.
-        seed: Of order, views and positions.
+        seed: Seed of order, views and positions.
         positions: Draw so many positions of each map instead of all, anew in each step: (B, C, positions, 1)
             for networks that see one position at a time. Tables need maps of one size then.
         memory: Bytes that may be held in memory, by all workers together.

@@ -109,8 +109,8 @@ def train_stage(
         batches: What to train it on.
         config: How long, how fast.
         train: Arithmetic, device, and how often to checkpoint and to validate.
-        seed: Of anything random in the stage. The caller's random state is left alone.
-        folder: Of this stage's checkpoints.
+        seed: Seed of anything random in the stage. The caller's random state is left alone.
+        folder: Folder of this stage's checkpoints.
         identity: What else the weights depend on; a checkpoint of another identity is refused.
         on_epoch: Told of each epoch, from 1, with its metrics.
         validate: Judges the weights as they are. Called every ``train.validate_every`` epochs and after the

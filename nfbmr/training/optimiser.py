@@ -35,7 +35,7 @@ class Optimiser:
     Args:
         module: Its parameters are trained; names of stored tensors are theirs.
         config: Rate, decay, clipping and schedule.
-        steps: Of the whole stage.
+        steps: Steps of the whole stage.
         rates: Parts of the module with the share of the learning rate that each is trained with; all of it
             with the whole rate by default.
     """

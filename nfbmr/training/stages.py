@@ -30,8 +30,8 @@ class Stage(ABC):
     """Something that can be fitted, and then judges features.
 
     Attributes:
-        name: Of its checkpoints and weights, and, where it is trained, of the section of ``train`` that it is
-            configured by: ``"flow"``, ``"mapping"``.
+        name: Name of its checkpoints and weights, and, where it is trained, of the section of ``train`` that
+            it is configured by: ``"flow"``, ``"mapping"``.
         module: Holds all that is fitted and stored.
         components: Names of the score components that :meth:`maps` gives.
         paper_weights: The source's own weights of these components.

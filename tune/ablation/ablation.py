@@ -46,7 +46,7 @@ def ablate(plan: AblationPlan, resources: Resources, *, address: str | None = No
     Args:
         plan: What was asked, checked.
         resources: What each cell gets.
-        address: Of a Ray cluster; see :func:`cluster.connection.connect`.
+        address: Address of a Ray cluster; see :func:`cluster.connection.connect`.
 
     Raises:
         Interrupted: A stop was asked for, or the time budget is spent. What is finished is kept, and the
@@ -84,7 +84,7 @@ def new_ablation(plan: AblationPlan, resources: Resources, *, address: str | Non
     Args:
         plan: What is asked. Seeds and categories may differ from those of an earlier call.
         resources: What each cell gets.
-        address: Of a Ray cluster.
+        address: Address of a Ray cluster.
 
     Raises:
         ConfigError: There is another ablation of this name.

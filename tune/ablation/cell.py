@@ -14,10 +14,10 @@ class Cell:
     Attributes:
         row: Name of the row.
         category: None where the data set has none.
-        seed: Of the weights.
+        seed: Seed of the weights.
         task: The run.
         family: Equal for cells that want the same flow; the first of them trains it.
-        split: Of several; None where all cells have the configuration's.
+        split: Its split, where there are several; None where all cells have the configuration's.
     """
 
     row: str

@@ -23,7 +23,7 @@ class Contender:
     """A method that is compared.
 
     Attributes:
-        name: Of its row.
+        name: Name of its row.
         lines: Its numbers by split.
         cost: What it costs to use, where it was measured.
         fitting: Seconds that fitting took on stored features, the mean over its runs; NaN where none is done.
@@ -49,7 +49,7 @@ class Compared:
     """Methods and their numbers, ready to be written down and drawn.
 
     Attributes:
-        name: Of the comparison.
+        name: Name of the comparison.
         title: For the head of the table.
         about: What the numbers are of.
         machine: Where times were measured, in a line.

@@ -37,11 +37,11 @@ class AblationPlan:
     """An ablation as it was asked for.
 
     Attributes:
-        name: Of the ablation: its folder's, and the ``run_id`` of the parent run.
+        name: Name of the ablation: its folder's, and the ``run_id`` of the parent run.
         spec: The rows; their settings are all that they change of `config`, defaults of methods included.
         config: What every row begins from; its seed is the first one.
         categories: In the order of the table; ``(None,)`` where the data set has none.
-        seeds: How many.
+        seeds: Number of seeds.
         split_seeds: Whether all seeds share one split, or each draws its own.
         splits: On each of which every row is run; none: on the configuration's.
         compares: Whether what each row costs to use is measured as well (``nfbmr compare``).
@@ -232,7 +232,7 @@ def plan_ablation(
         spec: The table.
         resolved: What the command line says of the configuration. Settings of the table lie below it, its
             rows above.
-        name: Of the ablation; the table's by default.
+        name: Name of the ablation; the table's by default.
         categories: Those to run; by default the table's own, or all that the data set has.
         seeds: How many, from the configuration's seed on.
         split_seeds: See :class:`AblationPlan`.

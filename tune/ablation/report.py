@@ -117,7 +117,7 @@ def failed_cells(summary: TableSummary, go_on: str) -> NfbmrError | None:
     """The error that names cells without a result; None where all have one.
 
     Args:
-        summary: Of the ablation or comparison.
+        summary: Summary of the ablation or comparison.
         go_on: The command that tries them again.
     """
     missing = summary.cells.missing

@@ -45,7 +45,7 @@ class Results:
         reused: Flows that a cell found in the store.
         saved: Seconds of training that were not needed for that.
         seconds: That cells took, together.
-        summaries: Of the finished runs, by the cell's key.
+        summaries: Summaries of the finished runs, by the cell's key.
     """
 
     table: Table
@@ -209,7 +209,7 @@ def about(plan: AblationPlan, summaries: Mapping[str, RunSummary], splits: Seque
 
     Args:
         plan: What was asked.
-        summaries: Of finished runs.
+        summaries: Summaries of finished runs.
         splits: Those that the numbers are of; by default that of the runs.
     """
     some = next(iter(summaries.values()), None)

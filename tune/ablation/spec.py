@@ -99,7 +99,7 @@ def parse_spec(text: str, name: str, file: str) -> AblationSpec:
 
     Args:
         text: As at the head of this module.
-        name: Of the table.
+        name: Name of the table.
         file: What error messages call it.
 
     Raises:

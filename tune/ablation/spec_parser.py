@@ -36,7 +36,7 @@ class Reader:
 
     Args:
         file: What error messages call it.
-        lines: Of dotted keys, where they are known.
+        lines: Line numbers of dotted keys, where they are known.
     """
 
     def __init__(self, file: str, lines: Mapping[str, int]) -> None:

@@ -33,7 +33,7 @@ class WorkerEnv:
         folder: Working directory of the driver, from which relative paths are meant.
         stop_file: Its presence asks to checkpoint and stop.
         execute_run: Does a run: in the actor itself, or in several workers.
-        threads: Of torch.
+        threads: Number of threads of torch.
         environment: Variables that trials take from the driver: the tracking server's address.
     """
 

@@ -109,7 +109,7 @@ def method_settings(name: str, *, where: str = "--methods") -> dict[str, Any]:
     """What a method's name sets: itself, or what the named configuration of that name holds.
 
     Args:
-        name: Of a method, of a named configuration, or ``module:attribute``.
+        name: Name of a method, of a named configuration, or ``module:attribute``.
         where: What names it, for messages.
 
     Raises:

@@ -126,7 +126,7 @@ class Progress:
         """A trial ended.
 
         Args:
-            key: Of the trial.
+            key: Key of the trial.
             state: How.
             value: Its first objective, where it has one.
             best: The best so far, and whose it is.
@@ -150,7 +150,7 @@ class Progress:
         """A trial was not run, as an earlier one had its settings.
 
         Args:
-            key: Of the trial.
+            key: Key of the trial.
             earlier: Key of the earlier one.
             state: How that ended, and with it this one.
         """

@@ -78,7 +78,7 @@ def on_cluster(resources: Resources, config: Config, address: str | None) -> Ite
     """Be connected to the cluster, for as long as the block runs, and know that a trial fits on it.
 
     Args:
-        resources: Of a trial; with backend ``local`` nothing is connected.
+        resources: Resources of a trial; with backend ``local`` nothing is connected.
         config: Names the folders that trials read and write.
         address: See :func:`cluster.connection.connect`.
 
@@ -159,9 +159,9 @@ def gpu_share(
     A process needs its CUDA context besides its tensors; trials differ in size, so a margin is kept.
 
     Args:
-        peak_bytes: What the tensors of the probe took at most.
-        total_bytes: Memory of the GPU.
-        context_bytes: Of each process, besides.
+        peak_bytes: What the tensors of the probe took at most, in bytes.
+        total_bytes: Memory of the GPU, in bytes.
+        context_bytes: Memory that each process takes besides, in bytes.
         margin: By what factor another trial may need more than the probe.
 
     Example:

@@ -16,7 +16,7 @@ class Execution:
         backend: ``ray``, or ``local``: one after another in this process, without Ray; a debugger steps
             through it.
         concurrent: Trials at a time, at most; None: as many as the cluster has room for, also when it grows.
-        cpus: Of a trial; of each worker, where a trial has several.
+        cpus: Cores of a trial; of each worker, where a trial has several.
         gpus: Likewise; may be a fraction.
         workers: Processes of a trial. One trains in Ray Tune's own actor, which the next trial takes over;
             several train with Ray Train.

@@ -80,7 +80,7 @@ class TrialResult:
     """How a task ended.
 
     Attributes:
-        key: Of the task.
+        key: Key of the task.
         state: ``interrupted`` can be gone on with; ``failed`` is not tried again.
         summary: The run's, where it finished.
         error: What was wrong, for people, where it failed.
@@ -128,9 +128,9 @@ class TrialSource(Protocol):
         """An epoch ended.
 
         Args:
-            key: Of the task.
+            key: Key of the task.
             step: Epochs of all stages so far, from 1.
-            metrics: Of the epoch; ``objective`` where it was validated.
+            metrics: Metrics of the epoch; ``objective`` where it was validated.
 
         Returns:
             Whether to prune the trial.

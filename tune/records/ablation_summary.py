@@ -43,7 +43,7 @@ class EntryFacts(Part):
         value: The mean over seeds and categories; None where it is undefined, as its ends.
         low: Lower end of the interval.
         high: Upper end.
-        seeds: How many it is the mean of.
+        seeds: Number of seeds that it is the mean of.
         by_seed: The value of each.
         sd_seeds: Standard deviation between them; None for fewer than two.
         missing_cells: Cells that should be in it and are not.
@@ -78,7 +78,7 @@ class RowFacts(Part):
 
     Attributes:
         metrics: Over all categories, by metric.
-        parts: Of the main metric, by category, group of categories or kind of defect.
+        parts: Entries of the main metric, by category, group of categories or kind of defect.
         published: What somebody else reported of the main metric over all.
         all_published: The same by metric, then by category; ``all`` is the mean.
         test_peeked: Whether its choices were made on the test set.
@@ -116,7 +116,7 @@ class TableSummary(Summary):
     """What ablations and comparisons have in common.
 
     Attributes:
-        name: Of the ablation.
+        name: Name of the ablation.
         ablation_dir: Its folder.
         table: Name of the table.
         title: What the rows are about.
@@ -190,8 +190,8 @@ class CostFacts(Part):
         ms_batched: Milliseconds an image among `batch` of them.
         one: The same as `ms_one`, with its number of calls.
         batched: The same as `ms_batched`.
-        reading: Of that, an image's file to features.
-        machine: Where it was measured.
+        reading: Milliseconds of that from an image's file to features.
+        machine: The machine that it was measured on.
         others: Cores that other processes kept busy meanwhile.
     """
 

@@ -56,7 +56,7 @@ def child_tags(plan: str, key: str, settings: Mapping[str, Any]) -> dict[str, st
 
     Args:
         plan: Name of the sweep or ablation.
-        key: Of the trial or cell.
+        key: Key of the trial or cell.
         settings: What was searched, or what is particular to the cell, by dotted key.
 
     Example:
@@ -106,7 +106,7 @@ def record_copy(task: TrialSpec, outcome: TrialResult, destination: Mapping[str,
     Args:
         task: What would have been run.
         outcome: How the earlier one ended, whose key is `copy_of`.
-        destination: Where it is to be sent.
+        destination: The tracking server that it is to be sent to.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -134,7 +134,7 @@ class Child:
     """The folder of one trial or cell.
 
     Attributes:
-        key: Of its task: ``"0007"``, ``"n=2/bottle/seed-0"``.
+        key: Key of its task: ``"0007"``, ``"n=2/bottle/seed-0"``.
     """
 
     key: str
@@ -184,7 +184,7 @@ def close_record(folder: Path, outcome: TrialResult, opening: Mapping[str, Any])
     A run that was merely interrupted keeps an end that it has. What was wrong becomes its description.
 
     Args:
-        folder: Of the journal.
+        folder: Folder of the journal.
         outcome: How the run ended.
         opening: The first entry of a record that has to be begun here: run_id, run_name, parent_id, tags and
             destination.

@@ -47,7 +47,7 @@ class ParentRecord:
     """Records a sweep or an ablation, and sees to it that its trials' records are whole and arrive.
 
     Args:
-        paths: Of the sweep or ablation; its name is the ``run_id``.
+        paths: Paths of the sweep or ablation; its name is the ``run_id``.
         config: The base configuration; its ``tracking`` says where to.
         draw: Draws pictures of a summary into ``paths.pictures`` before they are recorded; None where
             they are drawn elsewhere.
@@ -155,7 +155,7 @@ class ParentRecord:
         """Record the results: tables, pictures, and the table as the description of the run.
 
         Args:
-            summary: Of the whole, where it got as far as one. ``summary.json`` becomes an artifact.
+            summary: Summary of the whole, where it got as far as one. ``summary.json`` becomes an artifact.
             status: ``killed`` for a sweep that can be gone on with.
         """
         tracker, self._tracker = self._tracker, None

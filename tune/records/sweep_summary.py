@@ -45,8 +45,8 @@ class ChosenTrial(TrialPoint):
     """The trial that was chosen, and scored on the test set; what comes of that is None before it is.
 
     Attributes:
-        run_id: Of its run.
-        run_dir: Of its run.
+        run_id: Identifier of its run.
+        run_dir: Folder of its run.
         validation: Its metrics on validation images.
         test: Its metrics on test images.
         leak: See :class:`nfbmr.evaluation.summary.RunSummary`, as for all that follow.
@@ -75,7 +75,7 @@ class TrustFacts(Part):
     Attributes:
         finished: Trials that were compared.
         within_error: How many of them cannot be told from the best.
-        trials: Which; the best first.
+        trials: Numbers of those; the best comes first.
         error: What the standard error is of; see :class:`tune.search.trust.Trust`.
         sentence: What it means.
         best: The trial with the best objective.
@@ -119,7 +119,7 @@ class SweepSummary(Summary):
     """What a sweep found.
 
     Attributes:
-        name: Of the sweep.
+        name: Name of the sweep.
         folder: Its folder.
         method: That it began from.
         objective: Names of the objectives.

@@ -18,7 +18,7 @@ class Difference:
         kind: As of a :class:`mlflow_server.tracking.server_comparison.Gap`, or ``state``, ``value``,
             ``folder``, ``journal``.
         what: For people.
-        count: How many of the kind.
+        count: How many things of the kind differ.
         mended: None where it was only looked at.
     """
 
@@ -40,11 +40,11 @@ class Verification:
     """What was compared, and what came of it.
 
     Attributes:
-        folder: Of the sweep or ablation.
-        uri: Of the tracking server, without a password; empty where the runs were meant for none.
+        folder: Folder of the sweep or ablation.
+        uri: Address of the tracking server, without a password; empty where the runs were meant for none.
         runs: How many were compared, the parent among them.
         writing: How many more are being written right now, and were not compared with MLflow.
-        states: Of the trials, by what the folder says now.
+        states: States of the trials, by what the folder says now.
         differences: What differed, each with whether it was mended.
         problem: Why the server could not be asked, or not for all of it; empty where it could.
     """

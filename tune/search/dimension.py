@@ -27,8 +27,8 @@ class Dimension:
     Attributes:
         name: A configuration key, or the name of a preset.
         kind: ``int`` and ``float`` have a range, ``choice`` and ``preset`` have options.
-        low: Of a range.
-        high: Of a range; with a step, the last value that the steps reach.
+        low: Lower end of a range.
+        high: Upper end of a range; with a step, the last value that the steps reach.
         log: Whether a range is searched on a logarithmic scale.
         step: Between values of a range.
         options: Settings by label.

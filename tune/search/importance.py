@@ -123,7 +123,7 @@ def importances(
         trials: Finished ones.
         values: The objective of each.
         names: The dimensions; one that a trial did not have counts as a value of its own.
-        seed: Of the resamples, the forests and the shuffles.
+        seed: Seed of the resamples, the forests and the shuffles.
     """
     x_NC, owner_C = coded(trials, names)
     y_N = np.asarray(values, dtype=np.float64)

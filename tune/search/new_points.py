@@ -37,7 +37,7 @@ class NewPointSampler(BaseSampler):
         space: What is searched.
         tried: Which points were tried.
         sampler: Makes the sampler for each time that it is asked, counted from 0.
-        seed: Of the choice among points that are left.
+        seed: Seed of the choice among points that are left.
     """
 
     def __init__(

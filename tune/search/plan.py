@@ -60,14 +60,14 @@ class SweepPlan:
     """A sweep as it was asked for.
 
     Attributes:
-        name: Of the sweep: its folder's, and the ``run_id`` of the parent run.
+        name: Name of the sweep: its folder's, and the ``run_id`` of the parent run.
         config: What every trial begins from.
         chosen: Keys of `config` that the user chose; they stay where a trial has another method. What differs
             from the defaults of the configuration's method counts as chosen anyway.
         space: What is searched.
-        trials: How many.
+        trials: Number of trials.
         objectives: Names in :data:`OBJECTIVES`; the first decides which trial is scored on the test set.
-        sampler: Who suggests.
+        sampler: Name of the sampler that suggests configurations.
         prune: Whether trials that do worse than others are ended early.
         start: Points to begin with.
         base_trial: Whether the sweep begins with `config` itself, where the space contains it, and prefers it

@@ -47,7 +47,7 @@ def dressed(
         if panel not in every:  # a colour bar, or a scale of its own
             panel.tick_params(labelsize=8, colors=FAINT)
             panel.yaxis.label.set(fontsize=9, color=INK)
-        old = panel.get_legend()
+        old: Any = panel.get_legend()
         if old is not None:
             handles, names = panel.get_legend_handles_labels()
             if not handles:  # Optuna made them for the legend alone

@@ -43,7 +43,7 @@ def load_study(path: Path) -> Study:
     """The study that a journal holds.
 
     Args:
-        path: Of Optuna's journal, :attr:`tune.records.paths.SweepPaths.study`.
+        path: Path of Optuna's journal, :attr:`tune.records.paths.SweepPaths.study`.
 
     Raises:
         TrackingError: It holds no study that can be read.
@@ -70,8 +70,8 @@ def draw_study(paths: SweepPaths, objectives: Sequence[str], near: Collection[in
     Importance, slice and parallel take :attr:`tune.search.importance.Readiness.needed` finished trials.
 
     Args:
-        paths: Of the sweep; the pictures go to its folder of pictures. Those of an earlier version of fewer
-            trials than that are removed.
+        paths: Paths of the sweep; the pictures go to its folder of pictures. Those of an earlier version of
+            fewer trials than that are removed.
         objectives: Their names, in the order of the study.
         near: Numbers of the trials that the first objective cannot tell from the best.
 
@@ -106,7 +106,7 @@ class _Goal:
 
     Attributes:
         label: Its name.
-        ending: Of the file names, where there are several.
+        ending: Ending of the file names, where there are several.
         value: Takes it out of a trial; None for the only one.
     """
 
@@ -124,8 +124,12 @@ class _Goal:
         labels = [*labels, *(f"objective {i + 1}" for i in range(len(labels), len(study.directions)))]
         if len(study.directions) == 1:
             return [cls(labels[0])]
+
+        def value_at(index: int) -> Target:
+            return lambda trial: float(trial.values[index])
+
         return [
-            cls(label, f"-{label.replace('/', '-')}", lambda trial, i=i: float(trial.values[i]))
+            cls(label, f"-{label.replace('/', '-')}", value_at(i))
             for i, label in enumerate(labels[: len(study.directions)])
         ]
 

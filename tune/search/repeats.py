@@ -90,7 +90,7 @@ class Repeats:
         """The earlier trial with these settings, which has not failed; None: this one is the first.
 
         Args:
-            number: Of the trial that has them now.
+            number: Number of the trial that has them now.
             settings: Dotted keys to values.
         """
         key = digest(settings)
@@ -120,7 +120,7 @@ def end_as(study: optuna.Study, trial: optuna.Trial, now: FrozenTrial, first: Fr
     is not asked, so that a point does not compete with itself.
 
     Args:
-        study: Of both.
+        study: Study of both.
         trial: The later one, which is running.
         now: The same, as the storage has it: an attempt of its own may have reported something.
         first: The earlier one, finished or pruned.
@@ -147,10 +147,10 @@ def copied_outcome(
     Where the earlier one failed this one did as well, which had waited for it.
 
     Args:
-        key: Of the later trial.
+        key: Key of the later trial.
         earlier: Ended.
         goals: Objectives of the study.
-        paths: Of the sweep.
+        paths: Paths of the sweep.
     """
     of = f"{earlier.number:04d}"
     if earlier.state.name == "FAIL":
@@ -180,7 +180,7 @@ def unrecorded(
     Args:
         trials: The sweep's own.
         goals: Objectives of the study.
-        paths: Of the sweep.
+        paths: Paths of the sweep.
 
     Yields:
         Each with how it ended, by number.

@@ -47,7 +47,7 @@ def summarise(
 
     Args:
         study: The search.
-        choice: Of its finished trials; None where there are none.
+        choice: Choice of its finished trials; None where there are none.
         tested: Summary of the chosen trial, scored on the test set.
         seconds: What this driver took.
     """

@@ -123,7 +123,7 @@ def open_study(paths: SweepPaths, plan: SweepPlan) -> tuple[optuna.Study, SweepS
     What a killed driver left of a write is cleared away.
 
     Args:
-        paths: Of the sweep; the caller holds its lock.
+        paths: Paths of the sweep; the caller holds its lock.
         plan: What was asked.
     """
     import optuna

@@ -47,7 +47,7 @@ class Space:
 
     Attributes:
         dimensions: What is searched.
-        origin: Where it was read from.
+        origin: File or name that it was read from.
         text: The file's content, for the record.
         problems: What was wrong with it, by line.
 

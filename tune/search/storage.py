@@ -38,7 +38,7 @@ class SweepJournal(BaseJournalBackend):
     write (trials made or ended, parameters, values) is refused: in the file it stands before ours.
 
     Args:
-        path: Of the file, made where it is missing; its last line is whole.
+        path: Path of the file, made where it is missing; its last line is whole.
     """
 
     def __init__(self, path: Path) -> None:
@@ -139,7 +139,7 @@ class SweepStorage(JournalStorage):
     """A study's storage, with what is asked for at every trial at hand.
 
     Args:
-        path: Of the journal, whose last line is whole. The caller alone writes it.
+        path: Path of the journal, whose last line is whole. The caller alone writes it.
 
     Attributes:
         history: Counts, and the window of trials that a sampler looks at; from :meth:`follow` on.
@@ -157,7 +157,7 @@ class SweepStorage(JournalStorage):
         """Keep the history of a study from now on.
 
         Args:
-            study_name: Which.
+            study_name: Name of the study.
             is_own: Whether a trial counts as one of this sweep.
         """
         study = self.get_study_id_from_name(study_name)

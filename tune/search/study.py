@@ -49,7 +49,7 @@ class Study:
     not handed out, but ends as that one did (:mod:`tune.search.repeats`).
 
     Args:
-        paths: Of the sweep; the caller holds its lock.
+        paths: Paths of the sweep; the caller holds its lock.
         plan: What was asked.
         lookahead: Trials that may be asked for beyond the next, so that two which want the same flow need
             not run at once; only where the sampler does not learn.
@@ -239,7 +239,7 @@ class Study:
         """A trial as something to run.
 
         Args:
-            trial: Of this study.
+            trial: Trial of this study.
             test: Whether the test set is scored at its end.
         """
         key, settings = f"{trial.number:04d}", dict(trial.user_attrs[SETTINGS])

@@ -44,7 +44,7 @@ def new_sweep(plan: SweepPlan, *, address: str | None = None) -> SweepSummary:
 
     Args:
         plan: What is asked.
-        address: Of the Ray cluster; see :func:`cluster.connection.connect`.
+        address: Address of the Ray cluster; see :func:`cluster.connection.connect`.
 
     Raises:
         ConfigError: The space, the resources or the name are refused; nothing was started.
@@ -151,7 +151,7 @@ def extract_everything(plan: SweepPlan, paths: SweepPaths, stop: StopRequest) ->
 
     Args:
         plan: What is asked.
-        paths: Of the sweep.
+        paths: Paths of the sweep.
         stop: Asks to stop.
 
     Returns:

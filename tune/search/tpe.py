@@ -19,7 +19,7 @@ class FlatTPESampler(TPESampler):
 
     Args:
         space: All dimensions, by name.
-        options: Of :class:`optuna.samplers.TPESampler`, but ``multivariate``.
+        options: Options of :class:`optuna.samplers.TPESampler`, but ``multivariate``.
     """
 
     def __init__(self, space: Mapping[str, BaseDistribution], **options: Any) -> None:

@@ -86,10 +86,10 @@ def trust_of(paths: SweepPaths, trials: Sequence[FrozenTrial], best: FrozenTrial
     """Compare finished trials with the best one, by the first objective: an AUROC, the higher the better.
 
     Args:
-        paths: Of the sweep: what each part adds to a trial's AUROC lies in its folder.
+        paths: Paths of the sweep: what each part adds to a trial's AUROC lies in its folder.
         trials: The finished ones.
         best: Among them.
-        confidence: Of the intervals that trials have.
+        confidence: Confidence of the intervals that trials have.
     """
     import torch
 

@@ -47,7 +47,7 @@ def trials_of(source: str, plan: SweepPlan) -> list[Found]:
 
     Args:
         source: Its folder, its name in the same output folder, or its name in MLflow.
-        plan: Of the new sweep: its objectives, and where its runs are recorded.
+        plan: Plan of the new sweep: its objectives, and where its runs are recorded.
 
     Raises:
         ConfigError: There is no such sweep, or it does not know an objective.

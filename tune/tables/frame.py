@@ -33,7 +33,7 @@ class Result:
 
     Attributes:
         row: Name of the row or method; of a sweep the trial.
-        metric: Of what: ``image_auroc``, ``ms_one``, ``seconds``.
+        metric: What was measured: ``image_auroc``, ``ms_one``, ``seconds``.
         value: The number: a share for metrics.
         low: Lower end of its interval.
         high: Upper end.
@@ -53,8 +53,8 @@ class Result:
         missing_cells: Cells that should be in it and are not.
         test_peeked: Whether choices were made on the test set.
         published: What somebody else reported.
-        published_source: Where.
-        published_protocol: On what, and how measured.
+        published_source: Where they reported it.
+        published_protocol: On what they measured it, and how.
         run: Whether the row was run at all.
         state: How a trial ended.
         settings: What the row or trial sets, as JSON by dotted key.

@@ -28,7 +28,7 @@ class Published:
 
     Attributes:
         value: Between 0 and 1.
-        source: Where it stands.
+        source: Publication that it stands in.
         protocol: What it was measured on, and how.
     """
 
@@ -102,12 +102,12 @@ class AblationSpec:
     """The rows of an ablation, and what they are compared by.
 
     Attributes:
-        name: Of the table: ``paper-table5``, or the file's.
+        name: Name of the table: ``paper-table5``, or the file's.
         title: For the head of the table.
         metric: The main one, a key of :data:`METRICS`: differences are of it.
         reference: Name of the row that the others are compared with.
         rows: In the order of the table.
-        settings: Of all rows, below what the command line sets.
+        settings: Settings of all rows, below what the command line sets.
         places: Where each key of `settings` and of the rows was read, for error messages.
         secondary_metrics: Further metrics of the main table.
         literature_rows: Rows that are not run: what others reported stands in the table alone.

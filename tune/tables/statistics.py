@@ -39,7 +39,7 @@ class CellScores:
     Attributes:
         row: Name of the row.
         category: None where the data set has no categories.
-        seed: Of the weights.
+        seed: Seed of the weights.
         names: The images, (N,): what is paired.
         defective: True for defective images, (N,).
         score: Higher is more anomalous, (N,).
@@ -115,7 +115,7 @@ class Mean:
 
     Attributes:
         estimate: The mean and its interval.
-        values: Of each seed.
+        values: Values of each seed.
         of_seeds: The seeds, in the order of `values`.
     """
 
@@ -155,9 +155,9 @@ class Comparison:
     Args:
         cells: Those that finished; a (row, category, seed) at most once.
         metric: A key of :data:`tune.tables.rows.METRICS`.
-        resamples: Of the images; 0 for no intervals.
+        resamples: Number of resamples of the images; 0 for no intervals.
         confidence: Share of the resamples inside an interval.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
         drawn: What :func:`drawn_of` made of the cells, where that is known; `cells` are then not read.
 
     Example:
@@ -297,8 +297,8 @@ def drawn_of(
     Args:
         cells: See :class:`Comparison`.
         metrics: Keys of :data:`tune.tables.rows.METRICS`.
-        resamples: Of the images.
-        seed: Of the resamples.
+        resamples: Number of resamples of the images.
+        seed: Seed of the resamples.
         aupro_limit: False-positive rate up to which AUPRO is integrated.
     """
     drawn: dict[str, dict[Key, _Drawn]] = {name: {} for name in metrics}

@@ -40,7 +40,7 @@ class Line:
     """A row of the table.
 
     Attributes:
-        name: Of the row.
+        name: Name of the row.
         entries: By metric, then by category; ``None`` is the whole.
         published: What somebody else measured.
         peeked: Whether its choices were made on the test set.
@@ -61,7 +61,7 @@ class Table:
     """An ablation's results, ready to be written down and drawn.
 
     Attributes:
-        name: Of the table, as it was asked for.
+        name: Name of the table, as it was asked for.
         title: What the rows are about.
         about: What the numbers are of: data set, split, seeds.
         metric: The one that counts, a key of :data:`tune.tables.rows.METRICS`.
@@ -71,7 +71,7 @@ class Table:
         breakdown: What these are: ``category`` or ``kind``. The whole is the mean over categories, and
             all kinds together.
         lines: In the order of the table.
-        confidence: Of the intervals.
+        confidence: Confidence of the intervals.
         notes: Sentences below the table.
         missing: Cells without a result, each with the reason.
         literature_rows: Rows that were not run, with published numbers alone.
@@ -184,7 +184,7 @@ def sections(table: Table, level: int = 2) -> list[str]:
 
     Args:
         table: What they are of.
-        level: Of the headings.
+        level: Level of the headings.
     """
     blocks = [main_grid(table).markdown()]
     if table.categories:

@@ -119,7 +119,7 @@ def patches_of(y: Tensors, side: int) -> Tensor:
 
     Args:
         y: Maps of each tap, (B, C, H, W).
-        side: Of the neighbourhood that a patch averages.
+        side: Side of the neighbourhood that a patch averages.
     """
     averaged = tuple(
         avg_pool2d(y_BCHW, side, stride=1, padding=side // 2, count_include_pad=True) for y_BCHW in y

@@ -21,13 +21,7 @@ from scripts.single_use_helpers import MOST, helpers, main
         ("async def _a(): ...\nasync def b(): await _a()", ["_a"]),
         ("def b():\n    def _a(): ...\n    _a()", []),
         ("@cache\ndef _a(): ...\n_a()", []),
-        (
-            (
-                "class A:\n    def a(self): self._b()\n    def _b(self): 1\nclass B:\n    def _b(self): ...",
-                [],
-            ),
-            [],
-        ),
+        ("class A:\n    def a(self): self._b()\n    def _b(self): 1\nclass B:\n    def _b(self): 2", []),
     ],
 )
 def test_helpers_that_are_called_in_one_place_are_found(source: str, names: list[str]) -> None:

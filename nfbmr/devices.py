@@ -11,7 +11,7 @@ import torch
 
 from nfbmr.errors import ConfigError
 from nfbmr.machine import usable_cores
-from nfbmr.processors import has_bf16
+from nfbmr.processors import has_bf16, warn_if_emulated
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ def autocast_dtype(precision: _Precision, device: torch.device | str) -> torch.d
     if precision == "fp32":
         return None
     if precision == "bf16":
+        warn_if_emulated("train.precision", str(device))
         return torch.bfloat16
     return torch.bfloat16 if has_bf16(device) else None
 

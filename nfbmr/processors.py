@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import logging
 
 import torch
+
+log = logging.getLogger(__name__)
 
 
 def has_bf16(device: torch.device | str) -> bool:
@@ -20,6 +23,17 @@ def has_bf16(device: torch.device | str) -> bool:
     if torch.device(device).type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return cpu_has_bf16()
+
+
+@functools.cache
+def warn_if_emulated(setting: str, device: str) -> None:
+    """Say, once, that bfloat16 was asked for by `setting` where it is emulated: many times slower."""
+    if not has_bf16(device):
+        log.warning(
+            "%s=bf16: this processor only emulates bfloat16, which takes many times as long as fp32; "
+            "auto takes what is faster",
+            setting,
+        )
 
 
 @functools.cache

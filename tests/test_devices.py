@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from nfbmr import devices
+from nfbmr import devices, processors
 from nfbmr.devices import autocast, autocast_dtype, device_of, limit_threads
 from nfbmr.errors import ConfigError
 from nfbmr.machine import usable_cores
@@ -37,6 +37,17 @@ def test_auto_asks_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     for has, dtype in ((True, torch.bfloat16), (False, None)):
         monkeypatch.setattr(devices, "has_bf16", lambda device, has=has: has)
         assert autocast_dtype("auto", "cpu") is dtype
+
+
+def test_bfloat16_that_is_asked_for_and_emulated_is_warned_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(processors, "has_bf16", lambda device: False)
+    processors.warn_if_emulated.cache_clear()
+    for _ in range(2):
+        assert autocast_dtype("bf16", "cpu") is torch.bfloat16
+    assert caplog.text.count("train.precision=bf16: this processor only emulates bfloat16") == 1
+    processors.warn_if_emulated.cache_clear()
 
 
 def test_float16_is_never_computed_in() -> None:

@@ -30,7 +30,7 @@ from nfbmr.features.passes import passes_of
 from nfbmr.features.store import FeatureStore
 from nfbmr.features.tiles import tiling_of
 from nfbmr.paths import read_json, write_json
-from nfbmr.processors import has_bf16
+from nfbmr.processors import has_bf16, warn_if_emulated
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +109,8 @@ def _possible(config: FeatureConfig, device: str, *, openvino: bool) -> tuple[Ar
         return (Arithmetic("fp32", "openvino"),)
     if config.engine == "openvino":
         log.warning("features.engine=openvino: %s; torch computes the features", reason)
+    if config.compute == "bf16":
+        warn_if_emulated("features.compute", device)
     computes: tuple[Compute, ...] = ("bf16", "fp32") if config.compute == "auto" else (config.compute,)
     possible = [Arithmetic(compute, "torch") for compute in computes]
     if config.engine == "auto" and reason is None and "fp32" in computes and not config.compile:

@@ -170,7 +170,7 @@ def _recorded(
     status: Status = "failed"
     try:
         recorder, clock = RunLogger(run.paths, run.config, tracker), Clock()
-        trained = fit(run, recorder, clock, stop, on_epoch, workers)
+        trained = fit(run, recorder, clock, stop, on_epoch, workers, trial=not test)
         summary = (
             evaluate_on_test(run, trained, clock, stop, workers)
             if test
@@ -220,8 +220,13 @@ def fit(
     stop: StopRequest,
     on_epoch: OnEpoch | None = None,
     workers: ProcessGroup = SINGLE_PROCESS,
+    *,
+    trial: bool = False,
 ) -> Trained:
-    """Features, both stages, and every choice; the test set is not read."""
+    """Features, both stages, and every choice; the test set is not read.
+
+    Stages are taken from the store where it has them; of a `trial` the mapping stays in the run's folder.
+    """
     config = run.config
     store = open_store(config.store)  # refused before anything is read
     with working("reading the data set"):
@@ -241,7 +246,14 @@ def fit(
 
     fitted = {}
     fitting = Fitting(
-        detector, data, store, run.paths.checkpoints, stop=stop, on_epoch=report_epoch, workers=workers
+        detector,
+        data,
+        store,
+        run.paths.checkpoints,
+        stop=stop,
+        on_epoch=report_epoch,
+        workers=workers,
+        trial=trial,
     )
     for stage in detector.networks.stages:
         with clock(stage.name), working(f"stage {stage.name}"):

@@ -93,9 +93,9 @@ def test_the_validation_auroc_is_that_of_both_by_what_they_are_worth(runs):
     assert measured["low"] <= measured["value"] <= measured["high"]
 
 
-def test_the_last_epoch_is_the_same_flow_with_and_without_them(runs):
+def test_the_last_epoch_is_the_same_with_and_without_them(runs):
     *_, known = runs
-    assert known["reused"] == {"flow": True}
+    assert known["reused"] == {"flow": True, "mapping": True}
 
 
 def test_they_have_a_say_in_which_flow_is_kept_where_the_best_epoch_is(small, tmp_path, defects):
@@ -103,7 +103,7 @@ def test_they_have_a_say_in_which_flow_is_kept_where_the_best_epoch_is(small, tm
     settings = {"data__path": str(defects), "selection__epoch": "best"}
     nfbmr.train(small(tmp_path, **settings))
     known = nfbmr.train(small(tmp_path, data__known_defects=8, **settings))
-    assert known["reused"] == {"flow": False}
+    assert known["reused"] == {"flow": False, "mapping": False}
 
 
 def test_scoring_anew_counts_them_the_same(runs):

@@ -78,18 +78,47 @@ def test_journal_holds_both_stages_with_steps_and_the_result(finished):
     assert record.params["flow.blocks"] == 2
 
 
-def test_same_command_twice_gives_the_same_numbers_and_trains_no_flow_again(finished):
+def test_same_command_twice_gives_the_same_numbers_and_trains_nothing_again(finished):
     config, first = finished
     second = nfbmr.train(config)
     assert second["metrics"] == first["metrics"]
-    assert first["reused"] == {"flow": False, "detail": False, "memory": False}
-    assert second["reused"] == {"flow": True, "detail": True, "memory": True}
+    assert first["reused"] == {"flow": False, "detail": False, "memory": False, "mapping": False}
+    assert second["reused"] == {"flow": True, "detail": True, "memory": True, "mapping": True}
 
 
 def test_another_mapping_shares_the_flow(finished):
     config, _ = finished
     other = config.model_copy(update={"mapping": config.mapping.model_copy(update={"latent": 4})})
-    assert nfbmr.train(other)["reused"] == {"flow": True, "detail": True, "memory": True}
+    assert nfbmr.train(other)["reused"] == {"flow": True, "detail": True, "memory": True, "mapping": False}
+
+
+def test_a_trial_keeps_its_mapping_and_goes_on_to_the_test_set_with_it(finished):
+    """Hardly two trials ask for the same mapping: a thousand of them would fill the store."""
+    from nfbmr.run import execute_run, journal_only, new_run
+    from nfbmr.stopping import StopRequest
+
+    config, _ = finished
+    other = config.model_copy(update={"mapping": config.mapping.model_copy(update={"latent": 6})})
+    stored = {path.name for path in (config.store / "flows").iterdir()}
+    run, told = new_run(other), []
+    with StopRequest() as stop:
+        execute_run(run, journal_only, stop, test=False)
+        execute_run(run, journal_only, stop, on_epoch=lambda stage, epoch, _: told.append((stage, epoch)))
+    assert {path.name for path in (config.store / "flows").iterdir()} == stored
+    assert not [epoch for stage, epoch in told if stage == "mapping"]
+
+
+def test_a_bank_of_patches_is_chosen_once(finished):
+    from nfbmr.api import configure
+
+    config, _ = finished
+    keys = {"data.path": str(config.data.path), "output": str(config.output), "store": str(config.store)}
+    patchcore = {**keys, "method": "patchcore", "features.size": 64, "evaluation.bootstrap": 50}
+    runs = [
+        nfbmr.train(configure(settings={**patchcore, "patchcore.neighbours": count})) for count in (3, 3, 1)
+    ]
+    assert [summary["reused"] for summary in runs] == [{"statistics": value} for value in (False, True, True)]
+    assert runs[0]["metrics"] == runs[1]["metrics"]
 
 
 def test_fresh_store_gives_the_same_numbers(finished, tmp_path):

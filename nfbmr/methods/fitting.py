@@ -107,6 +107,7 @@ class Fitting:
         stop: Set by a signal: the stage then checkpoints and raises.
         on_epoch: Told of each epoch, also of those of a stage that the store had.
         workers: Who takes part.
+        trial: Whether it is one of a search: what hardly another trial asks for is not kept in the store.
 
     Raises:
         ConfigError: The scoring section asks for what the method does not have.
@@ -122,18 +123,19 @@ class Fitting:
         stop: StopRequest | None = None,
         on_epoch: OnEpoch | None = None,
         workers: ProcessGroup = SINGLE_PROCESS,
+        trial: bool = False,
     ) -> None:
         check_scoring(detector.config.scoring, detector.networks.components)
         self.detector, self.data, self.store = detector.to(detector.device), data, store
         self.workers = workers
         self.key = ""
         self.latents: Latents | None = None
-        self._folder_of, self._stop, self._on_epoch = folder_of, stop, on_epoch
+        self._folder_of, self._stop, self._on_epoch, self._trial = folder_of, stop, on_epoch, trial
 
     def fit(self, stage: Stage) -> Fitted:
         """Fit a stage, or take it from the store; those before it are fitted."""
         identity = self.identity(stage)
-        if stage.cacheable:
+        if self._is_shared(stage):
             fitted = self._fit_once(stage, identity)
         else:
             fitted = self._train(stage, identity, self._folder_of(stage.name))
@@ -145,6 +147,13 @@ class Fitting:
                 *(latents(self.detector, side, self.key, self.store, self.workers) for side in sides)
             )
         return fitted
+
+    def _is_shared(self, stage: Stage) -> bool:
+        """Whether it is looked up in the store, and kept there; rank 0 says so for all."""
+        if not (stage.cacheable and stage.trial_specific):
+            return stage.cacheable
+        # A trial that goes on to the test set has its own one already.
+        return self.workers.broadcast(lambda: not self._trial and not self._folder_of(stage.name).exists())
 
     def identity(self, stage: Stage) -> dict[str, Any]:
         """All that a fitted stage depends on; two runs with the same identity may share it."""

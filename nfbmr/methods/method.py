@@ -32,7 +32,7 @@ class Method:
         training: How stages of its own are trained by default, by their names. ``flow``, ``detail`` and
             ``mapping`` have their sections already.
         shares: Methods with the same word fit the same first stage, and share it where its settings are
-            equal; None for a first stage that nobody else could use.
+            equal; None for a first stage that no other method fits.
         defaults: Overrides of the configuration's defaults.
         published: Configurations as its authors published it, by the names that ``--config`` takes.
         variants: Other configurations of it, likewise.

@@ -38,6 +38,7 @@ class Stage(ABC):
         trained: Whether it has a loss to descend; else :meth:`prepare` is all there is to it.
         full_precision: Whether its maps need float32 throughout: distances, not networks.
         cacheable: Whether a fitted one is kept in the store, for every run that wants the same.
+        trial_specific: Whether hardly two trials of a search want the same one: theirs stays in their folder.
         tables: Numbers of the tables of features that it reads; None for all of them.
         reads_latents: Whether it is given what the first stage made of the features.
         validated: Whether its epochs are judged on validation images; else the last one is kept.
@@ -50,6 +51,7 @@ class Stage(ABC):
     trained: bool = True
     full_precision: bool = False
     cacheable: bool = False
+    trial_specific: bool = False
     tables: tuple[int, ...] | None = None
     reads_latents: bool = True
     validated: bool = True
@@ -145,6 +147,8 @@ class MappingStage(Stage):
     name = "mapping"
     components = ("source", "target", "norm")
     paper_weights = (0.5, 0.5, 0.0)  # eq. 14
+    cacheable = True
+    trial_specific = True  # 28 MB with the defaults, a thousand times in a search of a thousand trials
 
     def __init__(
         self, mapping: BidirectionalMapping, standardise: Standardise | None = None, pool: float = 0.0

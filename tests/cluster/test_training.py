@@ -155,7 +155,7 @@ def test_workers_give_the_model_and_the_scores_of_one(backend, run, expected):
         ("flow", 1), ("flow", 2), ("flow", 3), ("mapping", 1), ("mapping", 2)
     ]  # fmt: skip
     assert summary.run_id == made.run_id
-    assert summary.reused == {"flow": False}
+    assert summary.reused == {"flow": False, "mapping": False}
     record = read_record(made.paths.journal)
     assert record.status == "finished"
     assert [point.step for point in record.metrics["flow/loss"]] == [1, 2, 3]

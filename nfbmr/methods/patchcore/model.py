@@ -17,6 +17,8 @@ Shapes: B batch, C channels of a patch, H W the finest map, K patches of the ban
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,12 +61,19 @@ class PatchCoreStage(ClosedFormStage):
 
     components = ("patch", "image")
     paper_weights = (1.0, 0.0)
+    cacheable = True
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
         self._config = PatchCoreConfig.of(config)
         self._seed = config.seed
         self.bank = MemoryBank(patches_KC=torch.zeros(0, sum(shape[0] for shape in shapes)))
         super().__init__(self.bank, self._config)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the bank: not how many neighbours weigh a score."""
+        kept = self._config.model_dump(mode="json", exclude={"neighbours"})
+        return {"kind": type(self).__name__, "settings": kept}
 
     def prepare(self, seen: ViewedFeatures, stop: StopRequest | None = None) -> None:
         """Gather all patches, and choose the bank in a random projection of them."""

@@ -218,8 +218,8 @@ def restore(folder: Path, backend: Backend, artifacts: str | None, as_json: bool
     saved = Backup.read(folder)
     with _places(backend, artifacts) as (database, kept):
         rows = put_back(saved, database, kept)
-        summary = {"backend": str(backend), "artifacts": str(kept.place), "rows": rows, "files": saved.files}
-        text = f"{backend}: {rows['runs']} runs, {rows['metrics']} metric points; {kept.place}"
+        summary = {"backend": str(backend), "artifacts": str(kept.root), "rows": rows, "files": saved.files}
+        text = f"{backend}: {rows['runs']} runs, {rows['metrics']} metric points; {kept.root}"
     emit(summary, as_json=as_json, text=f"{text}: {saved.files} artifacts")
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from mlflow_server.destination import without_password
 from mlflow_server.hosting import snapshots
-from mlflow_server.hosting.artifacts import BLOCK, Artifacts
+from mlflow_server.hosting.artifacts import Artifacts
 from mlflow_server.hosting.database import Database, Schema
 from nfbmr.addresses import ObjectPath, store_address
 from nfbmr.errors import ServerError
@@ -200,7 +200,7 @@ def _copy(database: Database, artifacts: Artifacts, partial: Path, folder: Path)
         made=made,
         backend=str(database.backend),
         kind=database.backend.kind,
-        artifacts=str(artifacts.place),
+        artifacts=str(artifacts.root),
         schema=schema,
         rows=snapshot.rows,
         files=files,
@@ -236,7 +236,7 @@ def _fetch(artifacts: Artifacts, name: str, target: Path) -> tuple[str, int]:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with target.open("wb") as file:
-            for block in artifacts.read(name):
+            for block in artifacts.blocks(name):
                 digest.update(block)
                 size += file.write(block)
     except FileNotFoundError as error:
@@ -301,14 +301,14 @@ def _check_room(artifacts: Artifacts, sums: Mapping[str, str]) -> None:
     if foreign:
         raise ServerError(
             f"other artifacts are there already ({count(len(foreign), 'file')}, such as {foreign[0]})",
-            where=str(artifacts.place),
+            where=str(artifacts.root),
             fix="name an empty place: --artifacts",
         )
 
 
 def _send(artifacts: Artifacts, file: Path, name: str, digest: str) -> None:
     try:
-        sent = artifacts.write(name, file)
+        sent = artifacts.send(file, name)
     except FileNotFoundError as error:
         raise _damaged(file) from error
     if sent != digest:
@@ -317,9 +317,9 @@ def _send(artifacts: Artifacts, file: Path, name: str, digest: str) -> None:
 
 def _move_addresses(backup: Backup, database: Database, artifacts: Artifacts) -> None:
     old = store_address(backup.artifacts)
-    if isinstance(old, ObjectPath) or old == artifacts.place:
+    if isinstance(old, ObjectPath) or old == artifacts.root:
         return
-    new = "mlflow-artifacts:/" if isinstance(artifacts.place, ObjectPath) else artifacts.place.as_uri()
+    new = "mlflow-artifacts:/" if isinstance(artifacts.root, ObjectPath) else artifacts.root.as_uri()
     snapshots.relocate(database, old.as_uri(), new)
     snapshots.relocate(database, str(old), new)
 
@@ -333,14 +333,11 @@ def _damaged(file: Path) -> ServerError:
 
 
 def _digest(file: Path) -> str:
-    digest = hashlib.sha256()
     try:
         with file.open("rb") as opened:
-            while block := opened.read(BLOCK):
-                digest.update(block)
+            return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
         raise _damaged(file) from error
-    return digest.hexdigest()
 
 
 def _moment(seconds: float) -> str:

@@ -152,10 +152,10 @@ def _empty(artifacts: Artifacts, uri: str, garbage: Collection, dry_run: bool) -
         return
     files = artifacts.files(folder)
     garbage.files += len(files)
-    garbage.size += sum(files.values())
+    garbage.size += sum(file.size for file in files.values())
     if not dry_run:
         # With the folder of the run, or of the model, that holds nothing else.
-        artifacts.remove(folder.removesuffix("/artifacts"))
+        artifacts.discard_folder(folder.removesuffix("/artifacts"))
 
 
 def _needed(database: Database) -> tuple[set[str], set[str]]:

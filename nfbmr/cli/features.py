@@ -139,12 +139,12 @@ def _pictures(config: Config, split: Split) -> tuple[list[Picture], dict[Path, I
 @json_option
 def list_(store: Path, as_json: bool) -> None:
     """List what the store holds, the most recently used first."""
-    from nfbmr.features.backends import tree_of
+    from nfbmr.features.backends import StoreBackend
     from nfbmr.features.maintenance import list_flows, list_spaces
 
-    tree = tree_of(store)
-    spaces = list_spaces(tree)
-    flows = list_flows(tree, spaces)
+    backend = StoreBackend(store)
+    spaces = list_spaces(backend)
+    flows = list_flows(backend, spaces)
     infos: list[SpaceInfo | FlowInfo] = [*spaces, *flows]
     total = sum(info.size for info in infos)
     held = f"{count(len(spaces), 'space')} and {count(len(flows), 'flow')}, {size_of(total)} in {store}"

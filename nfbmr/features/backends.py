@@ -1,104 +1,119 @@
-"""Where a store can be: a folder, or an object store."""
+"""The files of a store, in a folder or in an object store: what looking after it and sharing it need."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import uuid
 from pathlib import Path
 
-from nfbmr.addresses import ObjectPath, store_address
 from nfbmr.errors import CheckpointError, OutputError
-from nfbmr.features.remote import ObjectStore
-from nfbmr.features.shards import MEND, verify_shard
-from nfbmr.features.trees import File, Tree
+from nfbmr.features.files import File, Files
+from nfbmr.features.shards import MEND, ShardName
 from nfbmr.locks import is_locked, lock_open_file, open_lock_file
 from nfbmr.tensors import read_tensors
+
+_FORMAT = 1
+STAGE_FILES = ("flow.safetensors", "flow.json")
+"""Of a fitted stage: its weights, and what they are."""
+STAGE_SUMS = "flow.sha256"
+"""Checksums of a stage's files, as ``sha256sum -c`` reads them."""
 
 _REMOVED = ".removed"
 
 
-def tree_of(store: Path | str) -> Tree:
-    """The files of the store at a folder or an address.
+class StoreBackend(Files):
+    """A store's files, by their names below its root.
+
+    Args:
+        store: Its folder or address.
 
     Raises:
-        StoreError: The address cannot be used.
+        StoreError: The address cannot be used, the bucket is missing, access is refused, or the server cannot
+            be reached.
     """
-    address = store_address(store)
-    if isinstance(address, ObjectPath):
-        return ObjectStore(address)
-    return Folder(address)
 
+    def __init__(self, store: Path | str) -> None:
+        super().__init__(store)
+        self.check()
 
-class Folder:
-    """A store in a folder."""
+    def mark(self) -> None:
+        """Write down that this is a store, which also shows that it can be written."""
+        if self.read("store.json") is None:
+            self.write("store.json", json.dumps({"format": _FORMAT}).encode())
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def files(self, folder: str) -> dict[str, File]:
-        """See :class:`Tree`; hidden folders, which are on their way out, are left alone."""
-        files = {}
-        for path in (self.root / folder).glob("[!.]*/**/*"):
-            try:
-                status = path.stat()
-            except OSError:  # removed in between
-                continue
-            if path.is_file():
-                name = path.relative_to(self.root / folder).as_posix()
-                files[name] = File(status.st_size, status.st_mtime)
-        return files
-
-    def read(self, name: str) -> bytes | None:
-        """See :class:`Tree`."""
-        try:
-            return (self.root / name).read_bytes()
-        except OSError:
-            return None
+    def files(self, folder: str = "") -> dict[str, File]:
+        """See :meth:`Files.files`; hidden folders, which are on their way out, are left alone."""
+        return {name: file for name, file in super().files(folder).items() if not name.startswith(".")}
 
     def is_whole(self, name: str) -> bool:
-        """See :class:`Tree`."""
-        return verify_shard(self.root / name)
+        """Whether a shard's bytes are those that its name tells of."""
+        shard = ShardName.of(Path(name))
+        return shard is not None and self.checksum(name).startswith(shard.sha)
 
-    def is_whole_flow(self, folder: str) -> bool:
-        """See :class:`Tree`."""
+    def stage_sums(self, folder: str) -> dict[str, str] | None:
+        """SHA-256 of a fitted stage's files, by their names; None where they have not been sent whole."""
+        content = self.read(f"{folder}/{STAGE_SUMS}")
+        if content is None:
+            return None
+        lines = (line.partition("  ") for line in content.decode(errors="replace").splitlines())
+        return {file: sha for sha, _, file in lines}
+
+    def is_whole_stage(self, folder: str) -> bool:
+        """Whether a fitted stage has the bytes that were sent; in a folder, whether it can be read."""
+        if self.in_object_store:
+            sums = self.stage_sums(folder) or {}
+            return all(sums.get(file) == self.checksum(f"{folder}/{file}") for file in STAGE_FILES)
         try:
-            return bool(read_tensors(self.root / folder / "flow.safetensors"))
+            return bool(read_tensors(self.root / folder / STAGE_FILES[0]))
         except CheckpointError:
             return False
 
     def is_held(self, lock: str) -> bool:
-        """See :class:`Tree`."""
-        return is_locked(self.root / lock)
+        """Whether a process holds this lock; none reaches from one machine to another."""
+        return not self.in_object_store and is_locked(self.root / lock)
 
     def remove(self, folder: str, lock: str, dry_run: bool) -> bool:
-        """See :class:`Tree`."""
-        path = self.root / folder
-        if not path.exists():
-            return True  # another process has just removed it
-        handle = open_lock_file(path / lock)
-        try:
-            lock_open_file(handle, wait=False)
-            if not dry_run:
-                for leftover in path.parent.glob(f".*{_REMOVED}"):  # of a prune that was killed
-                    shutil.rmtree(leftover, ignore_errors=True)
-                # Gone under its name at once, so that nobody can open half of it.
-                bin_ = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_REMOVED}")
-                path.rename(bin_)
-                shutil.rmtree(bin_)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            raise OutputError(f"cannot be removed ({error.strerror})", where=path) from error
-        finally:
-            os.close(handle)
+        """Remove a folder; False if a process holds its lock.
+
+        Raises:
+            OutputError: It cannot be removed.
+        """
+        if not self.in_object_store:
+            return _remove_unheld(self.root / folder, lock, dry_run)
+        if not dry_run:
+            self.discard_folder(folder)
         return True
 
     def discard(self, name: str) -> None:
-        """See :class:`Tree`."""
-        try:
-            (self.root / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"cannot be removed ({error.strerror})", where=self.root / name, fix=MEND
-            ) from error
+        """Remove a file; with any file of a stage its checksums go, by which it is known to be there."""
+        folder, _, file = name.rpartition("/")
+        for each in {file, STAGE_SUMS} if file in STAGE_FILES else {file}:
+            super().discard(f"{folder}/{each}")
+
+
+def _remove_unheld(path: Path, lock: str, dry_run: bool) -> bool:
+    """Remove a folder that no process holds the lock of.
+
+    By the system's own calls: pyarrow removes file by file and knows no locks, so that another process could
+    open half of a space.
+    """
+    if not path.exists():
+        return True  # another process has just removed it
+    handle = open_lock_file(path / lock)
+    try:
+        lock_open_file(handle, wait=False)
+        if not dry_run:
+            for leftover in path.parent.glob(f".*{_REMOVED}"):  # of a prune that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
+            bin_ = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_REMOVED}")
+            path.rename(bin_)  # gone under its name at once
+            shutil.rmtree(bin_)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise OutputError(f"cannot be removed ({error.strerror})", where=path, fix=MEND) from error
+    finally:
+        os.close(handle)
+    return True

@@ -20,10 +20,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from nfbmr.errors import Interrupted, StoreError
-from nfbmr.features.trees import File
+from nfbmr.features.backends import StoreBackend
+from nfbmr.features.files import File
 from nfbmr.locks import never
 
 log = logging.getLogger(__name__)
@@ -38,19 +39,6 @@ EVERY, SELDOM = 0.5, 5.0
 """Seconds between two looks at who is served: the first ones, and the most that they become."""
 
 _CHOOSING = "choosing"
-
-
-class Objects(Protocol):
-    """What is needed of an object store."""
-
-    def files(self, folder: str) -> dict[str, File]:
-        """Every object below a folder, by its name in it."""
-
-    def write(self, name: str, content: bytes) -> None:
-        """Write a small object."""
-
-    def discard(self, name: str) -> None:
-        """Remove an object, if it is there."""
 
 
 class _Number(NamedTuple):
@@ -69,7 +57,7 @@ class Claims:
         gone: Seconds after which whoever has not done so is taken for gone.
     """
 
-    def __init__(self, objects: Objects, *, beat: float = BEAT, gone: float = GONE) -> None:
+    def __init__(self, objects: StoreBackend, *, beat: float = BEAT, gone: float = GONE) -> None:
         self._objects = objects
         self._beat = beat
         self._gone = gone
@@ -128,7 +116,7 @@ class Claims:
 class _Claim:
     """One claim, from taking a number to letting go of it."""
 
-    def __init__(self, objects: Objects, what: str, gone: float) -> None:
+    def __init__(self, objects: StoreBackend, what: str, gone: float) -> None:
         self._objects = objects
         self._what = what
         self._gone = gone

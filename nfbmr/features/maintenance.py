@@ -1,6 +1,6 @@
 """What a store holds, whether it is sound, and making room: for spaces and for trained flows.
 
-All of it works on a :class:`~nfbmr.features.trees.Tree`: a store in a folder, or one on an object store.
+All of it works on a :class:`~nfbmr.features.backends.StoreBackend`, in a folder or in an object store.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from nfbmr.errors import StoreError
-from nfbmr.features.backends import tree_of
+from nfbmr.features.backends import StoreBackend
+from nfbmr.features.files import File
 from nfbmr.features.shards import ShardName
-from nfbmr.features.trees import File, Tree
 
 log = logging.getLogger(__name__)
 
@@ -87,12 +87,12 @@ _Info = TypeVar("_Info", SpaceInfo, FlowInfo)
 # ------------------------------------------------------------------------------------------------ listing
 
 
-def list_spaces(store: Path | str | Tree) -> tuple[SpaceInfo, ...]:
+def list_spaces(store: Path | str | StoreBackend) -> tuple[SpaceInfo, ...]:
     """The spaces of a store, the most recently used first; names only are read, so it is quick."""
-    tree = _tree(store)
+    backend = _backend(store)
     infos = []
-    for key, files in _by_key(tree.files(SpaceInfo.place)).items():
-        about = _json(tree, f"{SpaceInfo.place}/{key}/space.json")
+    for key, files in _by_key(backend.files(SpaceInfo.place)).items():
+        about = _json(backend, f"{SpaceInfo.place}/{key}/space.json")
         if about is None:
             log.warning("not a space: %s", key)
             continue
@@ -112,21 +112,23 @@ def list_spaces(store: Path | str | Tree) -> tuple[SpaceInfo, ...]:
     return _latest_first(infos)
 
 
-def list_flows(store: Path | str | Tree, spaces: Sequence[SpaceInfo] | None = None) -> tuple[FlowInfo, ...]:
+def list_flows(
+    store: Path | str | StoreBackend, spaces: Sequence[SpaceInfo] | None = None
+) -> tuple[FlowInfo, ...]:
     """The trained flows of a store, and those begun, the most recently used first.
 
     Args:
         store: Its folder or address.
         spaces: What :func:`list_spaces` said of it, where that is known already.
     """
-    tree = _tree(store)
-    spaces = list_spaces(tree) if spaces is None else spaces
+    backend = _backend(store)
+    spaces = list_spaces(backend) if spaces is None else spaces
     latents = {str(info.fields.get("flow")): info.used for info in reversed(spaces) if info.kind == "latents"}
     made_by = {info.key: info.fields for info in spaces}
     infos = []
-    for key, files in _by_key(tree.files(FlowInfo.place)).items():
-        about = _json(tree, f"{FlowInfo.place}/{key}/flow.json")
-        held = tree.is_held(f"{FlowInfo.place}/{key}/{FlowInfo.lock}")
+    for key, files in _by_key(backend.files(FlowInfo.place)).items():
+        about = _json(backend, f"{FlowInfo.place}/{key}/flow.json")
+        held = backend.is_held(f"{FlowInfo.place}/{key}/{FlowInfo.lock}")
         identity = {} if about is None else about.get("identity", {})
         begun = "in training" if held else "unfinished"
         infos.append(
@@ -157,7 +159,7 @@ class Verified:
     damaged: tuple[str, ...]
 
 
-def verify(store: Path | str | Tree, *, spaces: Sequence[str] = (), repair: bool = False) -> Verified:
+def verify(store: Path | str | StoreBackend, *, spaces: Sequence[str] = (), repair: bool = False) -> Verified:
     """Read every byte of a store: shards against their checksums, flows as far as their format tells.
 
     Args:
@@ -166,24 +168,23 @@ def verify(store: Path | str | Tree, *, spaces: Sequence[str] = (), repair: bool
         repair: Remove what is damaged: only that is then computed again.
 
     Raises:
-        OutputError: Something damaged cannot be removed.
-        StoreError: A key names no space, or several.
+        StoreError: Something damaged cannot be removed; a key names no space, or several.
     """
-    tree = _tree(store)
-    every = list_spaces(tree)
+    backend = _backend(store)
+    every = list_spaces(backend)
     chosen = {_one(every, key, "space").key for key in spaces}
-    flows = [] if chosen else [info for info in list_flows(tree, every) if info.state == "trained"]
+    flows = [] if chosen else [info for info in list_flows(backend, every) if info.state == "trained"]
     asked = [info for info in every if info.key in chosen] if chosen else every
     shards = [f"{info.place}/{info.key}/{name}" for info in asked for name in info.shards]
-    damaged = [name for name in shards if not tree.is_whole(name)]
+    damaged = [name for name in shards if not backend.is_whole(name)]
     whole = set(shards).difference(damaged)
     rows = sum(name.rows for path in whole if (name := ShardName.of(Path(path))))
-    bad_flows = [folder for info in flows if not tree.is_whole_flow(folder := f"{info.place}/{info.key}")]
+    bad_flows = [folder for info in flows if not backend.is_whole_stage(folder := f"{info.place}/{info.key}")]
     damaged += [f"{folder}/flow.safetensors" for folder in bad_flows]
     if repair:
         # A flow's description goes first: without it the flow is not in the store.
         for file in [*(f"{folder}/flow.json" for folder in bad_flows), *damaged]:
-            tree.discard(file)
+            backend.discard(file)
     return Verified(len(shards), rows, len(flows), tuple(damaged))
 
 
@@ -199,7 +200,7 @@ class Pruned(Generic[_Info]):
 
 
 def prune(
-    store: Path | str | Tree,
+    store: Path | str | StoreBackend,
     *,
     keep: int | None = None,
     older_than_days: float | None = None,
@@ -219,12 +220,12 @@ def prune(
     Raises:
         StoreError: A key names no space, or several.
     """
-    tree = _tree(store)
-    return _pruned(tree, list_spaces(tree), keep, older_than_days, spaces, dry_run, what="space")
+    backend = _backend(store)
+    return _pruned(backend, list_spaces(backend), keep, older_than_days, spaces, dry_run, what="space")
 
 
 def prune_flows(
-    store: Path | str | Tree,
+    store: Path | str | StoreBackend,
     *,
     keep: int | None = None,
     older_than_days: float | None = None,
@@ -232,12 +233,12 @@ def prune_flows(
     dry_run: bool = False,
 ) -> Pruned[FlowInfo]:
     """Remove flows that nobody trains at the moment; arguments as for :func:`prune`."""
-    tree = _tree(store)
-    return _pruned(tree, list_flows(tree), keep, older_than_days, flows, dry_run, what="flow")
+    backend = _backend(store)
+    return _pruned(backend, list_flows(backend), keep, older_than_days, flows, dry_run, what="flow")
 
 
 def _pruned(
-    tree: Tree,
+    backend: StoreBackend,
     infos: Sequence[_Info],
     keep: int | None,
     older_than_days: float | None,
@@ -256,7 +257,7 @@ def _pruned(
     held: list[_Info] = []
     for info in infos:
         if info.key in chosen:
-            gone = tree.remove(f"{info.place}/{info.key}", info.lock, dry_run)
+            gone = backend.remove(f"{info.place}/{info.key}", info.lock, dry_run)
             (removed if gone else held).append(info)
     return Pruned(tuple(removed), tuple(held))
 
@@ -272,8 +273,8 @@ def _one(infos: Sequence[_Info], key: str, what: str) -> _Info:
     return matching[0]
 
 
-def _tree(store: Path | str | Tree) -> Tree:
-    return tree_of(store) if isinstance(store, Path | str) else store
+def _backend(store: Path | str | StoreBackend) -> StoreBackend:
+    return store if isinstance(store, StoreBackend) else StoreBackend(store)
 
 
 def _by_key(files: Mapping[str, File]) -> dict[str, dict[str, File]]:
@@ -290,11 +291,15 @@ def _newest(files: Mapping[str, File]) -> float:
     return max(file.written for file in files.values())
 
 
-def _json(tree: Tree, name: str) -> Any:
+def _json(backend: StoreBackend, name: str) -> Any:
     """A description; None where there is none that can be read."""
     try:
-        value = json.loads(tree.read(name) or b"")
+        value = json.loads(backend.read(name) or b"")
     except ValueError:
+        return None
+    except StoreError:  # another user's, say; an object store that fails is no answer
+        if backend.in_object_store:
+            raise
         return None
     return value if isinstance(value, dict) else None
 

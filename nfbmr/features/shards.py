@@ -169,14 +169,12 @@ def open_shard(path: Path, dtype: torch.dtype) -> Shard:
 def verify_shard(path: Path) -> bool:
     """Whether a shard's bytes are those that were written."""
     name = ShardName.of(path)
-    sha = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                sha.update(block)
+            sha = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise StoreError(f"cannot be read ({error.strerror})", where=path, fix="check the disk") from error
-    return name is not None and sha.hexdigest().startswith(name.sha)
+    return name is not None and sha.startswith(name.sha)
 
 
 def _first_line(error: Any) -> str:

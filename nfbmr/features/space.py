@@ -19,14 +19,11 @@ from torch import Tensor
 
 from nfbmr.errors import Interrupted, OutputError, StoreError
 from nfbmr.features.shards import (
-    MEND,
     Shard,
-    ShardName,
     open_shard,
     rows_per_shard,
     shard_paths,
     to_stored,
-    verify_shard,
     write_shard,
 )
 from nfbmr.features.table import FeatureTable, ShardTable
@@ -35,7 +32,7 @@ from nfbmr.paths import write_json
 from nfbmr.text import count
 
 if TYPE_CHECKING:
-    from nfbmr.features.remote import Mirror
+    from nfbmr.features.mirror import Mirror
 
 log = logging.getLogger(__name__)
 
@@ -70,15 +67,6 @@ class SpaceSpec:
     def dtype(self) -> torch.dtype:
         """The type rows are stored in."""
         return _DTYPES[self.fields.get("dtype", "float16")]
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What reading every byte of a space found."""
-
-    shards: int
-    rows: int
-    corrupt: tuple[Path, ...]
 
 
 class Space:
@@ -226,17 +214,6 @@ class Space:
             with nullcontext() if self._mirror is None else self._mirror.claim(self.folder, stop or never):
                 yield
 
-    def verify(self, *, repair: bool = False) -> Verification:
-        """Read every byte and compare it with what was written.
-
-        Args:
-            repair: Remove damaged shards, so that only their rows are computed again.
-        """
-        verification = verify_space(self.folder, repair=repair)
-        if repair and verification.corrupt:
-            self._shards, self._rows = {}, {}  # what is whole is taken up again when it is asked for
-        return verification
-
 
 class Writer:
     """Rows on their way into a space: at most one shard's worth is held."""
@@ -265,25 +242,6 @@ class Writer:
             self._space.append(keys, torch.stack(parts).permute(0, 3, 1, 2))
 
 
-def verify_space(folder: Path, *, repair: bool = False) -> Verification:
-    """Read every byte of a space's shards and compare it with what was written.
-
-    Args:
-        folder: Of the space.
-        repair: Remove damaged shards, so that only their rows are computed again.
-
-    Raises:
-        OutputError: A damaged shard cannot be removed.
-    """
-    paths = shard_paths(folder)
-    corrupt = tuple(path for path in paths if not verify_shard(path))
-    if repair:
-        for path in corrupt:
-            _remove(path)
-    whole = [name.rows for path in paths if path not in corrupt and (name := ShardName.of(path))]
-    return Verification(len(paths), sum(whole), corrupt)
-
-
 # --- files and locks --------------------------------------------------------------------------------------
 
 
@@ -305,13 +263,6 @@ def _open_shared(folder: Path, spec: SpaceSpec) -> int:
                 os.utime(lock)
             return handle
         os.close(handle)
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot be removed ({error.strerror})", where=path, fix=MEND) from error
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -26,7 +26,7 @@ from nfbmr.features.space import Space, SpaceSpec, Writer
 from nfbmr.locks import never
 
 if TYPE_CHECKING:
-    from nfbmr.features.remote import Mirror
+    from nfbmr.features.mirror import Mirror
 
 __all__ = ["FeatureStore", "Space", "SpaceSpec", "Writer", "open_store"]
 
@@ -35,7 +35,7 @@ class FeatureStore:
     """What all runs share: a folder, or an address such as ``s3://bucket/prefix``.
 
     An address is worked on through this machine's cache, which is an ordinary store; see
-    :mod:`nfbmr.features.remote`.
+    :mod:`nfbmr.features.mirror`.
 
     Args:
         store: The folder is made when something is first written.
@@ -52,9 +52,10 @@ class FeatureStore:
         self.root = folder_here(address)
         self._mirror: Mirror | None = None
         if isinstance(address, ObjectPath):
-            from nfbmr.features.remote import Mirror, ObjectStore
+            from nfbmr.features.backends import StoreBackend
+            from nfbmr.features.mirror import Mirror
 
-            self._mirror = Mirror(ObjectStore(address), self.root)
+            self._mirror = Mirror(StoreBackend(address), self.root)
 
     def folder(self, spec: SpaceSpec) -> Path:
         """Where a spec's rows are."""
@@ -63,7 +64,7 @@ class FeatureStore:
     def exists(self, spec: SpaceSpec) -> bool:
         """Whether there is a space of this spec, filled or not."""
         folder = self.folder(spec)
-        return (folder / "space.json").exists() or (self._mirror is not None and self._mirror.has(folder))
+        return (folder / "space.json").exists() or bool(self._mirror and self._mirror.has(folder))
 
     def space(self, spec: SpaceSpec) -> Space:
         """Open a space; it is made if there is none.

@@ -14,8 +14,8 @@ import torch
 
 from nfbmr.addresses import ObjectPath
 from nfbmr.errors import Interrupted, StoreError
+from nfbmr.features.backends import StoreBackend
 from nfbmr.features.claims import FOLDER, Claims
-from nfbmr.features.remote import ObjectStore
 from nfbmr.features.store import SpaceSpec, open_store
 
 SERVER = Path(__file__).with_name("s3_server.py")
@@ -36,7 +36,7 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture
-def objects(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> ObjectStore:
+def objects(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> StoreBackend:
     """A store of the test's own."""
     names = {"AWS_ACCESS_KEY_ID": "user", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_ENDPOINT_URL": server}
     for name, value in {**names, "AWS_EC2_METADATA_DISABLED": "true"}.items():
@@ -47,7 +47,7 @@ def objects(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
         endpoint_override=server.removeprefix("http://"), scheme="http", region="us-east-1",
         allow_bucket_creation=True,
     ).create_dir("parts")  # fmt: skip
-    return ObjectStore(ObjectPath(f"s3://parts/{request.node.name.partition('[')[0]}"))
+    return StoreBackend(ObjectPath(f"s3://parts/{request.node.name.partition('[')[0]}"))
 
 
 def together(count: int, work: Callable[[int], None]) -> None:
@@ -68,7 +68,7 @@ def together(count: int, work: Callable[[int], None]) -> None:
     assert failed == []
 
 
-def test_one_at_a_time_has_it_and_nothing_is_left(objects: ObjectStore) -> None:
+def test_one_at_a_time_has_it_and_nothing_is_left(objects: StoreBackend) -> None:
     inside, most, done = 0, 0, []
 
     def work(n: int) -> None:
@@ -85,7 +85,7 @@ def test_one_at_a_time_has_it_and_nothing_is_left(objects: ObjectStore) -> None:
     assert objects.files(FOLDER) == {}
 
 
-def test_different_things_are_computed_at_once(objects: ObjectStore) -> None:
+def test_different_things_are_computed_at_once(objects: StoreBackend) -> None:
     met = threading.Barrier(2, timeout=60)
 
     def work(n: int) -> None:
@@ -96,13 +96,13 @@ def test_different_things_are_computed_at_once(objects: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("left", ["choosing", "000001"])
-def test_whoever_died_with_it_is_passed_over(objects: ObjectStore, left: str) -> None:
+def test_whoever_died_with_it_is_passed_over(objects: StoreBackend, left: str) -> None:
     objects.write(f"{FOLDER}/flow.{left}.dead", b"1")
     with Claims(objects, beat=0.2, gone=2.0).held("flow"):
         assert not any(name.endswith("dead") for name in objects.files(FOLDER))
 
 
-def test_whoever_works_for_long_keeps_it(objects: ObjectStore) -> None:
+def test_whoever_works_for_long_keeps_it(objects: StoreBackend) -> None:
     claims = Claims(objects, beat=0.2, gone=2.0)
     begun = threading.Event()
     order = []
@@ -120,7 +120,7 @@ def test_whoever_works_for_long_keeps_it(objects: ObjectStore) -> None:
     assert order == [0, 1]
 
 
-def test_waiting_can_be_given_up(objects: ObjectStore) -> None:
+def test_waiting_can_be_given_up(objects: StoreBackend) -> None:
     asked = threading.Event()
 
     def give_up() -> bool:
@@ -138,12 +138,12 @@ def test_waiting_can_be_given_up(objects: ObjectStore) -> None:
 
 
 def test_machines_that_fill_a_space_do_so_one_after_the_other(
-    objects: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    objects: StoreBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stores = []
     for name in ("a", "b", "c"):
         monkeypatch.setenv("NFBMR_CACHE", str(tmp_path / name))
-        stores.append(open_store(str(objects.address)))
+        stores.append(open_store(str(objects.root)))
     computed = []
 
     def work(n: int) -> None:
@@ -161,12 +161,12 @@ def test_machines_that_fill_a_space_do_so_one_after_the_other(
 
 
 def test_machines_that_want_a_flow_train_it_once(
-    objects: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    objects: StoreBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stores = []
     for name in ("a", "b"):
         monkeypatch.setenv("NFBMR_CACHE", str(tmp_path / name))
-        stores.append(open_store(str(objects.address)))
+        stores.append(open_store(str(objects.root)))
     trained = []
 
     def work(n: int) -> None:
@@ -186,18 +186,18 @@ def test_machines_that_want_a_flow_train_it_once(
 
 
 def test_a_store_that_does_not_answer_stops_no_work(
-    objects: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    objects: StoreBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NFBMR_CACHE", str(tmp_path))
-    store = open_store(str(objects.address))
+    store = open_store(str(objects.root))
     space = store.space(SPEC)
     asked = []
 
-    def fails(_: ObjectStore, folder: str) -> dict[str, object]:
+    def fails(_: StoreBackend, folder: str) -> dict[str, object]:
         asked.append(folder)
         raise StoreError("the object store cannot be reached", where=folder)
 
-    monkeypatch.setattr(ObjectStore, "files", fails)
+    monkeypatch.setattr(StoreBackend, "files", fails)
     with space.lock():
         space.append(["x"], torch.ones(1, 4, 3, 3))
     assert asked == [FOLDER]

@@ -21,7 +21,7 @@ from nfbmr.errors import ImageError, Interrupted, OutputError
 from nfbmr.features import choosing
 from nfbmr.features.backbone import load_backbone
 from nfbmr.features.extraction import extract
-from nfbmr.features.maintenance import list_spaces
+from nfbmr.features.maintenance import list_spaces, verify
 from nfbmr.features.shards import shard_paths
 from nfbmr.features.store import FeatureStore
 
@@ -227,7 +227,8 @@ def test_a_damaged_shard_costs_only_its_images(
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    assert space.verify(repair=True).corrupt == (path,)
+    name = path.relative_to(store.root).as_posix()
+    assert verify(store.root, spaces=[space.spec.key], repair=True).damaged == (name,)
     assert extract(images(5), CONFIG, store).computed == 3
 
 

@@ -77,7 +77,7 @@ def measure(*, trials: int, seconds: float) -> dict[str, Any]:
         data, bare_store = images_in(root / "data", count), root / "store"
         bare(configuration(data, bare_store, number=1), root / "warm")
         store = root / "store of the sweep"
-        shutil.copytree(bare_store, store, ignore=shutil.ignore_patterns("flows"))
+        shutil.copytree(bare_store, store, ignore=shutil.ignore_patterns("stages"))
         configs = [configuration(data, bare_store, number=10 + i) for i in range(trials)]
         alone = [bare(config, root / "bare" / str(i)) for i, config in enumerate(configs)]
         tasks = [

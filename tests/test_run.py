@@ -99,12 +99,12 @@ def test_a_trial_keeps_its_mapping_and_goes_on_to_the_test_set_with_it(finished)
 
     config, _ = finished
     other = config.model_copy(update={"mapping": config.mapping.model_copy(update={"latent": 6})})
-    stored = {path.name for path in (config.store / "flows").iterdir()}
+    stored = {path.name for path in (config.store / "stages").iterdir()}
     run, told = new_run(other), []
     with StopRequest() as stop:
         execute_run(run, journal_only, stop, test=False)
         execute_run(run, journal_only, stop, on_epoch=lambda stage, epoch, _: told.append((stage, epoch)))
-    assert {path.name for path in (config.store / "flows").iterdir()} == stored
+    assert {path.name for path in (config.store / "stages").iterdir()} == stored
     assert not [epoch for stage, epoch in told if stage == "mapping"]
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nfbmr.data.pictures import Picture
     from nfbmr.data.samples import Split
     from nfbmr.errors import ImageError
-    from nfbmr.features.maintenance import FlowInfo, SpaceInfo
+    from nfbmr.features.maintenance import SpaceInfo, StageInfo
     from nfbmr.resolve import Resolved
 
 _DEFAULT_STORE = Path(".nfbmr/store")
@@ -31,7 +31,7 @@ def store_option(function: Any) -> Any:
         show_default=True,
         metavar="FOLDER|s3://BUCKET/PREFIX",
         callback=_existing,
-        help="Where features, latents and flows are kept.",
+        help="Where features, latents and fitted stages are kept.",
     )(function)
 
 
@@ -140,19 +140,19 @@ def _pictures(config: Config, split: Split) -> tuple[list[Picture], dict[Path, I
 def list_(store: Path, as_json: bool) -> None:
     """List what the store holds, the most recently used first."""
     from nfbmr.features.backends import StoreBackend
-    from nfbmr.features.maintenance import list_flows, list_spaces
+    from nfbmr.features.maintenance import list_spaces, list_stages
 
     backend = StoreBackend(store)
     spaces = list_spaces(backend)
-    flows = list_flows(backend, spaces)
-    infos: list[SpaceInfo | FlowInfo] = [*spaces, *flows]
+    stages = list_stages(backend, spaces)
+    infos: list[SpaceInfo | StageInfo] = [*spaces, *stages]
     total = sum(info.size for info in infos)
-    held = f"{count(len(spaces), 'space')} and {count(len(flows), 'flow')}, {size_of(total)} in {store}"
+    held = f"{count(len(spaces), 'space')} and {count(len(stages), 'stage')}, {size_of(total)} in {store}"
     summary = {
         "store": store,
         "bytes": total,
         "spaces": [info.as_json() for info in spaces],
-        "flows": [info.as_json() for info in flows],
+        "stages": [info.as_json() for info in stages],
     }
     emit(summary, as_json=as_json, text="\n".join([*map(_line, infos), held]))
 
@@ -161,12 +161,12 @@ def list_(store: Path, as_json: bool) -> None:
 @click.option("--repair", is_flag=True, help="Remove what is damaged: only that is computed again.")
 @click.option(
     "--space", "spaces", multiple=True, metavar="KEY",
-    help="This space alone (or how its key begins), and no flows. Repeatable.",
+    help="This space alone (or how its key begins), and no stages. Repeatable.",
 )  # fmt: skip
 @store_option
 @json_option
 def verify(store: Path, repair: bool, spaces: tuple[str, ...], as_json: bool) -> None:
-    """Read every stored byte and compare it with what was written; read every trained flow.
+    """Read every stored byte and compare it with what was written; read every fitted stage.
 
     Ends with exit code 2 if something is damaged and was not repaired.
     """
@@ -178,7 +178,7 @@ def verify(store: Path, repair: bool, spaces: tuple[str, ...], as_json: bool) ->
     damaged = [f"{store}/{name}" for name in verified.damaged]
     if damaged and not repair:
         names = "".join(f"\n  {name}" for name in damaged)
-        files = count(verified.shards + verified.flows, "file")
+        files = count(verified.shards + verified.stages, "file")
         raise CorruptShardError(
             f"{len(damaged)} of {files} {plural(len(damaged), 'is', 'are')} damaged:{names}", fix=MEND
         )
@@ -186,10 +186,10 @@ def verify(store: Path, repair: bool, spaces: tuple[str, ...], as_json: bool) ->
         "store": store,
         "shards": verified.shards,
         "rows": verified.rows,
-        "flows": verified.flows,
+        "stages": verified.stages,
         "removed": damaged,
     }
-    whole = verified.shards + verified.flows - len(damaged)
+    whole = verified.shards + verified.stages - len(damaged)
     lines = [f"removed {name}" for name in damaged]
     lines.append(f"sound: {count(whole, 'file')}, with {count(verified.rows, 'row')}")
     emit(summary, as_json=as_json, text="\n".join(lines))
@@ -204,8 +204,9 @@ def verify(store: Path, repair: bool, spaces: tuple[str, ...], as_json: bool) ->
     "--space", "spaces", multiple=True, metavar="KEY", help="This space (or how its key begins). Repeatable."
 )
 @click.option(
-    "--flow", "flows", multiple=True, metavar="KEY", help="This flow (or how its key begins). Repeatable."
+    "--stage", "stages", multiple=True, metavar="KEY", help="This stage (or how its key begins). Repeatable."
 )
+@click.option("--flow", "flows", multiple=True, hidden=True)  # as --stage was called
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @store_option
 @json_option
@@ -214,26 +215,26 @@ def prune(
     older_than: float | None,
     keep: int | None,
     spaces: tuple[str, ...],
+    stages: tuple[str, ...],
     flows: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Remove stored spaces and flows.
+    """Remove stored spaces and fitted stages.
 
-    A space that a running process has open is never removed, nor is a flow that is being trained.
+    A space that a running process has open is never removed, nor is a stage that is being trained.
     """
     from nfbmr.features import maintenance
 
-    if older_than is None and keep is None and not spaces and not flows:
-        raise click.UsageError("say what to remove: --older-than, --keep, --space or --flow")
-    # Flows first: when they were last used is told by their latents.
-    pruned = (
-        maintenance.prune_flows(store, keep=keep, older_than_days=older_than, flows=flows, dry_run=dry_run),
-        maintenance.prune(store, keep=keep, older_than_days=older_than, spaces=spaces, dry_run=dry_run),
-    )
-    of_flows, of_spaces = pruned
-    removed: list[SpaceInfo | FlowInfo] = [*of_spaces.removed, *of_flows.removed]
-    held: list[SpaceInfo | FlowInfo] = [*of_spaces.held, *of_flows.held]
+    stages += flows
+    if older_than is None and keep is None and not spaces and not stages:
+        raise click.UsageError("say what to remove: --older-than, --keep, --space or --stage")
+    # Stages first: when they were last used is told by their latents.
+    limits: dict[str, Any] = {"keep": keep, "older_than_days": older_than, "dry_run": dry_run}
+    of_stages = maintenance.prune_stages(store, stages=stages, **limits)
+    of_spaces = maintenance.prune(store, spaces=spaces, **limits)
+    removed: list[SpaceInfo | StageInfo] = [*of_spaces.removed, *of_stages.removed]
+    held: list[SpaceInfo | StageInfo] = [*of_spaces.held, *of_stages.held]
     freed = sum(info.size for info in removed)
     summary = {
         "store": store,
@@ -241,25 +242,25 @@ def prune(
         "bytes": freed,
         "removed": [info.as_json() for info in of_spaces.removed],
         "held": [info.as_json() for info in of_spaces.held],
-        "flows": {
-            "removed": [info.as_json() for info in of_flows.removed],
-            "held": [info.as_json() for info in of_flows.held],
+        "stages": {
+            "removed": [info.as_json() for info in of_stages.removed],
+            "held": [info.as_json() for info in of_stages.held],
         },
     }
     verb = "would remove" if dry_run else "removed"
     lines = [f"{verb} {_line(info)}" for info in removed]
     lines += [f"in use, left: {_line(info)}" for info in held]
-    sorts = f"{count(len(of_spaces.removed), 'space')} and {count(len(of_flows.removed), 'flow')}"
+    sorts = f"{count(len(of_spaces.removed), 'space')} and {count(len(of_stages.removed), 'stage')}"
     lines.append(f"{verb} {sorts}, {size_of(freed)}")
     emit(summary, as_json=as_json, text="\n".join(lines))
 
 
-def _line(info: SpaceInfo | FlowInfo) -> str:
+def _line(info: SpaceInfo | StageInfo) -> str:
     used = datetime.datetime.fromtimestamp(info.used).strftime("%Y-%m-%d %H:%M")
     return f"{info.key[:12]}  {size_of(info.size):>9}  {used}  {_about(info)}"
 
 
-def _about(info: SpaceInfo | FlowInfo) -> str:
+def _about(info: SpaceInfo | StageInfo) -> str:
     """What was stored, in the words of the configuration."""
     from nfbmr.features.maintenance import SpaceInfo
 
@@ -267,15 +268,17 @@ def _about(info: SpaceInfo | FlowInfo) -> str:
     if isinstance(info, SpaceInfo):
         words = [info.kind, count(info.rows, "row"), *_named(info.fields, made)]
     elif info.state == "trained":
+        stage = info.identity.get("stage", "")
         training = info.identity.get("train", {})
         words = [
-            "flow",
-            *_named(info.identity.get("flow", {}), ("blocks", "hidden")),
+            "stage",
+            stage,
+            *_named(info.identity.get(stage, {}), ("blocks", "hidden")),
             *_named({**training, "seed": info.identity.get("seed")}, ("epochs", "lr", "seed")),
             *(["of", *_named(info.seen, ("backbone", "tap", "size"))] if info.seen else ()),
         ]
     else:
-        words = ["flow,", info.state]
+        words = ["stage,", info.state]
     return " ".join(words)
 
 

@@ -56,7 +56,7 @@ SHORTCUTS: dict[str, Shortcut] = {
     "--limit-train": Shortcut("data.limit_train", "N", "Train on this many images at most."),
     "--seed": Shortcut("seed", "N", "Seed of weights, batches and synthetic defects."),
     "--output": Shortcut("output", "FOLDER", "Run folders are made here."),
-    "--store": Shortcut("store", "FOLDER", "Features, latents and flows that all runs share."),
+    "--store": Shortcut("store", "FOLDER", "Features, latents and fitted stages that all runs share."),
 }
 """Options that set one key of the configuration, by the name that is typed."""
 

@@ -97,7 +97,7 @@ class Config(Section):
     output: Path = Field(Path("runs"), description="run folders are made here")
     store: Path = Field(
         Path(".nfbmr/store"),
-        description="features, latents and flows shared by all runs: a folder, or s3://bucket/prefix",
+        description="features, latents and fitted stages shared by all runs: a folder, or s3://bucket/prefix",
     )
     data: DataConfig = DataConfig()
     features: FeatureConfig = FeatureConfig()

@@ -11,15 +11,11 @@ from pathlib import Path
 from nfbmr.errors import CheckpointError, OutputError
 from nfbmr.features.files import File, Files
 from nfbmr.features.shards import MEND, ShardName
+from nfbmr.features.stage_files import StageFiles
 from nfbmr.locks import is_locked, lock_open_file, open_lock_file
 from nfbmr.tensors import read_tensors
 
 _FORMAT = 1
-STAGE_FILES = ("flow.safetensors", "flow.json")
-"""Of a fitted stage: its weights, and what they are."""
-STAGE_SUMS = "flow.sha256"
-"""Checksums of a stage's files, as ``sha256sum -c`` reads them."""
-
 _REMOVED = ".removed"
 
 
@@ -54,7 +50,7 @@ class StoreBackend(Files):
 
     def stage_sums(self, folder: str) -> dict[str, str] | None:
         """SHA-256 of a fitted stage's files, by their names; None where they have not been sent whole."""
-        content = self.read(f"{folder}/{STAGE_SUMS}")
+        content = self.read(f"{folder}/{StageFiles.of(folder).sums}")
         if content is None:
             return None
         lines = (line.partition("  ") for line in content.decode(errors="replace").splitlines())
@@ -62,11 +58,12 @@ class StoreBackend(Files):
 
     def is_whole_stage(self, folder: str) -> bool:
         """Whether a fitted stage has the bytes that were sent; in a folder, whether it can be read."""
+        weights, about, _ = StageFiles.of(folder)
         if self.in_object_store:
             sums = self.stage_sums(folder) or {}
-            return all(sums.get(file) == self.checksum(f"{folder}/{file}") for file in STAGE_FILES)
+            return all(sums.get(file) == self.checksum(f"{folder}/{file}") for file in (weights, about))
         try:
-            return bool(read_tensors(self.root / folder / STAGE_FILES[0]))
+            return bool(read_tensors(self.root / folder / weights))
         except CheckpointError:
             return False
 
@@ -89,7 +86,8 @@ class StoreBackend(Files):
     def discard(self, name: str) -> None:
         """Remove a file; with any file of a stage its checksums go, by which it is known to be there."""
         folder, _, file = name.rpartition("/")
-        for each in {file, STAGE_SUMS} if file in STAGE_FILES else {file}:
+        stage = StageFiles.of(folder)
+        for each in {file, stage.sums} if file in stage else {file}:
             super().discard(f"{folder}/{each}")
 
 

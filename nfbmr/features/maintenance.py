@@ -1,4 +1,4 @@
-"""What a store holds, whether it is sound, and making room: for spaces and for trained flows.
+"""What a store holds, whether it is sound, and making room: for spaces and for fitted stages.
 
 All of it works on a :class:`~nfbmr.features.backends.StoreBackend`, in a folder or in an object store.
 """
@@ -18,6 +18,7 @@ from nfbmr.errors import StoreError
 from nfbmr.features.backends import StoreBackend
 from nfbmr.features.files import File
 from nfbmr.features.shards import ShardName
+from nfbmr.features.stage_files import FLOWS, STAGES, StageFiles
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,12 @@ class SpaceInfo:
     created: float
     used: float
 
-    place, lock = "spaces", "use.lock"
+    lock = "use.lock"
+
+    @property
+    def folder(self) -> str:
+        """Below the store's root."""
+        return f"spaces/{self.key}"
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -51,10 +57,11 @@ class SpaceInfo:
 
 
 @dataclass(frozen=True)
-class FlowInfo:
-    """A trained flow, or one that is or was being trained.
+class StageInfo:
+    """A fitted stage, or one that is or was being trained.
 
     Attributes:
+        folder: Below the store's root.
         state: Whether it is finished, a process trains it now, or training was left off.
         identity: All that it depends on; empty until it is finished.
         seen: What made the features that it was trained on, where their space is in the store.
@@ -63,6 +70,7 @@ class FlowInfo:
     """
 
     key: str
+    folder: str
     state: Literal["trained", "in training", "unfinished"]
     identity: Mapping[str, Any]
     seen: Mapping[str, Any]
@@ -71,7 +79,7 @@ class FlowInfo:
     created: float
     used: float
 
-    place, lock = "flows", "lock"
+    lock = "lock"
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -81,7 +89,7 @@ class FlowInfo:
         }  # fmt: skip
 
 
-_Info = TypeVar("_Info", SpaceInfo, FlowInfo)
+_Info = TypeVar("_Info", SpaceInfo, StageInfo)
 
 
 # ------------------------------------------------------------------------------------------------ listing
@@ -91,8 +99,8 @@ def list_spaces(store: Path | str | StoreBackend) -> tuple[SpaceInfo, ...]:
     """The spaces of a store, the most recently used first; names only are read, so it is quick."""
     backend = _backend(store)
     infos = []
-    for key, files in _by_key(backend.files(SpaceInfo.place)).items():
-        about = _json(backend, f"{SpaceInfo.place}/{key}/space.json")
+    for key, files in _by_key(backend.files("spaces")).items():
+        about = _json(backend, f"spaces/{key}/space.json")
         if about is None:
             log.warning("not a space: %s", key)
             continue
@@ -112,10 +120,10 @@ def list_spaces(store: Path | str | StoreBackend) -> tuple[SpaceInfo, ...]:
     return _latest_first(infos)
 
 
-def list_flows(
+def list_stages(
     store: Path | str | StoreBackend, spaces: Sequence[SpaceInfo] | None = None
-) -> tuple[FlowInfo, ...]:
-    """The trained flows of a store, and those begun, the most recently used first.
+) -> tuple[StageInfo, ...]:
+    """The fitted stages of a store, and those begun, the most recently used first.
 
     Args:
         store: Its folder or address.
@@ -123,26 +131,30 @@ def list_flows(
     """
     backend = _backend(store)
     spaces = list_spaces(backend) if spaces is None else spaces
+    # A space's fields decide its key: latents call their stage as they always did.
     latents = {str(info.fields.get("flow")): info.used for info in reversed(spaces) if info.kind == "latents"}
     made_by = {info.key: info.fields for info in spaces}
     infos = []
-    for key, files in _by_key(backend.files(FlowInfo.place)).items():
-        about = _json(backend, f"{FlowInfo.place}/{key}/flow.json")
-        held = backend.is_held(f"{FlowInfo.place}/{key}/{FlowInfo.lock}")
-        identity = {} if about is None else about.get("identity", {})
-        begun = "in training" if held else "unfinished"
-        infos.append(
-            FlowInfo(
-                key=key,
-                state="trained" if about is not None else begun,  # type: ignore[arg-type]
-                identity=identity,
-                seen=made_by.get(identity.get("features", ""), {}),
-                epoch=None if about is None else about.get("epoch"),
-                size=sum(file.size for file in files.values()),
-                created=min(file.written for file in files.values()),
-                used=max(_newest(files), latents.get(key, 0.0)),
+    for place in (STAGES, FLOWS):
+        for key, files in _by_key(backend.files(place)).items():
+            folder = f"{place}/{key}"
+            about = _json(backend, f"{folder}/{StageFiles.of(folder).about}")
+            held = backend.is_held(f"{folder}/{StageInfo.lock}")
+            identity = {} if about is None else about.get("identity", {})
+            begun = "in training" if held else "unfinished"
+            infos.append(
+                StageInfo(
+                    key=key,
+                    folder=folder,
+                    state="trained" if about is not None else begun,  # type: ignore[arg-type]
+                    identity=identity,
+                    seen=made_by.get(identity.get("features", ""), {}),
+                    epoch=None if about is None else about.get("epoch"),
+                    size=sum(file.size for file in files.values()),
+                    created=min(file.written for file in files.values()),
+                    used=max(_newest(files), latents.get(key, 0.0)),
+                )
             )
-        )
     return _latest_first(infos)
 
 
@@ -155,16 +167,16 @@ class Verified:
 
     shards: int
     rows: int
-    flows: int
+    stages: int
     damaged: tuple[str, ...]
 
 
 def verify(store: Path | str | StoreBackend, *, spaces: Sequence[str] = (), repair: bool = False) -> Verified:
-    """Read every byte of a store: shards against their checksums, flows as far as their format tells.
+    """Read every byte of a store: shards against their checksums, stages as far as their format tells.
 
     Args:
         store: Its folder or address.
-        spaces: Keys (or unambiguous beginnings of keys) of spaces: these alone are read, and no flows.
+        spaces: Keys (or unambiguous beginnings of keys) of spaces: these alone are read, and no stages.
         repair: Remove what is damaged: only that is then computed again.
 
     Raises:
@@ -173,19 +185,19 @@ def verify(store: Path | str | StoreBackend, *, spaces: Sequence[str] = (), repa
     backend = _backend(store)
     every = list_spaces(backend)
     chosen = {_one(every, key, "space").key for key in spaces}
-    flows = [] if chosen else [info for info in list_flows(backend, every) if info.state == "trained"]
+    stages = [] if chosen else [info for info in list_stages(backend, every) if info.state == "trained"]
     asked = [info for info in every if info.key in chosen] if chosen else every
-    shards = [f"{info.place}/{info.key}/{name}" for info in asked for name in info.shards]
+    shards = [f"{info.folder}/{name}" for info in asked for name in info.shards]
     damaged = [name for name in shards if not backend.is_whole(name)]
     whole = set(shards).difference(damaged)
     rows = sum(name.rows for path in whole if (name := ShardName.of(Path(path))))
-    bad_flows = [folder for info in flows if not backend.is_whole_stage(folder := f"{info.place}/{info.key}")]
-    damaged += [f"{folder}/flow.safetensors" for folder in bad_flows]
+    bad = [info.folder for info in stages if not backend.is_whole_stage(info.folder)]
+    damaged += [f"{folder}/{StageFiles.of(folder).weights}" for folder in bad]
     if repair:
-        # A flow's description goes first: without it the flow is not in the store.
-        for file in [*(f"{folder}/flow.json" for folder in bad_flows), *damaged]:
+        # A stage's description goes first: without it the stage is not in the store.
+        for file in [*(f"{folder}/{StageFiles.of(folder).about}" for folder in bad), *damaged]:
             backend.discard(file)
-    return Verified(len(shards), rows, len(flows), tuple(damaged))
+    return Verified(len(shards), rows, len(stages), tuple(damaged))
 
 
 # ------------------------------------------------------------------------------------------------ pruning
@@ -224,17 +236,17 @@ def prune(
     return _pruned(backend, list_spaces(backend), keep, older_than_days, spaces, dry_run, what="space")
 
 
-def prune_flows(
+def prune_stages(
     store: Path | str | StoreBackend,
     *,
     keep: int | None = None,
     older_than_days: float | None = None,
-    flows: Sequence[str] = (),
+    stages: Sequence[str] = (),
     dry_run: bool = False,
-) -> Pruned[FlowInfo]:
-    """Remove flows that nobody trains at the moment; arguments as for :func:`prune`."""
+) -> Pruned[StageInfo]:
+    """Remove stages that nobody trains at the moment; arguments as for :func:`prune`."""
     backend = _backend(store)
-    return _pruned(backend, list_flows(backend), keep, older_than_days, flows, dry_run, what="flow")
+    return _pruned(backend, list_stages(backend), keep, older_than_days, stages, dry_run, what="stage")
 
 
 def _pruned(
@@ -257,14 +269,14 @@ def _pruned(
     held: list[_Info] = []
     for info in infos:
         if info.key in chosen:
-            gone = backend.remove(f"{info.place}/{info.key}", info.lock, dry_run)
+            gone = backend.remove(info.folder, info.lock, dry_run)
             (removed if gone else held).append(info)
     return Pruned(tuple(removed), tuple(held))
 
 
 def _one(infos: Sequence[_Info], key: str, what: str) -> _Info:
     matching = [info for info in infos if info.key.startswith(key)]
-    if len(matching) != 1:
+    if len({info.key for info in matching}) != 1:
         raise StoreError(
             f"no such {what}" if not matching else f"{len(matching)} {what}s begin with this key",
             where=key,
@@ -278,7 +290,7 @@ def _backend(store: Path | str | StoreBackend) -> StoreBackend:
 
 
 def _by_key(files: Mapping[str, File]) -> dict[str, dict[str, File]]:
-    """Files below `spaces/` or `flows/`, by the folder that they are in."""
+    """Files below `spaces/` or `stages/`, by the folder that they are in."""
     folders: dict[str, dict[str, File]] = defaultdict(dict)
     for name, file in files.items():
         key, slash, below = name.partition("/")

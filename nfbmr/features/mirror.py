@@ -4,16 +4,16 @@
 
     s3://<bucket>/<prefix>/store.json                                       that this is a store
                            spaces/<key>/space.json, *.arrow                 as in a folder
-                           flows/<key>/flow.safetensors, flow.json, flow.sha256
+                           stages/<key>/stage.safetensors, stage.json, stage.sha256
                            claims/                                          who computes what just now
 
 Names are those of a store in a folder: copying everything from one to the other moves it.
 
 Shards never change and carry their checksum in their name, so mirroring is adding what one side lacks, and a
-damaged download is noticed. A flow is there once its ``flow.sha256`` is, which is written last.
+damaged download is noticed. A fitted stage is there once its ``stage.sha256`` is, which is written last.
 
 File locks hold on one machine alone; between machines a claim says who computes the rows of a space, or
-trains a flow (:mod:`nfbmr.features.claims`). An object store that fails while a run is under way does not
+fits a stage (:mod:`nfbmr.features.claims`). An object store that fails while a run is under way does not
 stop it: two machines may then compute the same, which costs time and does no harm, and what could not be sent
 stays in the cache, and is sent when the store is opened next.
 """
@@ -31,9 +31,10 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from nfbmr.errors import StoreError
-from nfbmr.features.backends import STAGE_FILES, STAGE_SUMS, StoreBackend
+from nfbmr.features.backends import StoreBackend
 from nfbmr.features.claims import Claims
 from nfbmr.features.shards import ShardName, shard_paths, verify_shard
+from nfbmr.features.stage_files import StageFiles
 from nfbmr.locks import never
 from nfbmr.paths import atomic
 from nfbmr.text import count, size_of
@@ -89,16 +90,16 @@ class Mirror:
         self._asked_again_at = 0.0
 
     @_forgiving
-    def has(self, folder: Path) -> bool:
-        """Whether a space is there."""
-        return self.objects.read(f"{self._name(folder)}/space.json") is not None
+    def has(self, path: Path) -> bool:
+        """Whether a small file is there."""
+        return self.objects.read(self._name(path)) is not None
 
     @contextmanager
     def claim(self, folder: Path, give_up: Callable[[], bool] = never) -> Iterator[None]:
-        """Hold the right to fill a space or to train a flow among machines; go on without if the store fails.
+        """Hold the right to fill a space or to fit a stage among machines; go on without if the store fails.
 
         Args:
-            folder: Of the space or the flow, here.
+            folder: Of the space or the stage, here.
             give_up: Read while another machine has it.
 
         Raises:
@@ -137,27 +138,28 @@ class Mirror:
             self.objects.send(path, f"{name}/{path.name}")
 
     @_forgiving
-    def exchange_flow(self, folder: Path) -> None:
-        """Bring a trained flow that is not here; send one that is not there."""
+    def exchange_stage(self, folder: Path) -> None:
+        """Bring a fitted stage that is not here; send one that is not there."""
+        weights, about, _ = StageFiles.of(folder)
         sums = self.objects.stage_sums(self._name(folder))
-        if all((folder / file).exists() for file in STAGE_FILES):
+        if all((folder / file).exists() for file in (weights, about)):
             if sums is None:
-                self._send_flow(folder)
+                self._send_stage(folder)
         elif sums is not None:
-            came = [self._fetch(folder / file, sums.get(file, "?")) for file in STAGE_FILES]
+            came = [self._fetch(folder / file, sums.get(file, "?")) for file in (weights, about)]
             if not all(came):
-                (folder / STAGE_FILES[-1]).unlink(missing_ok=True)
+                (folder / about).unlink(missing_ok=True)
 
-    def push_flow(self, folder: Path) -> None:
-        """Send a flow that has just been trained."""
+    def push_stage(self, folder: Path) -> None:
+        """Send a stage that has just been fitted."""
         self._asked_again_at = 0.0  # what took so long is worth another attempt
-        self._send_flow(folder)
+        self._send_stage(folder)
 
     @_forgiving
-    def _send_flow(self, folder: Path) -> None:
-        sent = {file: self.objects.send(folder / file, self._name(folder / file)) for file in STAGE_FILES}
-        sums = "".join(f"{sha}  {file}\n" for file, sha in sent.items())
-        self.objects.write(self._name(folder / STAGE_SUMS), sums.encode())
+    def _send_stage(self, folder: Path) -> None:
+        *files, sums = StageFiles.of(folder)
+        sent = [f"{self.objects.send(folder / file, self._name(folder / file))}  {file}\n" for file in files]
+        self.objects.write(self._name(folder / sums), "".join(sent).encode())
 
     def _shards_there(self, folder: Path) -> dict[Path, ShardName]:
         """The shards that are there whole, by where they belong here."""

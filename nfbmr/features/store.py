@@ -1,7 +1,7 @@
 """A content-addressed store of maps: computed once, read by every later run, without a copy.
 
 A *space* holds rows that were all made the same way: its :class:`SpaceSpec` says which. A row's key says what
-it was made of. Nothing here knows of backbones: a trained flow's latents are a space like any other::
+it was made of. Nothing here knows of backbones: a flow's latents are a space like any other::
 
     <root>/spaces/<key of the spec>/space.json     what the rows are
                                     *.arrow        shards: see nfbmr.features.shards
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from nfbmr.addresses import ObjectPath, folder_here, store_address
 from nfbmr.errors import OutputError, StoreError
 from nfbmr.features.space import Space, SpaceSpec, Writer
+from nfbmr.features.stage_files import FLOWS, STAGES, StageFiles
 from nfbmr.locks import never
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class FeatureStore:
 
     def exists(self, spec: SpaceSpec) -> bool:
         """Whether there is a space of this spec, filled or not."""
-        folder = self.folder(spec)
-        return (folder / "space.json").exists() or bool(self._mirror and self._mirror.has(folder))
+        about = self.folder(spec) / "space.json"
+        return about.exists() or bool(self._mirror and self._mirror.has(about))
 
     def space(self, spec: SpaceSpec) -> Space:
         """Open a space; it is made if there is none.
@@ -75,16 +76,28 @@ class FeatureStore:
         """
         return Space(self.folder(spec), spec, self._mirror)
 
-    @contextmanager
-    def claim_flow(self, folder: Path, give_up: Callable[[], bool] = never) -> Iterator[bool]:
-        """Hold the right to train a flow among the machines that share an object store.
+    def stage_place(self, key: str) -> str:
+        """Where below the root a fitted stage belongs: ``stages/<key>``, or where stores had it before.
 
         Args:
-            folder: Of the flow; on this machine its lock is held already.
+            key: Of all that the stage depends on.
+        """
+        new, old = f"{STAGES}/{key}", f"{FLOWS}/{key}"
+        if (self.root / new).exists():
+            return new
+        sums = self.root / old / StageFiles.of(old).sums
+        return old if sums.parent.exists() or (self._mirror and self._mirror.has(sums)) else new
+
+    @contextmanager
+    def claim_stage(self, folder: Path, give_up: Callable[[], bool] = never) -> Iterator[bool]:
+        """Hold the right to fit a stage among the machines that share an object store.
+
+        Args:
+            folder: Of the stage; on this machine its lock is held already.
             give_up: Read while another machine has it.
 
         Returns:
-            Whether the flow may have come meanwhile: another machine may have trained it.
+            Whether the stage may have come meanwhile: another machine may have fitted it.
 
         Raises:
             Interrupted: `give_up` said so.
@@ -93,22 +106,22 @@ class FeatureStore:
             yield False
             return
         with self._mirror.claim(folder, give_up):
-            self.fetch_flow(folder)
+            self.fetch_stage(folder)
             yield True
 
-    def fetch_flow(self, folder: Path) -> None:
-        """Bring a flow that another machine has trained, where the store is on an object store.
+    def fetch_stage(self, folder: Path) -> None:
+        """Bring a stage that another machine has fitted, where the store is on an object store.
 
         Args:
-            folder: ``<root>/flows/<key>``; its ``flow.safetensors`` and then ``flow.json`` appear.
+            folder: ``<root>/stages/<key>``; its ``stage.safetensors`` and then ``stage.json`` appear.
         """
         if self._mirror is not None:
-            self._mirror.exchange_flow(folder)
+            self._mirror.exchange_stage(folder)
 
-    def publish_flow(self, folder: Path) -> None:
-        """Let other machines have a flow that is trained, where the store is on an object store."""
+    def publish_stage(self, folder: Path) -> None:
+        """Let other machines have a stage that is fitted, where the store is on an object store."""
         if self._mirror is not None:
-            self._mirror.push_flow(folder)
+            self._mirror.push_stage(folder)
 
 
 def open_store(store: Path | str) -> FeatureStore:

@@ -1,4 +1,4 @@
-"""Fitting a method's stages on stored features, each flow once.
+"""Fitting a method's stages on stored features, each shared one once.
 
 A fitted stage that says so is content-addressed: its key covers the features it saw, its configuration, how
 it was trained and the seed. A run, a trial or an ablation row that differs only in what comes after finds it
@@ -42,7 +42,7 @@ from nfbmr.workers import SINGLE_PROCESS, ProcessGroup, broadcast_weights, in_or
 log = logging.getLogger(__name__)
 
 SELECTION_VERSION = 6
-"""Raised when another epoch would be chosen from the same validation set: old flows are then not found."""
+"""Raised when another epoch would be chosen from the same validation set: then no stored stage is found."""
 
 OnEpoch = Callable[[str, int, Mapping[str, float]], None]
 """Told of each epoch: the stage, the epoch (from 1) and its metrics."""
@@ -191,17 +191,18 @@ class Fitting:
     def _fit_once(self, stage: Stage, identity: Mapping[str, Any]) -> Fitted:
         """Train a stage in its folder of the store, or find it there; rank 0 holds the lock, and looks."""
         key = digest_of([json.dumps(identity, sort_keys=True)])
-        folder = self.store.root / "flows" / key
+        # One process looks, for all: each machine may have something else in its cache.
+        folder = self.store.root / self.workers.broadcast(lambda: self.store.stage_place(key))
         with ExitStack() as held:
             if self.workers.rank == 0:
                 held.enter_context(stage_lock(folder, self._stop))
-                self.store.fetch_flow(folder)
+                self.store.fetch_stage(folder)
             meta = self.workers.broadcast(lambda: load_stage(stage, folder))
             if meta is None:
                 meta = self.workers.broadcast(lambda: claimed(stage, folder, self.store, held, self._stop))
             if meta is not None:
                 broadcast_weights(stage.module, self.workers)
-                log.info("stage one: flow %s is in the store; nothing to train", key)
+                log.info("stage %s is in the store as %s; nothing to train", stage.name, key)
                 if self._on_epoch is not None:
                     for metrics in meta["history"]:
                         self._on_epoch(stage.name, int(metrics["epoch"]), metrics)
@@ -210,7 +211,7 @@ class Fitting:
             if self.workers.rank == 0:
                 meta = {"identity": identity, "history": list(fitted.history), "epoch": fitted.epoch}
                 save_stage(stage, folder, meta)
-                self.store.publish_flow(folder)
+                self.store.publish_stage(folder)
             return fitted
 
     def _train(self, stage: Stage, identity: Mapping[str, Any], folder: Path) -> Fitted:

@@ -1,4 +1,4 @@
-"""Fitted stages in the store: ``<store>/flows/<key>/flow.safetensors``, and ``flow.json``, which says all."""
+"""Fitted stages in the store: ``stages/<key>/stage.safetensors``, and ``stage.json``, which says all."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nfbmr.errors import Interrupted, NfbmrError
+from nfbmr.features.stage_files import StageFiles
 from nfbmr.features.store import FeatureStore
 from nfbmr.locks import file_lock
 from nfbmr.paths import read_json, write_json
@@ -21,20 +22,22 @@ log = logging.getLogger(__name__)
 
 def save_stage(stage: Stage, folder: Path, meta: Mapping[str, Any]) -> None:
     """Write a fitted stage into its folder of the store."""
-    write_tensors(folder / "flow.safetensors", stage.module.state_dict())
-    # Written last: a flow is in the store once its description is.
-    write_json(folder / "flow.json", meta)
+    weights, about, _ = StageFiles.of(folder)
+    write_tensors(folder / weights, stage.module.state_dict())
+    # Written last: a stage is in the store once its description is.
+    write_json(folder / about, meta)
 
 
 def load_stage(stage: Stage, folder: Path) -> Mapping[str, Any] | None:
-    """Take a stored flow; None where there is none, or where it is damaged and has to be trained again."""
-    if not (folder / "flow.json").exists():
+    """Take a stored stage; None where there is none, or where it is damaged and has to be fitted again."""
+    weights, about, _ = StageFiles.of(folder)
+    if not (folder / about).exists():
         return None
     try:
-        meta: Mapping[str, Any] = read_json(folder / "flow.json")
-        stage.module.load_state_dict(read_tensors(folder / "flow.safetensors"))
+        meta: Mapping[str, Any] = read_json(folder / about)
+        stage.module.load_state_dict(read_tensors(folder / weights))
     except (NfbmrError, RuntimeError) as error:
-        log.warning("a stored flow is damaged and is trained again: %s", error)
+        log.warning("a stored stage is damaged and is fitted again: %s", error)
         return None
     return meta
 
@@ -45,12 +48,12 @@ def stage_lock(folder: Path, stop: StopRequest | None) -> Iterator[None]:
     lock = file_lock(
         folder / "lock",
         held=lambda: Interrupted(
-            "stopped while waiting for a flow that another process trains",
+            "stopped while waiting for a stage that another process fits",
             where=folder,
             fix="run the same command again",
         ),
         give_up=lambda: stop is not None and stop.requested,
-        on_wait=lambda: log.info("stage one: another process trains this flow; waiting for it"),
+        on_wait=lambda: log.info("another process fits this stage; waiting for it"),
     )
     with lock:
         yield
@@ -59,17 +62,17 @@ def stage_lock(folder: Path, stop: StopRequest | None) -> Iterator[None]:
 def claimed(
     stage: Stage, folder: Path, store: FeatureStore, held: ExitStack, stop: StopRequest | None
 ) -> Mapping[str, Any] | None:
-    """Claim the training of a flow among the machines that share a store; :func:`stage_lock` is held already.
+    """Claim the fitting of a stage among the machines that share a store; :func:`stage_lock` is held already.
 
     Args:
-        stage: Takes the flow, where there is one.
-        folder: Folder of the flow in the store.
+        stage: Takes the weights, where there are some.
+        folder: Folder of the stage in the store.
         store: Which.
-        held: Takes over the claim, until the flow is trained and sent.
-        stop: Read while another machine trains it.
+        held: Takes over the claim, until the stage is fitted and sent.
+        stop: Read while another machine fits it.
 
     Returns:
-        What that machine has trained meanwhile; None where it is to be trained here.
+        What that machine has fitted meanwhile; None where it is to be fitted here.
     """
-    claim = store.claim_flow(folder, lambda: stop is not None and stop.requested)
+    claim = store.claim_stage(folder, lambda: stop is not None and stop.requested)
     return load_stage(stage, folder) if held.enter_context(claim) else None

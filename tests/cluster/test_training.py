@@ -323,7 +323,7 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(run, tmp_path):
     assert error["type"] == "Interrupted"
     assert f"--resume {made.paths.root}" in error["fix"]
     assert read_record(made.paths.journal).status == "killed"
-    (flow,) = (made.config.store / "flows").glob("*/checkpoints/last.json")
+    (flow,) = (made.config.store / "stages").glob("*/checkpoints/last.json")
     assert json.loads(flow.read_text())["meta"]["state"]["epoch"] >= 3
 
 

@@ -106,9 +106,9 @@ def test_drivers_and_nodes_share_a_store_while_nodes_go_and_come(tmp_path, begin
     assert sum(len(reused) for reused in found.values()) == 2 * TRIALS
 
     written = times_written(bucket)
-    made = {name: times for name, times in written.items() if name.endswith((".arrow", "flow.json"))}
+    made = {name: times for name, times in written.items() if name.endswith((".arrow", "stage.json"))}
     assert set(made.values()) == {1}, made
-    assert sum(name.endswith("flow.json") for name in made) == len(HIDDEN)
+    assert sum(name.endswith("stage.json") for name in made) == len(HIDDEN)
     assert_no_row_twice(bucket, made)
 
 

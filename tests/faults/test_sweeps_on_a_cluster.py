@@ -57,7 +57,7 @@ def test_two_sweeps_at_once_share_a_store_and_a_server(tmp_path, begin):
         for sweep in (one, other):
             assert_whole(sweep, sweep.result())
         # Both searched the same two widths of the flow, so there are two flows, whoever trained them.
-        assert len(list((tmp_path / "store" / "flows").glob("*/flow.json"))) == 2
+        assert len(list((tmp_path / "store" / "stages").glob("*/stage.json"))) == 2
 
 
 def test_trials_that_diverge_are_told_and_do_not_end_the_others(tmp_path, begin):

@@ -160,7 +160,7 @@ def test_machines_that_fill_a_space_do_so_one_after_the_other(
     assert objects.files(FOLDER) == {}
 
 
-def test_machines_that_want_a_flow_train_it_once(
+def test_machines_that_want_a_stage_fit_it_once(
     objects: StoreBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stores = []
@@ -170,19 +170,19 @@ def test_machines_that_want_a_flow_train_it_once(
     trained = []
 
     def work(n: int) -> None:
-        folder = stores[n].root / "flows" / "0a1b"
+        folder = stores[n].root / "stages" / "0a1b"
         folder.mkdir(parents=True)
-        with stores[n].claim_flow(folder) as perhaps_there:
+        with stores[n].claim_stage(folder) as perhaps_there:
             assert perhaps_there
-            if not (folder / "flow.json").exists():
-                (folder / "flow.safetensors").write_bytes(b"weights")
-                (folder / "flow.json").write_text("{}")
-                stores[n].publish_flow(folder)
+            if not (folder / "stage.json").exists():
+                (folder / "stage.safetensors").write_bytes(b"weights")
+                (folder / "stage.json").write_text("{}")
+                stores[n].publish_stage(folder)
                 trained.append(n)
 
     together(2, work)
     assert len(trained) == 1
-    assert all((store.root / "flows" / "0a1b" / "flow.json").exists() for store in stores)
+    assert all((store.root / "stages" / "0a1b" / "stage.json").exists() for store in stores)
 
 
 def test_a_store_that_does_not_answer_stops_no_work(

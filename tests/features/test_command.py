@@ -59,7 +59,7 @@ def test_list(command: Callable[..., tuple[int, Any]]) -> None:
 def test_verify_and_repair(store: FeatureStore, command: Callable[..., tuple[int, Any]]) -> None:
     assert command("verify") == (
         0,
-        {"store": store.root.as_posix(), "shards": 2, "rows": 6, "flows": 0, "removed": []},
+        {"store": store.root.as_posix(), "shards": 2, "rows": 6, "stages": 0, "removed": []},
     )
     path = damage(store)
     code, said = command("verify")
@@ -117,65 +117,105 @@ def test_counts_are_in_plain_english(
     assert main(["features", "list", "--store", str(tmp_path / "one")]) == 0
     text = capsys.readouterr().out
     assert "1 row\n" in text
-    assert "1 space and 0 flows" in text
+    assert "1 space and 0 stages" in text
     assert main(["features", "list", "--store", str(store.root)]) == 0
-    assert "2 spaces and 0 flows" in capsys.readouterr().out
+    assert "2 spaces and 0 stages" in capsys.readouterr().out
 
 
-# ------------------------------------------------------------------------------------------------- flows
+# ------------------------------------------------------------------------------------------------- stages
 
 
 @pytest.fixture
 def trained(tiny: Callable[..., Any], store: FeatureStore) -> dict[str, Any]:
-    """The summary of a run that kept its flow in the store."""
+    """The summary of a run that kept its flow, a stage, in the store."""
     import nfbmr
 
     return nfbmr.train(tiny(store=str(store.root), train__flow__epochs=1, train__mapping__epochs=1))
 
 
-def test_flows_are_listed_checked_mended_and_removed(
+def stages_of(command: Callable[..., tuple[int, Any]]) -> dict[str, dict[str, Any]]:
+    """What is listed of finished stages, by their names."""
+    return {stage["identity"].get("stage", ""): stage for stage in command("list")[1]["stages"]}
+
+
+def test_stages_are_listed_checked_mended_and_removed(
     trained: dict[str, Any], store: FeatureStore, command: Callable[..., tuple[int, Any]]
 ) -> None:
-    (flow,) = command("list")[1]["flows"]
-    assert (flow["state"], flow["epoch"]) == ("trained", 1)
-    assert flow["identity"]["flow"]["blocks"] == 2
-    assert flow["seen"]["tap"] == "blocks.2"
-    assert flow["bytes"] > 1000
-    assert flow["created"] <= flow["used"]
-    assert command("verify")[1]["flows"] == 1
+    stages = stages_of(command)
+    assert set(stages) == {"flow", "mapping"}
+    stage = stages["flow"]
+    assert (stage["state"], stage["epoch"]) == ("trained", 1)
+    assert stage["identity"]["flow"]["blocks"] == 2
+    assert stage["seen"]["tap"] == "blocks.2"
+    assert stage["bytes"] > 1000
+    assert stage["created"] <= stage["used"]
+    assert command("verify")[1]["stages"] == 2
 
-    folder = store.root / "flows" / flow["key"]
-    weights = folder / "flow.safetensors"
+    folder = store.root / "stages" / stage["key"]
+    weights = folder / "stage.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
     code, said = command("verify")
     assert (code, str(weights) in said["error"]["what"]) == (2, True)
     assert command("verify", "--repair")[1]["removed"] == [weights.as_posix()]
-    assert command("list")[1]["flows"][0]["state"] == "unfinished"
+    states = {info["key"]: info["state"] for info in command("list")[1]["stages"]}
+    assert states == {stage["key"]: "unfinished", stages["mapping"]["key"]: "trained"}
 
-    assert command("prune", "--flow", "0" * 9)[0] == 2
-    code, said = command("prune", "--flow", flow["key"][:8])
-    assert (code, [info["key"] for info in said["flows"]["removed"]]) == (0, [flow["key"]])
+    assert command("prune", "--stage", "0" * 9)[0] == 2
+    code, said = command("prune", "--stage", stage["key"][:8])
+    assert (code, [info["key"] for info in said["stages"]["removed"]]) == (0, [stage["key"]])
     assert said["removed"] == []
     assert not folder.exists()
 
 
-def test_a_flow_is_as_old_as_its_last_use(
+def test_a_store_of_before_is_read_and_looked_after(
+    tiny: Callable[..., Any],
+    trained: dict[str, Any],
+    store: FeatureStore,
+    command: Callable[..., tuple[int, Any]],
+) -> None:
+    """Stores had stages as ``flows/<key>/flow.*``."""
+    import nfbmr
+
+    keys = {name: stage["key"] for name, stage in stages_of(command).items()}
+    folder = (store.root / "stages").rename(store.root / "flows") / keys["flow"]
+    for path in folder.parent.glob("*/stage.*"):
+        path.rename(path.with_name(path.name.replace("stage", "flow")))
+    config = tiny(store=str(store.root), train__flow__epochs=1, train__mapping__epochs=1)
+    again = nfbmr.train(config)
+    assert (again["reused"], again["metrics"]) == ({"flow": True, "mapping": True}, trained["metrics"])
+    assert not (store.root / "stages").exists()
+    assert {name: stage["key"] for name, stage in stages_of(command).items()} == keys
+    assert command("verify")[1]["stages"] == 2
+
+    weights = folder / "flow.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    assert command("verify")[0] == 2
+    assert command("verify", "--repair")[1]["removed"] == [weights.as_posix()]
+    assert (nfbmr.train(config)["reused"]["flow"], weights.exists()) == (False, True)
+
+    code, said = command("prune", "--flow", keys["flow"][:8])  # as the option was called
+    assert (code, [info["key"] for info in said["stages"]["removed"]]) == (0, [keys["flow"]])
+    assert not folder.exists()
+
+
+def test_a_stage_is_as_old_as_its_last_use(
     trained: dict[str, Any], store: FeatureStore, command: Callable[..., tuple[int, Any]]
 ) -> None:
-    (flow,) = command("list")[1]["flows"]
-    for path in (store.root / "flows" / flow["key"]).rglob("*"):
+    stages = stages_of(command)
+    for path in (store.root / "stages").rglob("*"):
         os.utime(path, (0, 0))
-    assert command("prune", "--older-than", "1", "--dry-run")[1]["flows"]["removed"] == []  # its latents
+    said = command("prune", "--older-than", "1", "--dry-run")[1]["stages"]
+    assert [info["key"] for info in said["removed"]] == [stages["mapping"]["key"]]  # the flow has its latents
     for path in (store.root / "spaces").rglob("use.lock"):
         os.utime(path, (0, 0))
-    assert len(command("prune", "--older-than", "1")[1]["flows"]["removed"]) == 1
-    assert command("list")[1]["flows"] == []
+    assert len(command("prune", "--older-than", "1")[1]["stages"]["removed"]) == 2
+    assert command("list")[1]["stages"] == []
 
 
-def test_a_flow_that_is_being_trained_is_never_pruned(
+def test_a_stage_that_is_being_trained_is_never_pruned(
     store: FeatureStore, command: Callable[..., tuple[int, Any]]
 ) -> None:
-    folder = store.root / "flows" / "0a1b2c"
+    folder = store.root / "stages" / "0a1b2c"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "checkpoints" / "last.json").write_text("{}")
     holder = (
@@ -190,13 +230,13 @@ def test_a_flow_that_is_being_trained_is_never_pruned(
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
-    assert command("list")[1]["flows"][0]["state"] == "in training"
-    said = command("prune", "--flow", "0a1b2c")[1]["flows"]
+    assert command("list")[1]["stages"][0]["state"] == "in training"
+    said = command("prune", "--stage", "0a1b2c")[1]["stages"]
     assert ([info["key"] for info in said["held"]], said["removed"]) == (["0a1b2c"], [])
     assert folder.exists()
     process.communicate()
-    assert command("list")[1]["flows"][0]["state"] == "unfinished"
-    assert len(command("prune", "--keep", "0")[1]["flows"]["removed"]) == 1
+    assert command("list")[1]["stages"][0]["state"] == "unfinished"
+    assert len(command("prune", "--keep", "0")[1]["stages"]["removed"]) == 1
     assert not folder.exists()
 
 

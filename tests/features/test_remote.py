@@ -164,7 +164,7 @@ def test_a_store_copied_to_a_folder_is_that_store(
 
 
 @pytest.mark.slow
-def test_a_run_finds_features_and_flow_of_another_machine_and_gives_the_same(
+def test_a_run_finds_features_and_stages_of_another_machine_and_gives_the_same(
     machine: Callable[[str], FeatureStore], tiny: Callable[..., Config]
 ) -> None:
     import nfbmr
@@ -188,10 +188,10 @@ def test_the_commands_look_after_a_store_on_an_object_store(
 
     a = machine("a")
     a.space(SPEC).append(["x", "y"], torch.ones(2, 4, 3, 3))
-    a.publish_flow(flow_folder(a, b"weights"))
+    a.publish_stage(stage_folder(a, b"weights"))
     _, listed = command("list")
     assert [(info["key"], info["rows"]) for info in listed["spaces"]] == [(SPEC.key, 2)]
-    assert [(info["key"], info["state"]) for info in listed["flows"]] == [("0a1b", "trained")]
+    assert [(info["key"], info["state"]) for info in listed["stages"]] == [("0a1b", "trained")]
     assert command("verify")[1]["removed"] == []
 
     for ending in (".arrow", ".safetensors"):
@@ -315,49 +315,49 @@ def test_an_upload_that_broke_off_is_sent_again(
     assert machine("c").space(SPEC).missing(["x"]) == ()
 
 
-# ------------------------------------------------------------------------------------------------- flows
+# ------------------------------------------------------------------------------------------------- stages
 
 
-def flow_folder(store: FeatureStore, content: bytes | None) -> Path:
-    folder = store.root / "flows" / "0a1b"
+def stage_folder(store: FeatureStore, content: bytes | None) -> Path:
+    folder = store.root / "stages" / "0a1b"
     if content is not None:
         folder.mkdir(parents=True)
-        (folder / "flow.safetensors").write_bytes(content)
-        (folder / "flow.json").write_text("{}")
+        (folder / "stage.safetensors").write_bytes(content)
+        (folder / "stage.json").write_text("{}")
     return folder
 
 
-def test_a_flow_that_one_machine_has_trained_another_gets_whole(
+def test_a_stage_that_one_machine_has_fitted_another_gets_whole(
     machine: Callable[[str], FeatureStore], s3: fs.S3FileSystem, caplog: pytest.LogCaptureFixture
 ) -> None:
     a = machine("a")
-    a.publish_flow(flow_folder(a, b"weights"))
+    a.publish_stage(stage_folder(a, b"weights"))
     b = machine("b")
-    folder = flow_folder(b, None)
-    b.fetch_flow(folder)
-    assert (folder / "flow.safetensors").read_bytes() == b"weights"
-    assert (folder / "flow.json").exists()
+    folder = stage_folder(b, None)
+    b.fetch_stage(folder)
+    assert (folder / "stage.safetensors").read_bytes() == b"weights"
+    assert (folder / "stage.json").exists()
 
-    (sums,) = objects(s3, "flow.sha256")
+    (sums,) = objects(s3, "stage.sha256")
     told = s3.open_input_stream(sums).read().decode().splitlines()
-    assert told[0] == f"{hashlib.sha256(b'weights').hexdigest()}  flow.safetensors"
+    assert told[0] == f"{hashlib.sha256(b'weights').hexdigest()}  stage.safetensors"
 
     with s3.open_output_stream(next(n for n in objects(s3, ".safetensors"))) as stream:
         stream.write(b"weig")
     c = machine("c")
-    c.fetch_flow(flow_folder(c, None))
-    assert not (flow_folder(c, None) / "flow.json").exists()
+    c.fetch_stage(stage_folder(c, None))
+    assert not (stage_folder(c, None) / "stage.json").exists()
     assert "bytes that were written" in caplog.text
 
 
-def test_a_flow_that_could_not_be_sent_is_sent_when_it_is_next_used(
+def test_a_stage_that_could_not_be_sent_is_sent_when_it_is_next_used(
     machine: Callable[[str], FeatureStore],
 ) -> None:
     a = machine("a")
-    a.fetch_flow(flow_folder(a, b"weights"))  # as a run does that finds it here
+    a.fetch_stage(stage_folder(a, b"weights"))  # as a run does that finds it here
     b = machine("b")
-    b.fetch_flow(flow_folder(b, None))
-    assert (flow_folder(b, None) / "flow.json").exists()
+    b.fetch_stage(stage_folder(b, None))
+    assert (stage_folder(b, None) / "stage.json").exists()
 
 
 # ------------------------------------------------------------------------------------------ what goes wrong

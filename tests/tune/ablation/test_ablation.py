@@ -74,7 +74,7 @@ def test_table5_trains_one_flow_a_category_for_all_its_rows(table5):
     plan, summary, root = table5
     assert summary["flows"]["trained"] == 2
     assert summary["flows"]["reused"] == 8
-    assert len(list((root / "store" / "flows").iterdir())) == 2
+    assert len(list((root / "store" / "stages").iterdir())) == 2
     assert not summary["cells"]["missing"]
     assert [row.name for row in plan.spec.rows] == list(summary["rows"])
     methods = {row.name: plan.row_config(row).method for row in plan.spec.rows}

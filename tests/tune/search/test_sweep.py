@@ -136,7 +136,7 @@ def test_flows_that_several_trials_want_are_trained_once(swept):
     plan, paths, summary = swept
     fitted = [read_json(RunPaths(paths.trial(n)).fitted) for n in range(5)]
     wanted = {(one["config"]["flow"]["hidden"], str(one["config"]["features"]["taps"])) for one in fitted}
-    flows = list((plan.config.store / "flows").glob("*/flow.json"))
+    flows = list((plan.config.store / "stages").glob("*/stage.json"))
     assert len(flows) == len(wanted)
     assert summary["hits"]["flows"] == 5 - len(wanted)
     assert summary["saved_seconds"]["flows"] > 0

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from nfbmr.addresses import is_loopback
 from nfbmr.errors import NfbmrError
+from nfbmr.secret_files import new_secret
 
 
 class TokenError(NfbmrError):
@@ -57,9 +57,7 @@ def make_token() -> None:
         return
     file = Path.home() / ".ray" / "auth_token"
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            out.write(secrets.token_hex(32))
+        new_secret(file)
     except FileExistsError:
         pass  # somebody else was quicker
     except OSError as error:

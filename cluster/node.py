@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -233,14 +233,21 @@ class Node:
 
 
 def start(specs: Sequence[NodeSpec], deadline: float) -> list[Node]:
-    """Start nodes side by side; all are there, or none.
+    """Start nodes side by side, a head among them before the others; all are there, or none.
+
+    Args:
+        specs: Of the nodes; those after a head join it.
+        deadline: On the clock of :func:`time.monotonic`.
 
     Raises:
         NodeError: One is not there by the deadline.
     """
     nodes: list[Node] = []
     try:
-        nodes += map(Node, specs)
+        if specs[0].head is None:
+            nodes.append(Node(specs[0]))
+            nodes[0].wait(deadline)
+        nodes += [Node(replace(spec, head=spec.head or nodes[0].address)) for spec in specs[len(nodes) :]]
         for node in nodes:
             node.wait(deadline)
     except BaseException:

@@ -95,6 +95,17 @@ def endpoint() -> str | None:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
+def url_here(host: str, port: int) -> str:
+    """Of a server that listens on an address, as seen from this machine.
+
+    Example:
+        >>> url_here("0.0.0.0", 8000), url_here("::1", 80)
+        ('http://127.0.0.1:8000', 'http://[::1]:80')
+    """
+    host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def is_loopback(host: str) -> bool:
     """Whether an address or a name is this machine's own.
 

@@ -51,7 +51,7 @@ class RunContext:
         doubt: What the audit is not sure of, in a sentence; None where it is sure.
         history: Metrics by stage, an epoch a row.
         epochs: The epoch kept, by stage.
-        reused: Whether the flow came from the store.
+        reused: Whether it came from the store, by stage.
         saved: Seconds of training that were not needed for that, by stage.
         unreadable: What was wrong with test images that could not be scored, by name.
     """

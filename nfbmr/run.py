@@ -96,7 +96,7 @@ def train(
 ) -> RunSummary:
     """Train and evaluate a method on a folder of images.
 
-    Features and flows that the store holds are used again; the test set is read once, after every choice.
+    Features and stages that the store holds are used again; the test set is read once, after every choice.
 
     Args:
         config: What to run; ignored where `resume` is given.
@@ -131,7 +131,7 @@ def execute_run(
         tracking: Makes the run's tracker.
         stop: Asks it to checkpoint and stop.
         test: False ends before the test set is read, as a sweep's trials do; the run can be gone on with.
-        on_epoch: Told of each epoch of both stages, also of a flow that the store had. :class:`Pruned` ends
+        on_epoch: Told of each epoch of both stages, also of one that the store had. :class:`Pruned` ends
             the run early.
         workers: The processes that share the work, all of which call this. Rank 0 alone writes the run's
             folder and opens a tracker; of several checkpoints, flows and features nothing says how many

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 import sys
 from pathlib import Path
@@ -55,6 +56,19 @@ def checked_password(password: str, where: str) -> str:
             fix="use letters, digits and signs of ASCII",
         )
     return password
+
+
+def new_secret(path: Path) -> str:
+    """Write a random secret to a new file that only its owner may read.
+
+    Raises:
+        FileExistsError: There is a file already.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    secret = secrets.token_hex(32)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secret)
+    return secret
 
 
 def private_line(path: Path, what: str, fix: str) -> str:

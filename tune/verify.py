@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mlflow_server.destination import Destination, without_password
 from mlflow_server.tracking.journal_uploader import JournalUploader
 from mlflow_server.tracking.remote_run import RUN_ID, RetryLater
-from mlflow_server.tracking.server_comparison import MISSING, Family, Gap, Server, duplicate
+from mlflow_server.tracking.server_comparison import MISSING, Gap, Server, duplicate
 from mlflow_server.tracking.sync import destination_of
 from nfbmr import journal
 from nfbmr.errors import TrackingError
@@ -316,8 +316,7 @@ def _scan(runs: _Runs, folders: Mapping[str, Path], server: Server) -> tuple[dic
                 pairs += [(run, read_record(folders[key])) for key in keys[run_id]]
         server.read_histories(pairs)
         for key, (run, record) in zip(on_page, pairs, strict=True):
-            family = Family({name: parents, record.run_id: [run]})
-            gaps[key] = server.gaps(record, family, runs.state(key, record.status))
+            gaps[key] = server.gaps([run], record, runs.state(key, record.status), parents)
         if time.monotonic() - reported > EVERY:
             reported = time.monotonic()
             log.info("%d of %d runs compared with MLflow", len(gaps), len(folders))
@@ -354,10 +353,5 @@ def _mended(
     left = {}
     for key, run_id in ids.items():
         record = read_record(folders[key])
-        there = {
-            name: of_name
-            for name, of_name in ((runs.paths.name, parents), (run_id, server.named(run_id)))
-            if of_name
-        }
-        left[key] = server.gaps(record, Family(there), runs.state(key, record.status))
+        left[key] = server.gaps(server.named(run_id), record, runs.state(key, record.status), parents)
     return left

@@ -9,7 +9,9 @@ import click
 from nfbmr.cli.options import emit, json_option
 
 if TYPE_CHECKING:
-    from cluster.jobs.client import Job, Jobs
+    from ray.job_submission import JobDetails
+
+    from cluster.jobs.client import Jobs
 
 _JOB = click.argument("job")
 
@@ -33,11 +35,11 @@ def jobs() -> None:
 @json_option
 def list_(address: str | None, as_json: bool) -> None:
     """List jobs, the newest first."""
-    from cluster.jobs.client import Jobs
+    from cluster.jobs import client
 
-    listed = Jobs(address).all()
-    text = "\n".join(job.line() for job in listed) or "no jobs yet"
-    emit({"jobs": [job.as_json() for job in listed]}, as_json=as_json, text=text)
+    listed = client.Jobs(address).all()
+    text = "\n".join(map(client.line, listed)) or "no jobs yet"
+    emit({"jobs": [client.as_json(job) for job in listed]}, as_json=as_json, text=text)
 
 
 @jobs.command()
@@ -70,11 +72,10 @@ def stop(job: str, address: str | None, as_json: bool) -> None:
     """Stop a JOB: it writes its checkpoints first, and can be gone on with."""
     from cluster.jobs.client import Jobs
 
-    ended = Jobs(address).stop(job)
-    emit(ended.as_json(), as_json=as_json, text=f"{ended.job_id} {ended.state.lower()}")
+    tell_end(Jobs(address).stop(job), as_json=as_json)
 
 
-def follow_to_end(there: Jobs, job_id: str) -> Job:
+def follow_to_end(there: Jobs, job_id: str) -> JobDetails:
     """Show a job's log on standard error until it ends; Ctrl-C stops the showing, not the job."""
     from nfbmr.errors import Interrupted
 
@@ -88,7 +89,10 @@ def follow_to_end(there: Jobs, job_id: str) -> Job:
         ) from error
 
 
-def tell_end(job: Job, *, as_json: bool) -> int:
+def tell_end(job: JobDetails, *, as_json: bool) -> int:
     """Print how a job ended; its exit code."""
-    emit(job.as_json(), as_json=as_json, text=f"{job.job_id} {job.state.lower()}")
-    return job.code
+    from cluster.jobs import client
+
+    text = f"{job.submission_id} {job.status.value.lower()}"
+    emit(client.as_json(job), as_json=as_json, text=text)
+    return client.exit_code(job)

@@ -73,7 +73,9 @@ def submit(
             return 0
     if uri is not None:
         environment.setdefault("MLFLOW_TRACKING_URI", uri)
-    job_id = there.submit(request.entrypoint, upload, name=request.command, environment=environment)
+    job_id = there.submit(
+        request.entrypoint, upload, name=request.command, environment=environment, command=request.shown
+    )
     click.echo(f"job {job_id}; stop it with: nfbmr jobs stop {job_id}", err=True)
     if not follow:
         emit({"job": job_id, "state": "PENDING"}, as_json=as_json, text=job_id)

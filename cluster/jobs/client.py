@@ -10,70 +10,49 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.jobs.job_server import JobServer
 from cluster.jobs.upload import Upload
 from cluster.local.local_cluster import JOB_STOP_SECONDS, ClusterError
 
-_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails
+
 PATIENCE = 60.0
 """Seconds without a word from the server after which following a job is given up."""
 _COMMAND = "nfbmr.command"
 
 
-@dataclass(frozen=True)
-class Job:
-    """A job, as the cluster knows it.
+def as_json(job: JobDetails) -> dict[str, Any]:
+    """A job for ``--json``: times in seconds since 1970, the exit code of a command that ended by itself."""
+    started, ended = (ms and ms / 1000 for ms in (job.start_time, job.end_time))
+    return {
+        "job": job.submission_id,
+        "state": job.status.value,
+        "command": (job.metadata or {}).get(_COMMAND, job.entrypoint),
+        "started": started,
+        "ended": ended,
+        "exit_code": job.driver_exit_code,
+    }
 
-    Attributes:
-        job_id: What it is called in every command.
-        state: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
-        command: What was submitted, for people.
-        started: Seconds since 1970; None where it has not.
-        ended: Seconds since 1970; None where it has not.
-        exit_code: Of the entrypoint, where it ended by itself.
-        message: Ray's, where it did not go well.
-    """
 
-    job_id: str
-    state: str
-    command: str
-    started: float | None = None
-    ended: float | None = None
-    exit_code: int | None = None
-    message: str | None = None
+def line(job: JobDetails) -> str:
+    """A job for people."""
+    told = as_json(job)
+    began = told["started"] and f"{datetime.fromtimestamp(told['started']):%Y-%m-%d %H:%M:%S}"
+    return f"{told['job']:<34} {told['state']:<10} {began or '':<20} {told['command']}"
 
-    @classmethod
-    def of(cls, details: Any) -> Job:
-        """What Ray's ``JobDetails`` say."""
-        started, ended = (ms and ms / 1000 for ms in (details.start_time, details.end_time))
-        command, state = (details.metadata or {}).get(_COMMAND, details.entrypoint), str(details.status.value)
-        code, message = details.driver_exit_code, details.message
-        return cls(details.submission_id, state, command, started, ended, code, message)
 
-    @property
-    def code(self) -> int:
-        """The exit code of whoever waited for the job: its own; 130 where it was stopped."""
-        if self.state == "SUCCEEDED":
-            return 0
-        return 130 if self.state == "STOPPED" else self.exit_code or 1
-
-    def as_json(self) -> dict[str, Any]:
-        """For ``--json``."""
-        names = ("state", "command", "started", "ended", "exit_code")
-        return {"job": self.job_id, **{name: getattr(self, name) for name in names}}
-
-    def line(self) -> str:
-        """For people."""
-        began = "" if self.started is None else f"{datetime.fromtimestamp(self.started):%Y-%m-%d %H:%M:%S}"
-        return f"{self.job_id:<34} {self.state:<10} {began:<20} {self.command}"
+def exit_code(job: JobDetails) -> int:
+    """Of whoever waited for the job: its own; 130 where it was stopped."""
+    if job.status == "SUCCEEDED":
+        return 0
+    return 130 if job.status == "STOPPED" else job.driver_exit_code or 1
 
 
 class Jobs:
@@ -93,7 +72,15 @@ class Jobs:
         with _explained(self.address):
             self._client = server.client()
 
-    def submit(self, entrypoint: str, upload: Upload, *, name: str, environment: Mapping[str, str]) -> str:
+    def submit(
+        self,
+        entrypoint: str,
+        upload: Upload,
+        *,
+        name: str,
+        environment: Mapping[str, str],
+        command: str | None = None,
+    ) -> str:
         """Start a job.
 
         Args:
@@ -101,6 +88,7 @@ class Jobs:
             upload: Its working directory.
             name: Begins its id.
             environment: Of the job and its workers; no secrets, for whoever may list jobs can read it.
+            command: As a person would type it, for lists.
 
         Returns:
             The job's id.
@@ -108,35 +96,34 @@ class Jobs:
         variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(JOB_STOP_SECONDS), **environment}
         job_id = f"{name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         with upload.staged() as folder, _explained(self.address):
-            submitted: str = self._client.submit_job(
+            return self._client.submit_job(
                 entrypoint=entrypoint,
                 submission_id=job_id,
                 runtime_env={"working_dir": str(folder), "env_vars": variables},
-                metadata={_COMMAND: _readable(entrypoint)},
+                metadata={_COMMAND: command or entrypoint},
             )
-        return submitted
 
-    def all(self) -> list[Job]:
+    def all(self) -> list[JobDetails]:
         """Every job that was submitted, the newest first."""
         with _explained(self.address):
-            jobs = [Job.of(details) for details in self._client.list_jobs() if details.submission_id]
-        return sorted(jobs, key=lambda job: job.started or 0.0, reverse=True)
+            jobs = [job for job in self._client.list_jobs() if job.submission_id]
+        return sorted(jobs, key=lambda job: job.start_time or 0, reverse=True)
 
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: str) -> JobDetails:
         """One job.
 
         Raises:
             ClusterError: There is none of that name.
         """
         with _explained(self.address, job_id):
-            return Job.of(self._client.get_job_info(job_id))
+            return self._client.get_job_info(job_id)
 
     def logs(self, job_id: str) -> str:
         """All that a job has printed."""
         with _explained(self.address, job_id):
-            return str(self._client.get_job_logs(job_id))
+            return self._client.get_job_logs(job_id)
 
-    def follow(self, job_id: str, show: Callable[[str], None]) -> Job:
+    def follow(self, job_id: str, show: Callable[[str], None]) -> JobDetails:
         """Show what a job prints until it ends; a connection that is lost is taken up again.
 
         Args:
@@ -159,12 +146,12 @@ class Jobs:
                 if time.monotonic() - heard > PATIENCE:
                     raise
             else:
-                if job.state in _ENDED:
+                if job.status.is_terminal():
                     return job
                 heard = time.monotonic()
             time.sleep(1.0)
 
-    def stop(self, job_id: str, *, wait: float = JOB_STOP_SECONDS + 10.0) -> Job:
+    def stop(self, job_id: str, *, wait: float = JOB_STOP_SECONDS + 10.0) -> JobDetails:
         """Ask a job to stop, and wait until it has.
 
         Its command is sent SIGTERM: it writes its checkpoints, and can be gone on with.
@@ -172,7 +159,7 @@ class Jobs:
         with _explained(self.address, job_id):
             self._client.stop_job(job_id)
         deadline = time.monotonic() + wait
-        while (job := self.get(job_id)).state not in _ENDED and time.monotonic() < deadline:
+        while not (job := self.get(job_id)).status.is_terminal() and time.monotonic() < deadline:
             time.sleep(0.5)
         return job
 
@@ -216,13 +203,3 @@ def _explained(address: str, job_id: str | None = None) -> Iterator[None]:
             where=address,
             fix="see the cluster's own log, or its dashboard",
         ) from error
-
-
-def _readable(entrypoint: str) -> str:
-    """The command as a person would type it."""
-    words = shlex.split(entrypoint)
-    if words[:4] == ["exec", "python", "-m", "nfbmr"]:
-        words = ["nfbmr", *words[4:]]
-    elif words[:4] == ["exec", "python", "-m", "cluster.jobs.probe"]:
-        words = ["preflight"]
-    return shlex.join(words)

@@ -7,12 +7,15 @@ import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cluster.auth_token import may_show, read_token
 from cluster.local.local_cluster import FOLDER, ClusterError, find
 from nfbmr.addresses import is_loopback
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +71,7 @@ class JobServer:
             token = None
         return cls(address, token)
 
-    def client(self) -> Any:
+    def client(self) -> JobSubmissionClient:
         """Ray's client for it.
 
         Raises:

@@ -178,6 +178,7 @@ def _asked(request: Request, upload: Upload, jobs: Jobs, tracking: Tracking) -> 
         upload,
         name="preflight",
         environment={},
+        command="preflight",
     )
     job = jobs.follow(job_id, lambda text: None)
     log = jobs.logs(job_id)

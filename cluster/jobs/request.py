@@ -69,9 +69,14 @@ class Request:
     config: Config = field(repr=False)
 
     @property
+    def shown(self) -> str:
+        """As a person would type it."""
+        return shlex.join(["nfbmr", self.command, *self.words])
+
+    @property
     def entrypoint(self) -> str:
         """For the shell of the cluster's head. ``exec``: a signal must reach the command, not a shell."""
-        return shlex.join(["exec", "python", "-m", "nfbmr", self.command, *self.words])
+        return f"exec python -m {self.shown}"
 
 
 def rewrite_command(words: Sequence[str]) -> Request:

@@ -17,7 +17,6 @@ real cluster. All are ended by process id, never by name: other clusters on the 
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -28,9 +27,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from cluster.node import (
     START_SECONDS,
-    Node,
     NodeError,
     NodeSpec,
     end,
@@ -44,6 +44,7 @@ from nfbmr.errors import NfbmrError, require_package
 from nfbmr.locks import always, file_lock
 from nfbmr.machine import usable_cores
 from nfbmr.paths import write_json, write_text
+from nfbmr.secret_files import new_secret
 
 FOLDER = Path(".nfbmr/cluster")
 """Where a private cluster keeps its files, in the working directory."""
@@ -117,16 +118,6 @@ class LocalCluster:
     def running(self, node: LocalNode) -> bool:
         """Whether a node is there: its raylet runs, and is this cluster's."""
         return has_mark(node.processes.get("raylet"), self.mark)
-
-    def as_json(self) -> dict[str, Any]:
-        """For the file, and for ``--json``; it holds no token."""
-        return {**asdict(self), "home": str(self.home)}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> LocalCluster:
-        """What :meth:`as_json` gave."""
-        nodes = tuple(LocalNode(**node) for node in values["nodes"])
-        return cls(**{**values, "home": Path(values["home"]), "nodes": nodes})
 
 
 def up(
@@ -205,10 +196,10 @@ def down(folder: Path = FOLDER) -> list[int]:
 def find(folder: Path = FOLDER) -> LocalCluster | None:
     """The cluster that a folder remembers, up or not; None where it remembers none."""
     try:
-        return LocalCluster.from_json(json.loads(_state(folder).read_text(encoding="utf-8")))
+        return TypeAdapter(LocalCluster).validate_json(_state(folder).read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise ClusterError(
             f"cannot be read ({error})", where=_state(folder), fix="remove it; it remembers a private cluster"
         ) from error
@@ -289,19 +280,12 @@ def _grow(
         )
         for number in range(first, first + nodes)
     ]
-    started: list[Node] = []
     try:
-        if not cluster.nodes:
-            started = start(specs[:1], deadline)
-            cluster = replace(cluster, address=started[0].address, dashboard=started[0].dashboard)
-        others = [replace(spec, head=cluster.address) for spec in specs[len(started) :]]
-        started += start(others, deadline)
-    except BaseException as error:
-        for node in started:
-            node.stop()
-        if isinstance(error, NodeError):
-            raise ClusterError(error.what, fix=error.fix) from error
-        raise
+        started = start(specs, deadline)
+    except NodeError as error:
+        raise ClusterError(error.what, fix=error.fix) from error
+    if not cluster.nodes:
+        cluster = replace(cluster, address=started[0].address, dashboard=started[0].dashboard)
     new = [LocalNode(node.spec.number, cpus, gpus, node.processes) for node in started]
     cluster = replace(cluster, nodes=(*cluster.nodes, *new))
     _remember(cluster, folder)
@@ -337,16 +321,14 @@ def _environment(cluster: LocalCluster, number: int, gpus: int) -> dict[str, str
 
 def _new_home() -> Path:
     home = short_folder()
-    token = os.open(home / "token", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(token, "w", encoding="utf-8") as file:
-        file.write(secrets.token_hex(32))
+    new_secret(home / "token")
     return home
 
 
 def _remember(cluster: LocalCluster, folder: Path) -> None:
     lines = [f"export {name}={value}" for name, value in cluster.environment.items()]
     write_text(folder / "env.sh", "\n".join(lines) + "\n")
-    write_json(_state(folder), cluster.as_json())
+    write_json(_state(folder), asdict(cluster))
 
 
 def _clear(cluster: LocalCluster, folder: Path) -> list[int]:

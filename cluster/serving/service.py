@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from cluster.connection import connect
 from cluster.serving.settings import ServingSettings
+from nfbmr.addresses import url_here
 from nfbmr.errors import NfbmrError, ServingError
 from nfbmr.machine import busy, usable_cores
 from nfbmr.model_source import ModelSource, ServedModel
@@ -85,7 +86,7 @@ def serve(
         )
         answering.set()
         with redirect_stdout(output):
-            on_ready(settings.address(port), model)
+            on_ready(url_here(settings.host, port), model)
         try:
             with _watching(source, settings.watch, model.key) as models:
                 while not stop.is_set():

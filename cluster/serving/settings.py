@@ -69,8 +69,3 @@ class ServingSettings:
     def memory_for_requests(self) -> int:
         """Bytes that the bodies of all requests under way may have together."""
         return 4 * self.max_body
-
-    def address(self, port: int) -> str:
-        """As seen from this machine."""
-        host = HOST if self.host in ("0.0.0.0", "::", "") else self.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"

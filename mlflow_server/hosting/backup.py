@@ -26,6 +26,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from mlflow_server.destination import without_password
 from mlflow_server.hosting import snapshots
 from mlflow_server.hosting.artifacts import Artifacts
@@ -84,14 +86,7 @@ class Backup:
                 stored["rows"] = stored.pop("contents")["rows"]
             elif version != _FORMAT:
                 raise ValueError("made by another version of nfbmr")
-            return cls(
-                **{
-                    **stored,
-                    "folder": folder,
-                    "schema": Schema(**stored["schema"]),
-                    "outside": tuple(stored["outside"]),
-                }
-            )
+            return TypeAdapter(cls).validate_python({**stored, "folder": folder})
         except FileNotFoundError as error:
             what = "not a finished backup" if folder.is_dir() else "no such folder"
             raise ServerError(
@@ -232,18 +227,13 @@ def _belongs(name: str, known: set[str]) -> bool:
 
 
 def _fetch(artifacts: Artifacts, name: str, target: Path) -> tuple[str, int]:
-    digest, size = hashlib.sha256(), 0
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with target.open("wb") as file:
-            for block in artifacts.blocks(name):
-                digest.update(block)
-                size += file.write(block)
+        return artifacts.fetch(name, target), target.stat().st_size
     except FileNotFoundError as error:
         raise ServerError(
             "an artifact was removed while it was to be copied", where=name, fix="take the backup again"
         ) from error
-    return digest.hexdigest(), size
 
 
 # And back

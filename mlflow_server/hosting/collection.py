@@ -8,6 +8,7 @@ any folder that a run names as its own: tests/hosting/test_plain.py.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,8 +136,8 @@ def _collect(
         if not dry_run:
             store._hard_delete_logged_model(model_id)
         garbage.models.append(model_id)
-    for experiment_id in _deleted_experiments(database, older_than):
-        if _runs_in(database, experiment_id) - set(garbage.runs):
+    for experiment_id, run_ids in _deleted_experiments(database, older_than).items():
+        if run_ids - set(garbage.runs):
             continue
         if not dry_run:
             store._hard_delete_experiment(experiment_id)
@@ -177,21 +178,18 @@ def _needed(database: Database) -> tuple[set[str], set[str]]:
     return runs, models
 
 
-def _deleted_experiments(database: Database, older_than: int) -> list[str]:
-    import time
-
-    limit = int(time.time() * 1000) - older_than
+def _deleted_experiments(database: Database, older_than: int) -> dict[str, set[str]]:
+    """Removed experiments, each with its runs."""
     rows = _rows(
         database,
-        "SELECT experiment_id FROM experiments "
-        f"WHERE lifecycle_stage = 'deleted' AND last_update_time <= {limit} ORDER BY experiment_id",
+        "SELECT experiments.experiment_id, run_uuid FROM experiments LEFT JOIN runs USING (experiment_id) "
+        f"WHERE experiments.lifecycle_stage = 'deleted' AND last_update_time <= "
+        f"{int(time.time() * 1000) - older_than} ORDER BY experiments.experiment_id",
     )
-    return [str(number) for (number,) in rows]
-
-
-def _runs_in(database: Database, experiment_id: str) -> set[str]:
-    rows = _rows(database, f"SELECT run_uuid FROM runs WHERE experiment_id = {int(experiment_id)}")
-    return {run_id for (run_id,) in rows}
+    experiments: dict[str, set[str]] = {}
+    for number, run_id in rows:
+        experiments.setdefault(str(number), set()).update({run_id} - {None})
+    return experiments
 
 
 def _rows(database: Database, words: str) -> Iterable[Any]:

@@ -7,6 +7,7 @@ one at a time holds ``upkeep``.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,15 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlflow_server.client import CLIENT_SETTINGS
 from mlflow_server.hosting.settings import BACKEND_VARIABLE, Backend
-from nfbmr.errors import EXTRAS, MissingPackageError, ServerError, missing_package
+from nfbmr.errors import ServerError, missing_package
 from nfbmr.locks import lock_open_file
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection
 
 _Lock = Literal["serving", "upkeep"]
 
-_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 _USERS_TABLE = "alembic_version_auth"
 _ADVISORY: Mapping[_Lock, int] = {"serving": 1, "upkeep": 2}
 _ADVISORY_CLASS = 0x6E66626D  # "nfbm"
@@ -66,11 +66,14 @@ class Database:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         quiet_mlflow()
-        if backend.driver is not None:
-            _require(backend.driver, _PACKAGES[backend.driver])
-        elif backend.file is not None:
+        driver = backend.driver
+        if driver is not None and importlib.util.find_spec(driver) is None:
+            raise missing_package("psycopg2-binary" if driver == "psycopg2" else driver)
+        if backend.file is not None:
             backend.file.parent.mkdir(parents=True, exist_ok=True)
-        self.engine = _engine(backend)
+        import sqlalchemy
+
+        self.engine = sqlalchemy.create_engine(backend.uri, pool_pre_ping=True)
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
@@ -265,12 +268,6 @@ def quiet_mlflow() -> None:
         os.environ.setdefault(name, value)
 
 
-def _engine(backend: Backend) -> Engine:
-    import sqlalchemy
-
-    return sqlalchemy.create_engine(backend.uri, pool_pre_ping=True)
-
-
 def _version(connection: Connection, table: str) -> str | None:
     import sqlalchemy as sa
 
@@ -281,12 +278,3 @@ def _version(connection: Connection, table: str) -> str | None:
 def _reason(error: Any) -> str:
     lines = str(error.orig if error.orig is not None else error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
-
-
-def _require(module: str, package: str) -> None:
-    import importlib.util
-
-    if importlib.util.find_spec(module) is None and module in EXTRAS:
-        raise missing_package(module)
-    if importlib.util.find_spec(module) is None:
-        raise MissingPackageError("a package is not installed", where=package, fix=f"pip install '{package}'")

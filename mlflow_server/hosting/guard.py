@@ -18,8 +18,6 @@ that no page opens on an error; nothing is written into the pages themselves.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
@@ -137,9 +135,11 @@ class Guard:
         if self._may_create is None or (not authorization and request.method in _READS):
             return None
         from anyio import to_thread
+        from werkzeug.datastructures import Authorization  # as MLflow reads it
 
-        name = _user_name(authorization)
-        may_create = None if name is None else await to_thread.run_sync(self._may_create, name)
+        given = Authorization.from_header(authorization)
+        name = given.username if given is not None and given.type == "basic" else None
+        may_create = None if not name else await to_thread.run_sync(self._may_create, name)
         if may_create is None:
             return _text(
                 401,
@@ -218,14 +218,3 @@ def _inner(path: str) -> str:
     """A path without the version of the interface: pages and programs use different ones."""
     match = _API.match(path)
     return match[1] if match else path
-
-
-def _user_name(authorization: str) -> str | None:
-    scheme, _, credentials = authorization.partition(" ")
-    if scheme.lower() != "basic":
-        return None
-    try:
-        name, colon, _ = base64.b64decode(credentials.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        return None
-    return name if colon else None

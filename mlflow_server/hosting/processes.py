@@ -66,12 +66,13 @@ def serve(
     """
     stop = threading.Event()
     with (
-        _listening(settings) as listener,
+        bound_socket(settings.host, settings.port, ServerError) as listener,
         # A server's own handlers come and go on top of these.
         signals_handled(lambda _: stop.set()),
         _given_up_after(start_seconds, begun or time.time()) as ready,
         Database(settings.backend) as database,
     ):
+        listener.set_inheritable(True)
         settings = replace(settings, port=listener.getsockname()[1])
 
         def announce(settings: ServerSettings) -> None:
@@ -146,13 +147,6 @@ def _see_to_an_administrator(
     users.add(ADMIN, admin_password, "admin")
 
 
-@contextmanager
-def _listening(settings: ServerSettings) -> Iterator[socket.socket]:
-    with bound_socket(settings.host, settings.port, ServerError) as listener:
-        listener.set_inheritable(True)
-        yield listener
-
-
 def _configuration(application: Callable[[], App], settings: ServerSettings) -> Config:
     from uvicorn import Config
 
@@ -161,6 +155,7 @@ def _configuration(application: Callable[[], App], settings: ServerSettings) -> 
         factory=True,
         workers=settings.workers,
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         # A proxy on this machine says whom it speaks for; nobody else is believed.
@@ -188,7 +183,6 @@ def _serve_here(
                 on_ready(settings)
 
     config = _configuration(application, settings)
-    _quiet_uvicorn()
     config.load()
     if not stop.is_set():
         Announcing(config).run([listener])
@@ -204,7 +198,6 @@ def _serve_with_workers(
     from uvicorn.supervisors import Multiprocess
 
     settings = application.settings
-    _quiet_uvicorn()
     listener.listen(_BACKLOG)
     supervisor = Multiprocess(_configuration(_Worker(application), settings), [listener])
     waiting = threading.Thread(
@@ -243,7 +236,6 @@ class _Worker:
 
     def __call__(self) -> App:
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-        _quiet_uvicorn()
         threading.Thread(target=_end_with_parent, daemon=True).start()
         try:
             return self._application()
@@ -261,11 +253,6 @@ def _end_with_parent() -> None:
     if parent is not None:
         connection.wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _quiet_uvicorn() -> None:
-    for name in ("uvicorn.error", "uvicorn.access", "uvicorn"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def summary(settings: ServerSettings) -> dict[str, Any]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 
-from nfbmr.secret_files import private_line
+from nfbmr.secret_files import new_secret, private_line
 
 ADMIN = "admin"
 """Name of the user who may do everything."""
@@ -25,12 +23,7 @@ def secret_key(path: Path) -> str:
     Raises:
         ServerError: Others may read it, or it is empty.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        return new_secret(path)
     except FileExistsError:
         return private_line(path, "the secret key", f"rm {path}; the server makes another one")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        key = secrets.token_hex(32)
-        file.write(key + "\n")
-    return key

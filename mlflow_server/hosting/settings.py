@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from mlflow_server.destination import VARIABLE, Destination, without_password
-from nfbmr.addresses import ObjectPath, is_loopback, store_address
+from nfbmr.addresses import ObjectPath, is_loopback, store_address, url_here
 from nfbmr.errors import ServerError
 
 HOST, PORT = "127.0.0.1", 5000
@@ -210,10 +210,7 @@ class ServerSettings:
     @property
     def address(self) -> str:
         """Its address as seen from this machine."""
-        host = self.host
-        if host in ("0.0.0.0", "::", ""):
-            host = HOST
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return url_here(self.host, self.port)
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,21 +66,6 @@ def duplicate(times: int) -> Gap:
     return Gap("duplicate", f"is there {times} times", times - 1)
 
 
-@dataclass(frozen=True)
-class Family:
-    """The runs of a sweep or an ablation that a server knows, by the name that we know them by.
-
-    Attributes:
-        runs: Oldest first; more than one are duplicates.
-    """
-
-    runs: dict[str, list[Run]]
-
-    def chosen(self, run_id: str) -> Run | None:
-        """The one that counts: the oldest, which a retry goes on with too."""
-        return next(iter(self.runs.get(run_id, ())), None)
-
-
 class Server:
     """Reads runs of one experiment.
 
@@ -101,17 +86,6 @@ class Server:
                 self._client.get_experiment_by_name(destination.experiment)
         except RetryLater as problem:
             raise ServerUnavailable(str(problem)) from problem
-
-    def family(self, parent_id: str) -> Family:
-        """The parent, whatever names it as its parent, and their duplicates: all of them are held at once.
-
-        Raises:
-            RetryLater: The server cannot be used now.
-        """
-        runs: dict[str, list[Run]] = defaultdict(list)
-        for run in (*self.named(parent_id), *(run for page in self.children(parent_id) for run in page)):
-            runs[run.data.tags[RUN_ID]].append(run)
-        return Family(dict(runs))
 
     def named(self, run_id: str) -> list[Run]:
         """The runs of a name, oldest first; more than one are duplicates.
@@ -161,26 +135,29 @@ class Server:
         with translated(lambda: None):
             self._client.delete_run(run.info.run_id)
 
-    def gaps(self, record: Record, family: Family, status: str) -> list[Gap]:
+    def gaps(
+        self, runs: Sequence[Run], record: Record, status: str, parents: Sequence[Run] = ()
+    ) -> list[Gap]:
         """What the server lacks of a run.
 
         Args:
+            runs: That the server has of its name, oldest first: that one counts, which a retry goes on with
+                too; the others are duplicates.
             record: Record of the run, from its journal.
-            family: That it belongs to.
             status: What the run's status should be: ``running``, or as in a journal.
+            parents: That the server has of the name of its sweep or ablation, oldest first.
 
         Raises:
             RetryLater: The server cannot be used now.
         """
-        run = family.chosen(record.run_id)
-        if run is None:
+        if not runs:
             return [MISSING]
-        runs = len(family.runs[record.run_id])
+        run = runs[0]
         with translated(lambda: None):
             return [
-                *([duplicate(runs)] if runs > 1 else []),
+                *([duplicate(len(runs))] if len(runs) > 1 else ()),
                 *_status(run, status),
-                *_parent(run, record, family),
+                *_parent(run, record, parents),
                 *_parameters(run, record),
                 *self._metrics(run, record),
                 *self._artifacts(run, record),
@@ -294,11 +271,10 @@ def _status(run: Run, status: str) -> Iterator[Gap]:
         yield Gap("status", f"its tag {STATE} is {state or 'missing'}, and should be {status}")
 
 
-def _parent(run: Run, record: Record, family: Family) -> Iterator[Gap]:
-    if record.parent_id is None:
+def _parent(run: Run, record: Record, parents: Sequence[Run]) -> Iterator[Gap]:
+    if not parents or record.parent_id != parents[0].data.tags[RUN_ID]:
         return
-    parent = family.chosen(record.parent_id)
-    if parent is not None and run.data.tags.get(PARENT_LINK) != parent.info.run_id:
+    if run.data.tags.get(PARENT_LINK) != parents[0].info.run_id:
         yield Gap("parent", f"does not hang under {record.parent_id}")
 
 

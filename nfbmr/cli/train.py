@@ -45,7 +45,7 @@ def train(
 ) -> int:
     """Train a model on good images, and evaluate it.
 
-    Features and flows that the store holds are used again. The test set is read once, after every choice.
+    Features and stages that the store holds are used again. The test set is read once, after every choice.
     With --category all each category is trained on in turn, and a table shows them all with their means.
     """
     from nfbmr.progress import working

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -133,12 +134,20 @@ class Files:
         Returns:
             SHA-256 of its bytes, in hexadecimal digits.
         """
-        digest = hashlib.sha256()
         with path.open("rb") as file, self._written(name) as stream:
-            while block := file.read(BLOCK):
-                digest.update(block)
-                stream.write(block)
-        return digest.hexdigest()
+            return _copied(iter(partial(file.read, BLOCK), b""), stream)
+
+    def fetch(self, name: str, path: Path) -> str:
+        """Copy a file from there.
+
+        Returns:
+            SHA-256 of its bytes, in hexadecimal digits.
+
+        Raises:
+            FileNotFoundError: There is none, or no more.
+        """
+        with path.open("wb") as file:
+            return _copied(self.blocks(name), file)
 
     def discard(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -179,6 +188,14 @@ class Files:
             raise StoreError(
                 f"the object store failed ({reason})", where=self.root, fix="try again"
             ) from error
+
+
+def _copied(blocks: Iterable[bytes], target: Any) -> str:
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
+        target.write(block)
+    return digest.hexdigest()
 
 
 def _object_store() -> Any:

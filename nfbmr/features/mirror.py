@@ -21,7 +21,6 @@ stays in the cache, and is sent when the store is opened next.
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -188,13 +187,11 @@ class Mirror:
         """
         name = self._name(path)
         for _ in range(2):  # a connection may break off
-            digest = hashlib.sha256()
-            with suppress(_DamagedError), atomic(path) as temporary, temporary.open("wb") as file:
+            with suppress(_DamagedError), atomic(path) as temporary:
+                came = ""
                 with suppress(FileNotFoundError):  # removed in between
-                    for block in self.objects.blocks(name):
-                        digest.update(block)
-                        file.write(block)
-                if not digest.hexdigest().startswith(sha):
+                    came = self.objects.fetch(name, temporary)
+                if not came.startswith(sha):
                     raise _DamagedError
                 return True
         log.warning(

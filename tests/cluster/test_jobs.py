@@ -77,7 +77,7 @@ def test_a_run_as_a_job(
 def test_all_that_would_not_work_is_said_and_nothing_is_submitted(
     on_cluster: LocalCluster, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = {job.job_id for job in Jobs().all()}
+    before = {job.submission_id for job in Jobs().all()}
     words = [
         "sweep",
         "--config",
@@ -97,7 +97,7 @@ def test_all_that_would_not_work_is_said_and_nothing_is_submitted(
     )
     assert told["error"]["type"] == "PreflightError"
     assert "nothing was submitted" in messages
-    assert all(name.startswith("preflight") for name in {job.job_id for job in Jobs().all()} - before)
+    assert all(name.startswith("preflight") for name in {job.submission_id for job in Jobs().all()} - before)
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_a_job_that_is_stopped_writes_its_checkpoint_and_can_be_gone_on_with(
         rest = watching.stderr.read()
         assert watching.wait() == 130
     assert f"nfbmr jobs stop {job}" in rest
-    assert Jobs().get(job).state == "RUNNING"
+    assert Jobs().get(job).status == "RUNNING"
 
     assert main(["jobs", "stop", job, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["state"] == "STOPPED"

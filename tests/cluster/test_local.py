@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_it_asks_for_a_token_that_only_its_owner_can_read(private_cluster: Local
     assert requests.get(url, headers={"Authorization": "Bearer wrong"}, timeout=10).status_code == 403
     token = private_cluster.token.read_text(encoding="utf-8")
     assert requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=10).status_code == 200
-    assert token not in json.dumps(private_cluster.as_json())
+    assert token not in json.dumps(asdict(private_cluster), default=str)
     assert all(token not in " ".join(process.cmdline()) for process in processes_of(private_cluster))
 
 

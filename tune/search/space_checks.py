@@ -32,7 +32,7 @@ NOT_SEARCHED = {
     "evaluation": "it measures and draws, and changes no model",
     "tracking": "all trials are recorded in one place",
     "output": "trials lie in the sweep's folder",
-    "store": "trials share features and flows through one store",
+    "store": "trials share features and stages through one store",
     "seed": "the best of several seeds is luck; compare seeds with nfbmr ablate --seeds",
     "train.device": "where a trial runs is said by --resources",
 }

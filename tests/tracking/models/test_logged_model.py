@@ -145,12 +145,12 @@ def test_a_model_that_the_server_lost_is_missed(run: Path, uri: str) -> None:
     sync([folder], uri)
     record = read_record(folder)
     server = Server(Destination.resolve(uri))
-    assert server.gaps(record, server.family(record.run_id), record.status) == []
+    assert server.gaps(server.named(record.run_id), record, record.status) == []
     MlflowClient(uri).delete_logged_model(models_on(uri)[0].model_id)
-    (gap,) = server.gaps(record, server.family(record.run_id), record.status)
+    (gap,) = server.gaps(server.named(record.run_id), record, record.status)
     assert gap.kind == "model"
     sync([folder], uri, again=True)
-    assert server.gaps(record, server.family(record.run_id), record.status) == []
+    assert server.gaps(server.named(record.run_id), record, record.status) == []
 
 
 def test_a_damaged_model_does_not_hold_up_the_rest(

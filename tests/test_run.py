@@ -103,9 +103,38 @@ def test_a_trial_keeps_its_mapping_and_goes_on_to_the_test_set_with_it(finished)
     run, told = new_run(other), []
     with StopRequest() as stop:
         execute_run(run, journal_only, stop, test=False)
+        assert {path.name for path in (config.store / "stages").iterdir()} == stored
         execute_run(run, journal_only, stop, on_epoch=lambda stage, epoch, _: told.append((stage, epoch)))
-    assert {path.name for path in (config.store / "stages").iterdir()} == stored
     assert not [epoch for stage, epoch in told if stage == "mapping"]
+    assert nfbmr.train(other)["reused"]["mapping"] is True
+
+
+def test_a_mapping_has_its_checkpoints_in_the_folder_of_its_run(finished):
+    """A run that was stopped goes on there, whatever became of the store and on whichever machine."""
+    _, summary = finished
+    assert list(RunPaths(Path(summary["run_dir"])).checkpoints("mapping").glob("last*.safetensors"))
+
+
+def test_stored_weights_with_a_flipped_bit_are_named_and_fitted_again(finished, tmp_path, capsys):
+    from nfbmr.cli.main import main
+
+    config, first = finished
+    copy = config.model_copy(update={"store": tmp_path / "store"})
+    shutil.copytree(config.store, copy.store)
+    (about,) = (
+        path for path in copy.store.glob("stages/*/stage.json")
+        if (said := json.loads(path.read_text())["identity"])["stage"] == "mapping"
+        and said["mapping"]["latent"] == config.mapping.latent
+    )  # fmt: skip
+    weights = about.with_suffix(".safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-9] ^= 1  # the last bit of one weight
+    weights.write_bytes(content)
+    assert main(["features", "verify", "--store", str(copy.store)]) != 0
+    assert str(weights) in capsys.readouterr().err
+    again = nfbmr.train(copy)
+    assert (again["reused"]["mapping"], again["metrics"]) == (False, first["metrics"])
+    assert main(["features", "verify", "--store", str(copy.store)]) == 0
 
 
 def test_a_bank_of_patches_is_chosen_once(finished):

@@ -273,7 +273,7 @@ def _about(info: SpaceInfo | StageInfo) -> str:
         words = [
             "stage",
             stage,
-            *_named(info.identity.get(stage, {}), ("blocks", "hidden")),
+            *_named(info.identity.get("flow", {}), ("blocks", "hidden")),
             *_named({**training, "seed": info.identity.get("seed")}, ("epochs", "lr", "seed")),
             *(["of", *_named(info.seen, ("backbone", "tap", "size"))] if info.seen else ()),
         ]

@@ -11,8 +11,9 @@ from pathlib import Path
 from nfbmr.errors import CheckpointError, OutputError
 from nfbmr.features.files import File, Files
 from nfbmr.features.shards import MEND, ShardName
-from nfbmr.features.stage_files import StageFiles
+from nfbmr.features.stage_files import StageFiles, are_as_written
 from nfbmr.locks import is_locked, lock_open_file, open_lock_file
+from nfbmr.paths import read_json
 from nfbmr.tensors import read_tensors
 
 _FORMAT = 1
@@ -57,13 +58,15 @@ class StoreBackend(Files):
         return {file: sha for sha, _, file in lines}
 
     def is_whole_stage(self, folder: str) -> bool:
-        """Whether a fitted stage has the bytes that were sent; in a folder, whether it can be read."""
+        """Whether a fitted stage has the bytes that were sent or written, and can be read."""
         weights, about, _ = StageFiles.of(folder)
         if self.in_object_store:
             sums = self.stage_sums(folder) or {}
             return all(sums.get(file) == self.checksum(f"{folder}/{file}") for file in (weights, about))
+        path, described = self.root / folder / weights, self.root / folder / about
         try:
-            return bool(read_tensors(self.root / folder / weights))
+            whole = bool(read_tensors(path))
+            return whole and (not described.exists() or are_as_written(path, read_json(described)))
         except CheckpointError:
             return False
 

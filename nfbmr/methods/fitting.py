@@ -135,7 +135,7 @@ class Fitting:
     def fit(self, stage: Stage) -> Fitted:
         """Fit a stage, or take it from the store; those before it are fitted."""
         identity = self.identity(stage)
-        if self._is_shared(stage):
+        if stage.cacheable and not (stage.trial_specific and self._trial):
             fitted = self._fit_once(stage, identity)
         else:
             fitted = self._train(stage, identity, self._folder_of(stage.name))
@@ -147,13 +147,6 @@ class Fitting:
                 *(latents(self.detector, side, self.key, self.store, self.workers) for side in sides)
             )
         return fitted
-
-    def _is_shared(self, stage: Stage) -> bool:
-        """Whether it is looked up in the store, and kept there; rank 0 says so for all."""
-        if not (stage.cacheable and stage.trial_specific):
-            return stage.cacheable
-        # A trial that goes on to the test set has its own one already.
-        return self.workers.broadcast(lambda: not self._trial and not self._folder_of(stage.name).exists())
 
     def identity(self, stage: Stage) -> dict[str, Any]:
         """All that a fitted stage depends on; two runs with the same identity may share it."""
@@ -189,7 +182,11 @@ class Fitting:
         return scoring
 
     def _fit_once(self, stage: Stage, identity: Mapping[str, Any]) -> Fitted:
-        """Train a stage in its folder of the store, or find it there; rank 0 holds the lock, and looks."""
+        """Find a stage in the store, or fit it and keep it there; rank 0 holds the lock, and looks.
+
+        What trials share is trained in its folder of the store, where whoever wants it goes on; what is the
+        run's own has its checkpoints in the run's folder, and a run that has begun it goes on there.
+        """
         key = digest_of([json.dumps(identity, sort_keys=True)])
         # One process looks, for all: each machine may have something else in its cache.
         folder = self.store.root / self.workers.broadcast(lambda: self.store.stage_place(key))
@@ -197,8 +194,10 @@ class Fitting:
             if self.workers.rank == 0:
                 held.enter_context(stage_lock(folder, self._stop))
                 self.store.fetch_stage(folder)
-            meta = self.workers.broadcast(lambda: load_stage(stage, folder))
-            if meta is None:
+            checkpoints = self._folder_of(stage.name) if stage.trial_specific else folder / "checkpoints"
+            begun = self.workers.broadcast(lambda: stage.trial_specific and checkpoints.exists())
+            meta = None if begun else self.workers.broadcast(lambda: load_stage(stage, folder))
+            if meta is None and not begun:
                 meta = self.workers.broadcast(lambda: claimed(stage, folder, self.store, held, self._stop))
             if meta is not None:
                 broadcast_weights(stage.module, self.workers)
@@ -207,7 +206,7 @@ class Fitting:
                     for metrics in meta["history"]:
                         self._on_epoch(stage.name, int(metrics["epoch"]), metrics)
                 return Fitted(tuple(meta["history"]), meta["epoch"], reused=True)
-            fitted = self._train(stage, identity, folder / "checkpoints")
+            fitted = self._train(stage, identity, checkpoints)
             if self.workers.rank == 0:
                 meta = {"identity": identity, "history": list(fitted.history), "epoch": fitted.epoch}
                 save_stage(stage, folder, meta)

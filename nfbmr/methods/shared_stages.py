@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from nfbmr.errors import Interrupted, NfbmrError
-from nfbmr.features.stage_files import StageFiles
+from nfbmr.errors import CheckpointError, Interrupted, NfbmrError
+from nfbmr.features.stage_files import StageFiles, are_as_written, weights_digest
 from nfbmr.features.store import FeatureStore
 from nfbmr.locks import file_lock
 from nfbmr.paths import read_json, write_json
@@ -25,7 +25,7 @@ def save_stage(stage: Stage, folder: Path, meta: Mapping[str, Any]) -> None:
     weights, about, _ = StageFiles.of(folder)
     write_tensors(folder / weights, stage.module.state_dict())
     # Written last: a stage is in the store once its description is.
-    write_json(folder / about, meta)
+    write_json(folder / about, {**meta, "sha256": weights_digest(folder / weights)})
 
 
 def load_stage(stage: Stage, folder: Path) -> Mapping[str, Any] | None:
@@ -35,6 +35,12 @@ def load_stage(stage: Stage, folder: Path) -> Mapping[str, Any] | None:
         return None
     try:
         meta: Mapping[str, Any] = read_json(folder / about)
+        if (folder / weights).exists() and not are_as_written(folder / weights, meta):
+            raise CheckpointError(
+                "the weights are not those that were written",
+                where=folder / weights,
+                fix="nothing: the stage is fitted again",
+            )
         stage.module.load_state_dict(read_tensors(folder / weights))
     except (NfbmrError, RuntimeError) as error:
         log.warning("a stored stage is damaged and is fitted again: %s", error)

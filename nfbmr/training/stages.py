@@ -38,7 +38,8 @@ class Stage(ABC):
         trained: Whether it has a loss to descend; else :meth:`prepare` is all there is to it.
         full_precision: Whether its maps need float32 throughout: distances, not networks.
         cacheable: Whether a fitted one is kept in the store, for every run that wants the same.
-        trial_specific: Whether hardly two trials of a search want the same one: theirs stays in their folder.
+        trial_specific: Whether hardly two trials of a search want the same one: the store keeps those of
+            whole runs alone.
         tables: Numbers of the tables of features that it reads; None for all of them.
         reads_latents: Whether it is given what the first stage made of the features.
         validated: Whether its epochs are judged on validation images; else the last one is kept.

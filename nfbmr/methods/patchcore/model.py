@@ -62,6 +62,7 @@ class PatchCoreStage(ClosedFormStage):
     components = ("patch", "image")
     paper_weights = (1.0, 0.0)
     cacheable = True
+    trial_specific = True  # 60 kB an image of 256 px with a tenth of the patches
 
     def __init__(self, shapes: tuple[Shape, ...], config: Config) -> None:
         self._config = PatchCoreConfig.of(config)

@@ -159,10 +159,10 @@ class Predictor:
             )
 
     def frames(
-        self, video: Path, every: Every | None = None, *, threshold: float | None = None
+        self, video: Path, every: Every | None = None, *, threshold: float | None = None, after: int = -1
     ) -> Iterator[tuple[Frame, Prediction, Scored]]:
-        """The same of a video's frames, of which a batch is held at a time."""
-        waiting = frames_of(video, every)
+        """The same of a video's frames after the one numbered `after`; a batch of them is held at a time."""
+        waiting = (one for one in frames_of(video, every) if one.number is None or one.number > after)
         while some := list(islice(waiting, self.batch)):
             predicted = self([frame.image for frame in some], threshold=threshold)
             for frame, (prediction, scored) in zip(some, predicted, strict=True):
@@ -324,9 +324,7 @@ def predict(
     progress = tqdm(total=total, desc="predict", unit="image", disable=None, leave=False)
     with ticking(progress):
         for source, prediction, scored in _each(predictor, sources, every, threshold):
-            name = None  # what the pictures are named after: an image's own name
-            if prediction.frame is not None and prediction.path is not None:
-                name = Path(f"{prediction.path.stem[:60]}-frame{prediction.frame:06d}.png")
+            name = frame_name(prediction)
             drawn, written = draw_prediction(
                 predictor, source, scored, len(predictions), heatmaps, masks, name
             )
@@ -351,6 +349,13 @@ def _each(
             assert isinstance(video, Path)
             for frame, prediction, scored in predictor.frames(video, every, threshold=threshold):
                 yield frame.image, prediction, scored
+
+
+def frame_name(prediction: Prediction) -> Path | None:
+    """What a frame's pictures are named after; None for an image."""
+    if prediction.frame is None or prediction.path is None:
+        return None
+    return Path(f"{prediction.path.stem[:60]}-frame{prediction.frame:06d}.png")
 
 
 def draw_prediction(

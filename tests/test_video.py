@@ -9,8 +9,6 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +23,7 @@ from nfbmr.data.files import is_video
 from nfbmr.data.video import Every, frames_of
 from nfbmr.errors import ConfigError, ImageError
 from nfbmr.stopping import StopRequest
-
-RATE = 10
-"""Frames a second."""
+from tests.data.filmed import RATE, film
 
 
 @pytest.fixture(scope="module")
@@ -39,21 +35,6 @@ def run(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def parts(textures: Path) -> list[Path]:
     """Images of good and of defective parts."""
     return sorted(textures.glob("*/test/*/*.png"))[::2]
-
-
-def film(path: Path, frames: Sequence[np.ndarray], *, rotation: int = 0) -> Path:
-    """Write a video without loss; only some formats note how the camera was held."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("png" if rotation else "ffv1", rate=RATE)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "rgb24" if rotation else "bgr0"
-        stream.time_base = Fraction(1, RATE)
-        if rotation:
-            stream.set_display_rotation(rotation)
-        for pixels in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import nfbmr
 from nfbmr.cli.main import main
+from nfbmr.data.video import Every
 from nfbmr.errors import NfbmrError, OutputError
 from nfbmr.prediction import Prediction, Predictor
 from nfbmr.stopping import StopRequest
-from nfbmr.watching import PATIENCE, ResultTable, Watcher
+from nfbmr.watching import PATIENCE, VIDEO_PATIENCE, ResultTable, Watcher
 from tests.data.drawn import good
+from tests.data.filmed import film
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +176,129 @@ def test_a_table_of_something_else_is_left_alone(predictor: Predictor, camera: P
     with pytest.raises(NfbmrError, match="choose another folder"):
         watcher(predictor, camera)
     assert table.read_text() == "path,score\na.png,1\n"
+
+
+@pytest.fixture(scope="module")
+def video(images: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A part a frame."""
+    frames = [np.asarray(Image.open(image).convert("RGB")) for image in images]
+    return film(tmp_path_factory.mktemp("film") / "line.mkv", frames * 2)
+
+
+def looked(watching: Watcher, enough: int) -> list[Prediction]:
+    """What looks give until there are so many rows more, and whatever a few looks after them give."""
+    found: list[Prediction] = []
+    for _ in range(200):
+        found += look(watching, 1)
+        if len(found) >= enough:
+            break
+    return found + look(watching, 3)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_a_video_that_comes_is_scored_as_in_a_folder(
+    ending: str, predictor: Predictor, images: list[Path], video: Path, camera: Path, run: Path
+) -> None:
+    watching = watcher(predictor, camera, ending)
+    shutil.copy(images[0], camera)
+    shutil.copy(video, camera)
+    (first,) = look(watching, VIDEO_PATIENCE)  # a video is let settle for longer than an image
+    assert first.frame is None
+    frames = looked(watching, 8)
+    expected = nfbmr.predict(run, video)
+    assert [row.frame for row in frames] == [row.frame for row in expected] == list(range(8))
+    rows = rows_of(camera / "out" / f"predictions.{ending}")
+    assert [row["path"] for row in rows[1:]] == [str(camera / "line.mkv")] * 8
+    assert rows[0]["frame"] in ("", None)
+    for row, right in zip(rows[1:], expected, strict=True):
+        assert float(row["score"]) == pytest.approx(right.score, rel=1e-5)
+        assert float(row["seconds"]) == pytest.approx(right.seconds)
+    assert rows[3]["heatmap"].endswith("00003-line-frame000002.png")
+    assert len({row["heatmap"] for row in rows}) == len(list((camera / "out/heatmaps").iterdir())) == 9
+    assert looked(watcher(predictor, camera, ending), 1) == []  # nothing is left for a restart
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_a_video_goes_on_after_its_last_row(
+    ending: str, predictor: Predictor, video: Path, camera: Path
+) -> None:
+    shutil.copy(video, camera)
+    watching, stop = watcher(predictor, camera, ending), StopRequest()
+    assert look(watching, VIDEO_PATIENCE) == []
+    before = []
+    for prediction in watching.look(stop):
+        before.append(prediction.frame)
+        if len(before) == 3:
+            stop.ask()
+    table = camera / "out" / f"predictions.{ending}"
+    table.write_bytes(table.read_bytes()[:-7])  # the last line was cut off by a crash
+    after = [row.frame for row in looked(watcher(predictor, camera, ending), 6)]
+    assert (before, after) == ([0, 1, 2], [2, 3, 4, 5, 6, 7])
+    assert [int(row["frame"]) for row in rows_of(table)] == list(range(8))
+
+
+def test_which_frames_are_looked_at(predictor: Predictor, video: Path, camera: Path) -> None:
+    shutil.copy(video, camera)
+    watching = watcher(predictor, camera)
+    watching.every = Every(frames=3)
+    assert [row.frame for row in looked(watching, 3)] == [0, 3, 6]
+
+
+def test_a_video_that_is_written_on_is_a_new_one(predictor: Predictor, video: Path, camera: Path) -> None:
+    watching = watcher(predictor, camera)
+    (camera / "line.mkv").write_bytes(video.read_bytes()[:200])
+    assert look(watching, VIDEO_PATIENCE) == []
+    shutil.copy(video, camera)
+    assert look(watching, VIDEO_PATIENCE) == []
+    assert [row.frame for row in looked(watching, 8)] == list(range(8))
+
+
+def test_a_video_that_stays_broken_is_reported_once(predictor: Predictor, camera: Path) -> None:
+    watching = watcher(predictor, camera)
+    (camera / "a.mp4").write_bytes(b"no video")
+    assert look(watching, PATIENCE) == []
+    (broken,) = look(watching, 10)
+    assert "cannot be decoded" in (broken.error or "")
+    assert looked(watcher(predictor, camera), 1) == []
+
+
+def test_without_what_reads_videos_they_are_named_and_images_are_scored(
+    predictor: Predictor,
+    images: list[Path],
+    video: Path,
+    camera: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watching = watcher(predictor, camera)
+    shutil.copy(video, camera)
+    shutil.copy(images[0], camera)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "av", None)  # as where it is not installed
+        (image,) = look(watching, VIDEO_PATIENCE + 5)
+    assert image.path == camera / images[0].name
+    (told,) = [message for message in caplog.messages if "line.mkv" in message]
+    assert "nfbmr[video]" in told
+    assert len(looked(watching, 8)) == 8
+
+
+def test_a_table_from_before_videos_gets_their_columns(
+    predictor: Predictor, images: list[Path], video: Path, camera: Path
+) -> None:
+    watching = watcher(predictor, camera)
+    shutil.copy(images[0], camera)
+    look(watching)
+    table = camera / "out/predictions.csv"
+    old = [{k: v for k, v in row.items() if k not in ("frame", "seconds")} for row in rows_of(table)]
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(old[0]))
+        writer.writeheader()
+        writer.writerows(old)
+    shutil.copy(video, camera)
+    looked(watcher(predictor, camera), 8)
+    rows = rows_of(table)
+    assert [row["frame"] for row in rows] == ["", *map(str, range(8))]
+    assert {key: rows[0][key] for key in old[0]} == old[0]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from nfbmr.cli.options import emit, json_option
 from nfbmr.text import count, visible
 
 if TYPE_CHECKING:
+    from nfbmr.data.video import Every
     from nfbmr.prediction import Prediction
 
 NO_REGIONS = (
@@ -88,7 +89,7 @@ def predict(
     """Score IMAGES (files or folders, videos among them) with a MODEL.
 
     MODEL is the folder of a finished run, or a registered model: NAME, NAME@ALIAS or NAME/VERSION.
-    With --watch the images are those that come into a folder.
+    With --watch the images and videos are those that come into a folder.
 
     What looks like a mask in a folder is left out and named; a file that is given is scored whatever it is.
     An image that cannot be read is reported, and the others are scored; the exit code is then 2.
@@ -106,7 +107,7 @@ def predict(
     if (watch is None) == (not images):
         raise click.UsageError("give IMAGES, or a folder to --watch")
     videos = any(map(is_video, sorted_in(images, videos=True)[0]))
-    if every is not None and not videos:
+    if every is not None and not videos and watch is None:
         raise click.UsageError("--every is for videos, and there is none among the images")
     which = None if every is None else Every.of(every)
     if videos:
@@ -119,7 +120,7 @@ def predict(
     folders = {"heatmaps": out / "heatmaps" if heatmaps else None, "masks": out / "masks" if masks else None}
     if watch is not None:
         with model_folder(model, uri) as folder:
-            return _watched(folder, watch, out, ending, threshold, device, folders, as_json=as_json)
+            return _watched(folder, watch, out, ending, threshold, device, which, folders, as_json=as_json)
     with model_folder(model, uri) as folder:
         stop = StopRequest() if videos else None
         with stop or nullcontext():
@@ -209,6 +210,7 @@ def _watched(
     ending: str,
     threshold: float | None,
     device: str,
+    every: Every | None,
     folders: Mapping[str, Path | None],
     *,
     as_json: bool,
@@ -222,22 +224,26 @@ def _watched(
         raise click.UsageError("nothing can be appended to Parquet: --watch takes --format csv or json")
     path = out / ("predictions.csv" if ending == "csv" else "predictions.jsonl")
     numbers = {"images": 0, "rejected": 0, "unreadable": 0}
+    units: set[str] = set()
     with StopRequest() as stop:
         predictor = Predictor.load(model, device)
         with only_watcher(out):
             table = ResultTable(path, predictor.scorer.components, predictor.detector.digest())
-            before = len(table.done)
+            before = table.rows
             heatmaps, masks = folders["heatmaps"], folders["masks"]
             # A restart may name the folder otherwise; rows name files from the root.
-            watcher = Watcher(predictor, watched.absolute(), table, out, threshold, heatmaps, masks)
+            watcher = Watcher(predictor, watched.absolute(), table, out, threshold, heatmaps, masks, every)
             click.echo(f"watching {watched}: results go to {path}; Ctrl-C ends it", err=True)
             for prediction in watch(watcher, stop):
                 numbers["images"] += 1
+                units.add(_unit([prediction]))
                 numbers["rejected"] += prediction.rejected is True
                 numbers["unreadable"] += prediction.error is not None
+    unit = "row" if len(units) > 1 else next(iter(units), "image")
     text = (
-        f"{count(numbers['images'], 'image')}: {numbers['rejected']} rejected, "
-        f"{numbers['unreadable']} unreadable\n  table     {path} ({len(table.done)} rows in all)"
+        f"{count(numbers['images'], unit)}: "
+        f"{numbers['rejected']} rejected, {numbers['unreadable']} unreadable\n"
+        f"  table     {path} ({table.rows} rows in all)"
     )
     emit({**numbers, "before": before, "table": path}, as_json=as_json, text=text)
     return 0

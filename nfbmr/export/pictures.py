@@ -101,9 +101,16 @@ def _cubic(t: Tensor) -> Tensor:
 class Turned(nn.Module):
     """A square turned by each of `parts` of a full turn, itself first: (B, C, S, S) to (B V, C, S, S).
 
-    As Pillow turns 8-bit images, to the last bit: positions and sums are in double precision and in its
-    order, and fractions are cut off. All views are gathered at once, so that a graph has a few operators for
-    them, however many there are. The views of an image are next to each other.
+    As Pillow turns 8-bit images, to the last bit: it interpolates in double precision and cuts fractions off.
+    With the upper left pixel a, the others b, c and d, and the fractions X and Y of a position,
+
+    .. math:: a + (b - a) X + (c - a) Y + (a - b - c + d) X Y.
+
+    X, Y and their product are constants, each the sum of three float32: a multiple of :math:`2^{-14}`, one of
+    :math:`2^{-28}`, and the rest. Steps between pixels are whole numbers up to 510, so sums of the first two
+    kinds are exact in float32, in any order, and the rest only matters where these cancel. OpenVINO has no
+    double precision and finds the same pixels. All views are gathered at once, so that a graph has a few
+    operators for them, however many there are. The views of an image are next to each other.
 
     Args:
         parts: V.
@@ -113,29 +120,51 @@ class Turned(nn.Module):
     def __init__(self, parts: int, side: int) -> None:
         super().__init__()
         turns = torch.tensor([_turn(360.0 * k / parts, side) for k in range(parts)], dtype=torch.float64)
-        self.register_buffer("turns", turns, persistent=False)
-        self._side = side
-
-    def forward(self, x_BCSS: Tensor) -> Tensor:
-        """All views; Q = V S S."""
-        side, turns_V6 = self._side, self.get_buffer("turns")[:, :, None, None]
-        middle_S = torch.arange(side, dtype=torch.float64) + 0.5
+        turns_V6, middle_S = turns[:, :, None, None], torch.arange(side, dtype=torch.float64) + 0.5
         across_VSS = turns_V6[:, 0] * middle_S + turns_V6[:, 1] * middle_S[:, None] + turns_V6[:, 2]
         down_VSS = turns_V6[:, 3] * middle_S + turns_V6[:, 4] * middle_S[:, None] + turns_V6[:, 5]
         seen_VSS = (across_VSS >= 0) & (across_VSS < side) & (down_VSS >= 0) & (down_VSS < side)
         across_Q, down_Q = across_VSS.flatten() - 0.5, down_VSS.flatten() - 0.5
         left_Q, upper_Q = across_Q.floor(), down_Q.floor()
-        flat_BCP = x_BCSS.flatten(2)
+        x_Q, y_Q = across_Q - left_Q, down_Q - upper_Q
+        self.register_buffer("seen", seen_VSS.flatten(), persistent=False)
+        self.register_buffer("left", left_Q.to(torch.int32), persistent=False)
+        self.register_buffer("upper", upper_Q.to(torch.int32), persistent=False)
+        self.register_buffer("shares", _in_three(torch.stack([x_Q, y_Q, x_Q * y_Q])), persistent=False)
+        self._side = side
+
+    def forward(self, x_BCSS: Tensor) -> Tensor:
+        """All views; Q = V S S."""
+        side, flat_BCP = self._side, x_BCSS.flatten(2)
+        left_Q, upper_Q = self.get_buffer("left"), self.get_buffer("upper")
 
         def at(right: int, lower: int) -> Tensor:
             column_Q, row_Q = ((left_Q + right).clamp(0, side - 1), (upper_Q + lower).clamp(0, side - 1))
-            return flat_BCP.index_select(2, (row_Q * side + column_Q).long()).double()
+            return flat_BCP.index_select(2, row_Q * side + column_Q)
 
-        upper_BCQ = at(0, 0) + (at(1, 0) - at(0, 0)) * (across_Q - left_Q)
-        lower_BCQ = at(0, 1) + (at(1, 1) - at(0, 1)) * (across_Q - left_Q)
-        turned_BCQ = (upper_BCQ + (lower_BCQ - upper_BCQ) * (down_Q - upper_Q)).floor().float()
-        views_BCVSS = torch.unflatten(turned_BCQ * seen_VSS.flatten().float(), 2, (-1, side, side))
+        a_BCQ, b_BCQ, c_BCQ, d_BCQ = at(0, 0), at(1, 0), at(0, 1), at(1, 1)
+        steps = (b_BCQ - a_BCQ, c_BCQ - a_BCQ, a_BCQ - b_BCQ - c_BCQ + d_BCQ)
+
+        def of(shares_3Q: Tensor) -> Tensor:
+            return steps[0] * shares_3Q[0] + steps[1] * shares_3Q[1] + steps[2] * shares_3Q[2]
+
+        coarse_BCQ, fine_BCQ, rest_BCQ = (of(share_3Q) for share_3Q in self.get_buffer("shares"))
+        coarse_BCQ = a_BCQ + coarse_BCQ
+        level_BCQ = coarse_BCQ.floor()
+        above_BCQ = coarse_BCQ - level_BCQ
+        # What is near a level is compared with it: added to it, small numbers would be rounded away.
+        reaches_BCQ = (fine_BCQ - (1.0 - above_BCQ)) + rest_BCQ >= 0
+        misses_BCQ = (fine_BCQ + above_BCQ) + rest_BCQ < 0
+        turned_BCQ = level_BCQ + reaches_BCQ.float() - misses_BCQ.float()
+        views_BCVSS = torch.unflatten(turned_BCQ * self.get_buffer("seen").float(), 2, (-1, side, side))
         return views_BCVSS.transpose(1, 2).flatten(0, 1)
+
+
+def _in_three(x: Tensor) -> Tensor:
+    """Numbers from 0 to 1 in double precision as sums of three in float32: (3, ...)."""
+    coarse = (x * 2.0**14).round() / 2.0**14
+    fine = ((x - coarse) * 2.0**28).round() / 2.0**28
+    return torch.stack([coarse, fine, x - coarse - fine]).float()
 
 
 def _turn(degrees: float, side: int) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
 from PIL import Image
 
 import nfbmr
 from nfbmr.cli.main import main
+from nfbmr.data.pictures import resized
 from nfbmr.data.sources import Decoded
 from nfbmr.errors import CheckpointError, ConfigError, ExportError, MissingPackageError, OutputError
 from nfbmr.export.check import TOLERANCE, Sample, check
@@ -184,6 +187,15 @@ def test_the_command(
     assert "something is there already" in capsys.readouterr().err
 
 
+@SLOW
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_differnet_leaves_with_all_its_turns(form: Any, trained: Callable[..., Path], tmp_path: Path) -> None:
+    run = trained("differnet", **{"features.test_rotations": 16})
+    done = export_model(run, tmp_path / "out", form=form)
+    assert done.check.images == 12
+    assert done.check.largest <= TOLERANCE
+
+
 def test_the_pages_python_runs(
     trained: Callable[..., Path],
     patchcore: Export,
@@ -202,6 +214,47 @@ def test_the_pages_python_runs(
     (found,) = nfbmr.predict(run, [file], device="cpu")
     label = "defective" if found.rejected else "good"
     assert capsys.readouterr().out.strip() == f"{found.score:.4g} {label}"
+
+
+PROGRAM = """
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <vector>
+{includes}
+
+int main(int, char** argv) {{
+    size_t height = 64, width = 64;
+    std::ifstream file(argv[1], std::ios::binary);
+    std::vector<char> pixels((std::istreambuf_iterator<char>(file)), {{}});
+    {lines}
+    std::printf("%.9g %d", score, int(defective));
+}}
+"""
+
+
+@SLOW
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no compiler")
+def test_the_pages_cpp_runs_in_openvino(trained: Callable[..., Path], tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    code = next(block for block in page.split("```cpp\n") if "openvino.hpp" in block).partition("```")[0]
+    includes, _, lines = code.partition("\n\n")
+    (tmp_path / "line.cpp").write_text(PROGRAM.format(includes=includes, lines=lines))
+    home = Path(openvino.__file__).parent
+    (library,) = home.glob("libs/libopenvino.so.*")
+    binary = tmp_path / "line"
+    command = ["g++", "-std=c++17", f"-I{home / 'include'}", str(tmp_path / "line.cpp"), str(library)]
+    subprocess.run([*command, f"-Wl,-rpath,{library.parent}", "-o", str(binary)], check=True)
+    run = trained("patchcore")
+    exported = export_model(run, tmp_path / "line-8", form="openvino")
+    file = sample_of(run, (), None).files[0]
+    (tmp_path / "part.raw").write_bytes(resized(Image.open(file).convert("RGB"), (64, 64)).tobytes())
+    told = subprocess.run(
+        [str(binary), "part.raw"], cwd=tmp_path, check=True, capture_output=True, text=True
+    ).stdout.split()
+    (found,) = nfbmr.predict(run, [file], device="cpu")
+    assert abs(float(told[0]) - found.score) < TOLERANCE * exported.check.spread
+    assert bool(int(told[1])) == found.rejected
 
 
 @SLOW

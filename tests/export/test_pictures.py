@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx_ir
+import onnxruntime
+import openvino
 import pytest
 import torch
 from PIL import Image
@@ -43,6 +46,27 @@ def test_turned_squares_are_pillows_to_the_last_bit(parts: int, side: int) -> No
     assert len(views) == parts
     for k in range(parts):
         assert np.array_equal(views[k], Rotate(360 * k / parts).apply(pixels_SSC))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_runtimes_turn_to_the_last_bit_as_well(runtime: str) -> None:
+    """Though OpenVINO has no double precision."""
+    pixels_SSC, parts = noise(64, 64), 16
+    program = torch.onnx.export(
+        Turned(parts, 64).eval(), (tensor_of(pixels_SSC),), dynamo=True, opset_version=18, verbose=False
+    )
+    assert program is not None
+    graph = onnx_ir.to_proto(program.model).SerializeToString()
+    given = tensor_of(pixels_SSC).numpy()
+    if runtime == "openvino":
+        core = openvino.Core()
+        model = core.compile_model(core.read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        views = model([given])[0]
+    else:
+        session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        (views,) = session.run(None, {session.get_inputs()[0].name: given})
+    for k in range(parts):
+        assert np.array_equal(views[k].transpose(1, 2, 0), Rotate(360 * k / parts).apply(pixels_SSC))
 
 
 @pytest.mark.parametrize("how", ["brightness", "standardize"])

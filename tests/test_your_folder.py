@@ -48,7 +48,7 @@ def test_from_a_camera_to_a_champion(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "sheet.png").is_file()
-    assert "champion points to 1" in done.stdout
+    assert "now points to version 1" in done.stdout
     with (tmp_path / "predictions/predictions.csv").open(encoding="utf-8") as table:
         rejected = {Path(row["path"]).name: row["rejected"] for row in csv.DictReader(table)}
     assert len(rejected) == 3

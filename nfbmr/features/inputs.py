@@ -20,6 +20,7 @@ from nfbmr.config import FeatureConfig
 from nfbmr.disk_cache import cached
 from nfbmr.errors import BackboneError
 from nfbmr.features.models import blank_model, software
+from nfbmr.features.taps import feature_info
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,9 @@ class InputRule:
 
     Attributes:
         native: (H, W) in pixels it was made for.
-        patch: Sides must be multiples of so many pixels; 1 for any.
+        patch: Sides must be multiples of so many pixels; 1 for any. Where patches are cut from a stem's maps
+            or joined two by two later on, of all pixels that a last position stands for: of a part of
+            one, nothing would be seen.
         settable: Whether it works at one size at a time, which can be set beforehand.
     """
 
@@ -66,22 +69,35 @@ def input_rule(backbone: str) -> InputRule:
 
 
 def _input_rule(backbone: str) -> InputRule:
-    from timm.layers.patch_embed import PatchEmbed
     from timm.models import get_model_input_config
 
     model = blank_model(backbone)
     about = get_model_input_config(model)
-    patches = [
-        side
-        for module in model.modules()
-        if isinstance(module, PatchEmbed) and not module.dynamic_img_pad
-        for side in module.patch_size
-    ]
     return InputRule(
         native=native_size(model),
-        patch=math.lcm(*patches) if patches else 1,
+        patch=_patch(model),
         settable=bool(about["fixed_input_size"]) and hasattr(model, "set_input_size"),
     )
+
+
+def _patch(model: nn.Module) -> int:
+    """Pixels of a side that are cut off together."""
+    from timm.layers.hybrid_embed import HybridEmbed
+    from timm.layers.patch_embed import PatchEmbed
+
+    sides: list[int] = []
+    for module in model.modules():
+        if isinstance(module, PatchEmbed) and not module.dynamic_img_pad:
+            sides += module.patch_size
+        elif isinstance(module, HybridEmbed) and not module.dynamic_img_pad:
+            ratio = module.feat_ratio(as_scalar=False)
+            assert isinstance(ratio, tuple)
+            sides += ratio
+    patch = math.lcm(*sides)
+    if patch & (patch - 1) == 0:
+        return patch  # of usual sizes, multiples of 32, nothing is left over later on either
+    reductions = [one["reduction"] for one in feature_info(model)]
+    return math.lcm(patch, *(one for one in reductions if isinstance(one, int)))
 
 
 def native_size(model: nn.Module) -> tuple[int, int]:

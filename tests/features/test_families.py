@@ -60,6 +60,7 @@ def both_sizes(name: str, tap: str, at_most: int) -> list[FeatureConfig]:
         shapes_without_weights(name, (tap,), pass_of(name, tap, native).shape)
     except BackboneError:
         native = input_rule(name).native[0]
+        shapes_without_weights(name, (tap,), pass_of(name, tap, native).shape)
     sizes = [pass_of(name, tap, native)]
     wide = pass_of(name, tap, max(64, native // 64 * 64), 2.0)
     try:
@@ -180,6 +181,18 @@ def test_sizes_are_rounded_to_the_patch_and_said(caplog: pytest.LogCaptureFixtur
         "patch of 14 px: pictures are seen at 322 x 224 px (width x height), not at 320 x 224" in caplog.text
     )
     assert pass_of("tf_efficientnet_lite0", "blocks.3", 250).shape == (250, 250)
+
+
+@pytest.mark.parametrize(("name", "patch"), [("vit_tiny_r_s16_p8_224", 32), ("sequencer2d_s", 14)])
+def test_no_part_of_a_position_is_cut_off(name: str, patch: int) -> None:
+    """A stem's maps are cut in patches, and patches are joined two by two."""
+    assert input_rule(name).patch == patch
+    tap, place = middle_tap(name)
+    config = pass_of(name, tap, 176)
+    (shape,) = shapes_without_weights(name, (tap,), config.shape).values()
+    reduction = feature_info(blank_model(name))[place]["reduction"]
+    assert isinstance(reduction, int)
+    assert [side * reduction for side in shape[1:]] == list(config.shape)
 
 
 def test_a_size_that_cannot_be_is_refused_with_the_nearest_that_can() -> None:

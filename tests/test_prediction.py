@@ -18,7 +18,7 @@ from PIL import Image
 import nfbmr
 from nfbmr.cli.main import main
 from nfbmr.cli.predict import NO_REGIONS
-from nfbmr.errors import NfbmrError
+from nfbmr.errors import CheckpointError, NfbmrError
 from nfbmr.inference import Answering
 from nfbmr.paths import RunPaths, read_json, write_json
 from nfbmr.prediction_table import write_predictions
@@ -148,6 +148,18 @@ def test_a_model_from_before_there_were_masks_goes_on_scoring(
     assert not (tmp_path / "out" / "masks").exists()
     (row,) = Answering.load(older).rows(images[:1], heatmaps=True)
     assert row["regions"] is row["mask"] is row["relative_score"] is None
+
+
+def test_a_model_is_not_asked_about_maps_of_another_size(
+    run: Path, images: list[Path], tmp_path: Path
+) -> None:
+    """As where another version brings images to another size for the same backbone."""
+    shutil.copytree(run / "model", tmp_path / "model")
+    about = read_json(tmp_path / "model" / "model.json")
+    about["config"]["features"]["size"] *= 2
+    write_json(tmp_path / "model" / "model.json", about)
+    with pytest.raises(CheckpointError, match="trained on maps of"):
+        nfbmr.predict(tmp_path / "model", images[:1])
 
 
 def test_the_report_has_a_table_of_regions_and_metrics_of_masks(run: Path) -> None:

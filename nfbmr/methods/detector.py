@@ -129,6 +129,23 @@ class Detector:
                 fix="use the weights file that it was trained with",
             )
 
+    def check_shapes(self, shapes: tuple[Shape, ...]) -> None:
+        """Refuse maps of other sizes than those that the model was trained on: its scores would mean nothing.
+
+        Args:
+            shapes: (C, H, W) of each table of features.
+
+        Raises:
+            CheckpointError: They differ, since this version brings images to another size for the backbone.
+        """
+        if shapes != self.shapes:
+            features = self.config.features
+            raise CheckpointError(
+                f"the model was trained on maps of {self.shapes}, and images give maps of {shapes} now",
+                where=f"features.backbone = {features.backbone}, features.size = {features.size}",
+                fix="train again with this version, or predict with the one that the model is from",
+            )
+
     def to(self, device: torch.device) -> Detector:
         """Move the networks."""
         for module in self.networks.modules().values():

@@ -361,10 +361,15 @@ def maps_of(
         workers: Who takes part.
         stage: Whose components; by default those of the whole method.
         stop: Looked at every few images; :class:`Interrupted` is raised where it asks for a stop.
+
+    Raises:
+        CheckpointError: The maps are of other sizes than those that the detector was trained on.
     """
     detector.eval()
     if stage is not None:
         seen, z = seen.select(stage.tables), z if stage.reads_latents else None
+    else:
+        detector.check_shapes(seen.features.shapes)
     chunks = []
     for chunk in until_stopped(_chunks(seen, workers), stop, "images were scored"):
         z_BCHW = None if z is None else z.gather(seen.rows_of(chunk))

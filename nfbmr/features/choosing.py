@@ -29,6 +29,7 @@ from nfbmr.features.keys import space_spec
 from nfbmr.features.passes import passes_of
 from nfbmr.features.store import FeatureStore
 from nfbmr.features.tiles import tiling_of
+from nfbmr.locks import file_lock
 from nfbmr.paths import read_json, write_json
 from nfbmr.processors import has_bf16, warn_if_emulated
 
@@ -258,14 +259,26 @@ def _measured_once(
         )
         seconds = {name: took and round(took, 6) for name, took in measure().items()}
         log.info("seconds an image, %s: %s", key, seconds)
-        known = _remembered(memory)  # anew: whoever measured meanwhile was first
+        if None in seconds.values():  # one of them failed: perhaps for want of memory, which passes
+            return seconds
+        try:
+            known = _first_to_measure(memory, key, names, seconds)
+        except OutputError as error:
+            log.debug("not remembered: %s", error)
+            return seconds
+    return dict(known[key])
+
+
+def _first_to_measure(
+    memory: Path, key: str, names: tuple[str, ...], seconds: dict[str, float | None]
+) -> dict[str, Any]:
+    """What the machine remembers from now on: of several processes that measure at once, the first one's."""
+    with file_lock(memory.with_suffix(".lock")):
+        known = _remembered(memory)
         if not _is_known(known, key, names):
             known[key] = seconds
-            try:
-                write_json(memory, known)
-            except OutputError as error:
-                log.debug("not remembered: %s", error)
-    return dict(known[key])
+            write_json(memory, known)
+        return known
 
 
 def _extent(shape: tuple[int, int]) -> str:

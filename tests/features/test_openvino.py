@@ -207,8 +207,41 @@ def test_a_network_with_other_numbers_there_is_not_used(
         raise BackboneError("the backbone cannot be brought into OpenVINO (no such operator)")
 
     monkeypatch.setattr("nfbmr.features.engine.OpenVinoPass", cannot)
-    for _ in range(2):  # measured, then remembered
-        assert choose_library(CONFIG, choosing.PIXELS_THAT_PAY // 64**2) == "torch"
+    enough = choosing.PIXELS_THAT_PAY // 64**2
+    assert choose_library(CONFIG, enough) == "torch"
+    monkeypatch.undo()
+    monkeypatch.setenv("NFBMR_CACHE", str(tmp_path))
+    choose_library(CONFIG, enough)  # asked again: it may have failed for want of memory
+    (memory,) = tmp_path.glob("machine-*.json")
+    ((_, seconds),) = json.loads(memory.read_text()).items()
+    assert None not in seconds.values()
+
+
+def test_of_two_that_measure_at_once_the_first_decides_for_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NFBMR_CACHE", str(tmp_path))
+    enough = choosing.PIXELS_THAT_PAY // 64**2
+    both_measured = threading.Barrier(2)
+
+    def compared(passes: object, stop: object) -> dict[str, float]:
+        """What a stopwatch says, in the first process for OpenVINO and in the second against it."""
+        both_measured.wait(60)
+        return {"torch": 1.0, "openvino": 0.5 if threading.current_thread().name == "one" else 2.0}
+
+    monkeypatch.setattr(choosing, "compared", compared)
+    monkeypatch.setattr(choosing, "_passes", lambda *_: None)
+    chosen: dict[str, str] = {}
+
+    def choose() -> None:
+        chosen[threading.current_thread().name] = choose_library(CONFIG, enough)
+
+    threads = [threading.Thread(target=choose, name=name) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert chosen["one"] == chosen["two"] == choose_library(CONFIG, enough)
 
 
 def test_where_it_is_missing_torch_does_it_and_says_so(

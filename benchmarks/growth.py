@@ -112,7 +112,7 @@ def _window(sizes: Sizes) -> list[dict[str, Any]]:
     from benchmarks.growth_window import quality
 
     with quiet():
-        return quality(sizes.marks, sizes.seeds)
+        return list(quality(sizes.marks, range(sizes.seeds)))
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -186,17 +186,9 @@ def _store_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _window_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    lines = [
-        "| objective, made low | trials | best, bounded | best, unbounded | last 100, bounded | unbounded |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        best = [", ".join(f"{value:.3f}" for value in row[way]) for way in ("bounded", "unbounded")]
-        lines.append(
-            f"| {row['objective']} | {row['trials']} | {best[0]} | {best[1]} "
-            f"| {row['bounded_last']:.3f} | {row['unbounded_last']:.3f} |"
-        )
-    return lines
+    from benchmarks import growth_window
+
+    return growth_window.table(rows)
 
 
 def main() -> None:

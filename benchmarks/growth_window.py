@@ -1,16 +1,20 @@
 """Whether TPE finds as much when it looks at a bounded history: the best value after so many trials.
 
-Two made objectives, several seeds, both ways from the same seeds. Up to the window's size both suggest the
+Two made objectives, several seeds, every window from the same seeds. Up to a window's size all suggest the
 same, so the difference lies in what follows. The lower the value the better.
+``python -m benchmarks.growth_window --windows 250,500,all --seeds 0,1`` compares sizes.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import json
 import math
 import tempfile
+import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -18,7 +22,7 @@ from typing import Any
 import numpy as np
 import optuna
 
-from tune.search.history import weights_of
+from tune.search.history import WINDOW, weights_of
 from tune.search.samplers import STARTUP
 from tune.search.storage import SweepStorage
 from tune.search.tpe import FlatTPESampler
@@ -49,7 +53,7 @@ OBJECTIVES: Mapping[str, Callable[[optuna.Trial], float]] = {"valley": valley, "
 
 
 def best_values(
-    objective: Callable[[optuna.Trial], float], seed: int, marks: Sequence[int], *, bounded: bool
+    objective: Callable[[optuna.Trial], float], seed: int, marks: Sequence[int], window: int | None
 ) -> list[tuple[float, float]]:
     """The lowest value after each number of trials, and the mean of the last hundred suggestions by then.
 
@@ -57,7 +61,7 @@ def best_values(
         objective: What is made lower.
         seed: Of the sampler, with the number of trials, as in a sweep.
         marks: Numbers of trials, in order.
-        bounded: Whether the sampler looks at a window of the history.
+        window: How many ended trials the sampler looks at; None: at all.
     """
     values: list[float] = []
     shared = Path("/dev/shm")
@@ -71,38 +75,83 @@ def best_values(
                 "n_startup_trials": STARTUP,
                 "constant_liar": True,
             }
-            if bounded and storage.history.overflows:
-                options["weights"] = weights_of(storage.history.crowd)
+            if window is not None and (crowd := storage.history.crowd(window)) > 1.0:
+                options["weights"] = weights_of(crowd)
             if objective is branches:
                 study.sampler = optuna.samplers.TPESampler(multivariate=True, group=True, **options)
             else:
                 known = storage.numbered(0).distributions if asked else {}
                 study.sampler = FlatTPESampler(known, **options)
             with storage.together():
-                with storage.narrowed() if bounded else contextlib.nullcontext():
+                with storage.narrowed() if window is not None else contextlib.nullcontext():
+                    if window is not None:
+                        storage.look_at(window)
                     trial = study.ask()
                     values.append(objective(trial))
                 study.tell(trial, values[-1])
     return [(min(values[:mark]), mean(values[max(0, mark - 100) : mark])) for mark in marks]
 
 
-def quality(marks: Sequence[int], seeds: int) -> list[dict[str, Any]]:
-    """A row an objective and a number of trials: the best value of each seed, bounded and not."""
-    rows = []
+def quality(
+    marks: Sequence[int], seeds: Sequence[int], windows: Sequence[int | None] = (WINDOW, None)
+) -> Iterator[dict[str, Any]]:
+    """A row an objective, a seed and a window, as soon as it is measured.
+
+    Args:
+        marks: Numbers of trials, in order.
+        seeds: Of the sampler.
+        windows: As :func:`best_values` takes them.
+    """
     with warnings.catch_warnings(action="ignore"):
-        for name, objective in OBJECTIVES.items():
-            reached = {
-                bounded: [best_values(objective, seed, marks, bounded=bounded) for seed in range(seeds)]
-                for bounded in (True, False)
-            }
-            for at, mark in enumerate(marks):
-                bounded, whole = ([best[at] for best in reached[way]] for way in (True, False))
-                rows.append({
-                    "objective": name,
-                    "trials": mark,
-                    "bounded": [best for best, _ in bounded],
-                    "unbounded": [best for best, _ in whole],
-                    "bounded_last": mean(last for _, last in bounded),
-                    "unbounded_last": mean(last for _, last in whole),
-                })  # fmt: skip
-    return rows
+        for seed in seeds:
+            for name, objective in OBJECTIVES.items():
+                for window in windows:
+                    used = time.process_time()
+                    reached = best_values(objective, seed, marks, window)
+                    yield {
+                        "objective": name,
+                        "seed": seed,
+                        "window": window,
+                        "trials": list(marks),
+                        "best": [best for best, _ in reached],
+                        "last": [last for _, last in reached],
+                        "cpu_s": time.process_time() - used,
+                    }  # fmt: skip
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines of Markdown: the best values of all seeds by objective, number of trials and window."""
+    lines = ["| objective, made low | trials | window | best, by seed | their mean | last 100 |"]
+    lines.append("|---" * 6 + "|")
+    for objective in OBJECTIVES:
+        these = [row for row in rows if row["objective"] == objective]
+        for at, trials in enumerate(these[0]["trials"] if these else ()):
+            for window in dict.fromkeys(row["window"] for row in these):
+                own = [row for row in these if row["window"] == window]
+                best = [row["best"][at] for row in own]
+                lines.append(
+                    f"| {objective} | {trials} | {window or 'all'} | {', '.join(f'{b:.4f}' for b in best)} "
+                    f"| {mean(best):.4f} | {mean(row['last'][at] for row in own):.3f} |"
+                )
+    return lines
+
+
+def main() -> None:
+    """Measure windows beside each other; a line of JSON a row to standard output, then the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--windows", default=f"{WINDOW},all", help="sizes, and `all`")
+    parser.add_argument("--seeds", default="0,1,2,3")
+    parser.add_argument("--trials", default="500,1000,1500", help="after which the best value is looked at")
+    given = parser.parse_args()
+    windows = [None if word == "all" else int(word) for word in given.windows.split(",")]
+    marks, seeds = (list(map(int, words.split(","))) for words in (given.trials, given.seeds))
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    rows = []
+    for row in quality(marks, seeds, windows):
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+    print("\n".join(table(rows)))
+
+
+if __name__ == "__main__":
+    main()

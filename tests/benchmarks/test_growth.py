@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.growth import PARTS, QUICK
+from tune.search.history import WINDOW
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,6 +42,8 @@ def test_all_of_it_is_measured_beside_raw_calls() -> None:
     assert [row["rows"] for row in result["store"]] == list(QUICK.rows)
     assert {row["lacking"] for row in result["store"]} == {10}
     # Below the size of the window nothing is left out.
-    for row in result["window"]:
-        assert row["bounded"] == row["unbounded"]
+    pairs = zip(result["window"][::2], result["window"][1::2], strict=True)
+    for bounded, whole in pairs:
+        assert (bounded["window"], whole["window"]) == (WINDOW, None)
+        assert (bounded["best"], bounded["last"]) == (whole["best"], whole["last"])
     assert done.stderr.count("|---") >= len(PARTS)

@@ -87,14 +87,25 @@ class History:
         """Whether there are more ended trials than a sampler looks at."""
         return len(self._ended) > WINDOW
 
-    @property
-    def crowd(self) -> float:
-        """How many trials each of the window stands for, but the best; 1 where none is left out."""
-        return (len(self._ended) - ELITE) / (WINDOW - ELITE) if self.overflows else 1.0
+    def good(self) -> list[int]:
+        """Numbers of the trials that TPE calls good, for one objective: the best tenth of the ended."""
+        return [number for _, number in self._best[: math.ceil(len(self._ended) / 10)]]
 
-    def window(self) -> list[optuna.trial.FrozenTrial]:
-        """The ended trials that a sampler looks at, by number."""
-        if not self.overflows:
+    def crowd(self, size: int = WINDOW) -> float:
+        """How many trials each of the window stands for, but the best; 1 where none is left out.
+
+        Args:
+            size: Of the window, as of :meth:`window`.
+        """
+        return max(1.0, (len(self._ended) - ELITE) / (size - ELITE))
+
+    def window(self, size: int = WINDOW) -> list[optuna.trial.FrozenTrial]:
+        """The ended trials that a sampler looks at, by number.
+
+        Args:
+            size: How many at most; more than twice :data:`ELITE`.
+        """
+        if len(self._ended) <= size:
             return list(self._ended)
         if len(self._signs) > 1:
             elite = self._nondominated()
@@ -102,7 +113,7 @@ class History:
             elite = {number for _, number in self._best}
             elite |= {number for _, number in self._best_pruned[: ELITE - len(elite)]}
         best = sorted(bisect_left(self._numbers, number) for number in elite)
-        count = WINDOW - len(best)
+        count = size - len(best)
         others = len(self._ended) - len(best)
         chosen = [*best]
         passed = 0
@@ -135,7 +146,7 @@ def weights_of(crowd: float) -> Callable[[int], np.ndarray]:
     """Optuna's weights of observations, the older the less, where each stands for several.
 
     Args:
-        crowd: For how many, as :attr:`History.crowd` says.
+        crowd: For how many, as :meth:`History.crowd` says.
 
     Returns:
         Of a number of observations their weights, the oldest first; up to :data:`ELITE` stand for themselves.

@@ -4,7 +4,9 @@ Samplers draw, and in a space of few values they draw a point again that they ha
 looks around the best ones. Running it again would tell nothing. So the sampler is asked again, with another
 seed, and of TPE's candidates (it takes the best of 24) six and then one are looked at: the first that is
 drawn around the good points. In a small space it is asked again once, and if that gives nothing new, a point
-is drawn from those that are left. Only where all are tried is an old one suggested, the first that is drawn.
+is drawn from those that are left; TPE for one objective is not asked again there, which would cost as much as
+the first time, but one of the good trials is drawn, and one of the points that are left nearest to it.
+Only where all are tried is an old one suggested, the first that is drawn.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ class NewPointSampler(BaseSampler):
         tried: Which points were tried.
         sampler: Makes the sampler for each time that it is asked, counted from 0.
         seed: Seed of the choice among points that are left.
+        good: The points to look for another near one of; None, or none of them: the sampler is asked.
     """
 
     def __init__(
@@ -46,8 +49,10 @@ class NewPointSampler(BaseSampler):
         tried: Repeats,
         sampler: Callable[[int], BaseSampler],
         seed: Sequence[int],
+        good: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
     ) -> None:
         self._space, self._tried, self._sampler, self._seed = space, tried, sampler, seed
+        self._good = good or tuple
         self.first = sampler(0)
 
     def reseed_rng(self) -> None:
@@ -75,22 +80,18 @@ class NewPointSampler(BaseSampler):
         draft = _Draft(self.first, study, trial, fixed)
         if self._is_new(draft) or fixed.keys() >= draft.params.keys():  # or all of it was asked for
             return draft.params
-        left = self._tried.left(self._space)
-        if left is not None:
-            left = [
-                point
-                for point in left
-                if all(point[name] == value for name, value in fixed.items() if name in point)
-            ]
-            if not left:  # asking again would cost as much for every trial that is still to come
+        untried = self._tried.untried(self._space)
+        if untried is not None:
+            if not untried.any(fixed):  # asking again would cost as much for every trial that is to come
                 return draft.params
-        for time in range(1, 1 + (AGAIN if left is None else 1)):
+            draw = np.random.default_rng([*self._seed, trial.number])
+            if good := self._good():
+                return _one_of(untried.near(good[int(draw.integers(len(good)))], fixed), draw)
+        for time in range(1, 1 + (AGAIN if untried is None else 1)):
             another = _Draft(self._sampler(time), study, trial, fixed)
             if self._is_new(another):
                 return another.params
-        if left is None:
-            return draft.params
-        return left[int(np.random.default_rng([*self._seed, trial.number]).integers(len(left)))]
+        return draft.params if untried is None else _one_of(untried.agreeing(fixed), draw)
 
     def _is_new(self, draft: _Draft) -> bool:
         """Let all of a point be drawn: whether nobody has tried it."""
@@ -135,3 +136,7 @@ class _Draft:
             space = self._sampler.infer_relative_search_space(self._study, self._trial)
             self._relative = self._sampler.sample_relative(self._study, self._trial, space)
         return self._relative
+
+
+def _one_of(points: Sequence[dict[str, Any]], draw: np.random.Generator) -> dict[str, Any]:
+    return points[int(draw.integers(len(points)))]

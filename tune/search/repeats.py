@@ -21,6 +21,7 @@ from tune.records.paths import SweepPaths
 from tune.search.plan import Objective
 from tune.search.space import Space
 from tune.search.trial_facts import COPIED, COPY_OF, ERROR, SETTINGS, is_copy
+from tune.search.untried import UntriedPoints
 
 if TYPE_CHECKING:
     import optuna
@@ -60,7 +61,8 @@ class Repeats:
     def __init__(self, trials: Iterable[FrozenTrial]) -> None:
         self._first: dict[str, int] = {}
         self._tried: set[str] = set()
-        self._points: list[tuple[dict[str, Any], str]] | None = None
+        self._untried: UntriedPoints | None = None
+        self._looked = False  # for those of a small space
         self._waiting: defaultdict[int, list[int]] = defaultdict(list)
         for trial in trials:
             if SETTINGS not in trial.user_attrs:
@@ -74,17 +76,15 @@ class Repeats:
         """Whether a trial has had these settings, however it ended."""
         return digest(settings) in self._tried
 
-    def left(self, space: Space) -> list[dict[str, Any]] | None:
-        """Points of a small space that no trial has had, in the sampler's terms; None for a large one.
+    def untried(self, space: Space) -> UntriedPoints | None:
+        """Points of a small space that no trial has had; None for a large one.
 
         Args:
             space: Which; the same at every call.
         """
-        if self._points is None:
-            self._points = [(point, digest(settings)) for point, settings in space.points(FEW)]
-        if not self._points:  # even a space without dimensions has a point
-            return None
-        return [point for point, key in self._points if key not in self._tried]
+        if not self._looked:
+            self._looked, self._untried = True, UntriedPoints.of(space, FEW, self._tried)
+        return self._untried
 
     def first(self, number: int, settings: Mapping[str, Any]) -> int | None:
         """The earlier trial with these settings, which has not failed; None: this one is the first.
@@ -95,6 +95,8 @@ class Repeats:
         """
         key = digest(settings)
         self._tried.add(key)
+        if self._untried is not None:
+            self._untried.tried(key)
         first = self._first.setdefault(key, number)
         return None if first == number else first
 

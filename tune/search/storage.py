@@ -22,7 +22,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from nfbmr.errors import OutputError, TrackingError
-from tune.search.history import History
+from tune.search.history import WINDOW, History
 
 log = logging.getLogger(__name__)
 
@@ -172,6 +172,10 @@ class SweepStorage(JournalStorage):
         assert self._followed is not None
         return self.get_trial(self.get_trial_id_from_study_id_trial_number(self._followed, number))
 
+    def good_points(self) -> list[dict[str, Any]]:
+        """Parameters of the trials that TPE calls good, for a single objective."""
+        return [self.numbered(number).params for number in self.history.good()]
+
     def together(self) -> contextlib.AbstractContextManager[None]:
         """What is written meanwhile goes to the disk in one piece."""
         return self._journal.together()
@@ -179,17 +183,25 @@ class SweepStorage(JournalStorage):
     @contextlib.contextmanager
     def narrowed(self) -> Iterator[None]:
         """Meanwhile the study seems to have no more trials than a sampler looks at."""
-        self._window = self.history.window() if self.history.overflows else None
+        self.look_at(WINDOW)
         try:
             yield
         finally:
             self._window = None
 
+    def look_at(self, size: int) -> None:
+        """Until the end of :meth:`narrowed` the study seems to have at most so many ended trials."""
+        self._window = self.history.window(size)
+
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """See :class:`optuna.storages.BaseStorage`; those of the window alone while it is narrowed."""
-        if self._window is None or deepcopy or study_id != self._followed:
+        if deepcopy or study_id != self._followed:
+            return super().get_all_trials(study_id, deepcopy, states)
+        if states == (TrialState.WAITING,):  # what Optuna looks for at every trial, among all of them
+            return [self.numbered(number) for number in self.history.numbers("WAITING")]
+        if self._window is None:
             return super().get_all_trials(study_id, deepcopy, states)
         going = [*self.history.numbers("WAITING"), *self.history.numbers("RUNNING")]
         trials = [*self._window, *map(self.numbered, going)]

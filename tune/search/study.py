@@ -25,7 +25,7 @@ from tune.search.history import first_front
 from tune.search.imported_trials import import_trials, is_own
 from tune.search.plan import SweepPlan
 from tune.search.repeats import Copied, Repeats, copied_outcome, end_as, unrecorded
-from tune.search.samplers import base_epochs, open_study, sampler_of, scaled_step
+from tune.search.samplers import STARTUP, base_epochs, open_study, sampler_of, scaled_step
 from tune.search.space import features_of, pass_key
 from tune.search.trial_facts import COPY_OF, ERROR, SETTINGS, facts_of, is_copy
 
@@ -337,12 +337,13 @@ class Study:
         """Make the sampler anew: what it draws depends on the seed and on how many were asked for."""
         from tune.search.new_points import NewPointSampler
 
-        crowd = self._history.crowd
+        crowd = self._history.crowd()
         self.study.sampler = NewPointSampler(
             self.space,
             self._repeats,
             lambda again: sampler_of(self.plan, asked, crowd, again),
             (self.plan.config.seed, asked),
+            self._storage.good_points if self.plan.sampler == "tpe" and asked >= STARTUP else None,
         )
 
     def _clashes(self, task: TrialSpec) -> bool:

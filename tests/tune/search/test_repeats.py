@@ -254,6 +254,31 @@ def test_a_sampler_is_asked_again_only_where_that_can_help(make):
     assert [times(wide, tried) for _ in range(2)] == [1, 1 + AGAIN]
 
 
+def test_instead_of_a_tried_point_one_of_the_nearest_to_a_good_trial_is_taken(make):
+    asked: list[int] = []
+    good = {"flow.blocks": 4, "flow.hidden": 64, "method": "nf"}
+
+    def stubborn(again: int) -> BaseSampler:
+        """Draws the same point whenever it is asked."""
+        asked.append(again)
+        return RandomSampler(seed=0)
+
+    study, tried, points = make(trials=9), Repeats([]), []
+    fixed = [{}, {}, {"flow.blocks": 6}, {}, {}, {}]
+    for values in fixed:
+        study.study.enqueue_trial(values)
+        study.study.sampler = NewPointSampler(study.space, tried, stubborn, (0,), lambda: [good])
+        trial = study.study.ask()
+        tried.first(trial.number, study.space.suggest(trial))
+        points.append(trial.params)
+    assert asked == [0] * len(fixed)  # TPE would cost as much each time
+    assert points[1] == good
+    assert points[2] == {**good, "flow.blocks": 6}
+    neighbours = [{**good, "flow.blocks": 2}, {**good, "flow.hidden": 32}, points[2]]
+    assert all(point in points for point in neighbours)
+    assert len({str(point) for point in points}) == len(points)
+
+
 def test_the_best_is_a_trial_that_was_run(make):
     """An earlier version ran a point twice, and was killed while the first of the two trained."""
     asked = {"space": "flow.blocks: {int: [1, 40]}", "trials": 2, "base_trial": True}

@@ -186,6 +186,17 @@ def test_up_to_its_size_the_window_is_all_there_is() -> None:
     assert not history.overflows
 
 
+def test_good_trials_are_the_best_tenth_up_to_as_many_as_optuna_takes() -> None:
+    history = History([True], lambda _: True)
+    assert history.good() == []
+    for number in range(WINDOW):
+        history.update(made(number, float(number % 97)))
+        if number == 19:
+            assert history.good() == [19, 18]
+    assert len(history.good()) == ELITE
+    assert {number % 97 for number in history.good()[:5]} == {96}
+
+
 def test_pruned_trials_are_looked_at_where_few_have_finished() -> None:
     history = History([True], lambda _: True)
     for number in range(WINDOW + 50):

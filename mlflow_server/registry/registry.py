@@ -192,10 +192,14 @@ class Registry:
         return True
 
     def add(self, name: str, model: LoggedModel, tags: Mapping[str, str], description: str) -> Version:
-        """Make a logged model a version; one that is a version already stays the version it is."""
-        for version in self.versions(name):
-            if version.model_id == model.model_id:
-                return version
+        """Make a logged model a version; one that is a version already stays the version it is.
+
+        Of several who do so at once the first counts: each looks once more, and takes its own back if a
+        lower number has the model. Whoever has a higher number can see the lower one.
+        """
+        first = self._first_of(name, model.model_id)
+        if first is not None:
+            return first
         with self.asking():
             # By its files, not as models:/m-..., which the client would look up on the global server.
             made = self.client.create_model_version(
@@ -206,7 +210,15 @@ class Registry:
                 tags={**tags, _MODEL_ID: model.model_id},
                 description=description,
             )
-        return _version(made, {})
+        first = self._first_of(name, model.model_id)
+        if first is None or first.number == str(made.version):
+            return _version(made, {})
+        with self.asking():
+            self.client.delete_model_version(name, str(made.version))
+        return first
+
+    def _first_of(self, name: str, model_id: str) -> Version | None:
+        return next((version for version in self.versions(name) if version.model_id == model_id), None)
 
     def set_alias(self, name: str, alias: str, number: str) -> None:
         """Point an alias to a version, in one step on the server."""

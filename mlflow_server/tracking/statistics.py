@@ -44,6 +44,10 @@ def refresh_statistics(database: Path) -> bool:
             if runs < max(SMALL, GROWN * _known(connection)):
                 return False
             connection.execute(f"PRAGMA analysis_limit={SAMPLE}")
+            connection.execute("BEGIN IMMEDIATE")
+            # A connection reads them with the schema, so those that are open, as a server's, would keep the
+            # first that they have read: a table that is made anew is a new schema.
+            connection.execute("DROP TABLE IF EXISTS sqlite_stat1")
             connection.execute("ANALYZE")
             # Of a sample the number of rows is a guess, and this one is gone by above.
             connection.execute("PRAGMA analysis_limit=0")

@@ -46,8 +46,8 @@ def add_runs(database: Path, first: int, end: int) -> None:
         connection.commit()
 
 
-def plan(database: Path) -> str:
-    """How SQLite answers what MLflow asks for its table of runs, the best first."""
+def question(database: Path) -> tuple[str, Any]:
+    """What MLflow asks for its table of runs, the best first, with its parameters."""
     asked: list[tuple[str, Any]] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
@@ -60,9 +60,17 @@ def plan(database: Path) -> str:
         MlflowClient(f"sqlite:///{database}").search_runs(["0"], "tags.`nfbmr.trial` != ''", order_by=order)
     finally:
         sa.event.remove(sa.Engine, "before_cursor_execute", note)
-    ((statement, parameters),) = asked
-    with closing(sqlite3.connect(database)) as connection:
-        rows = connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+    (answer,) = asked
+    return answer
+
+
+def plan(database: Path, open_already: sqlite3.Connection | None = None) -> str:
+    """How SQLite answers that, in a new connection or in one that is open."""
+    statement, parameters = question(database)
+    with closing(sqlite3.connect(database)) as new:
+        asked = open_already or new
+        asked.execute(statement, parameters).fetchall()  # explaining alone notices nothing that is new
+        rows = asked.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
         return "\n".join(str(row[3]) for row in rows)
 
 
@@ -70,6 +78,28 @@ def test_sorting_by_a_metric_does_not_look_through_all_values_for_every_run(data
     assert THROUGH_ALL.search(plan(database))
     assert refresh_statistics(database)
     assert not THROUGH_ALL.search(plan(database))
+
+
+def test_connections_that_are_open_use_them_as_well(database: Path) -> None:
+    """A server's stay open for as long as it runs."""
+    with closing(sqlite3.connect(database, cached_statements=0)) as before:
+        assert THROUGH_ALL.search(plan(database, before))
+        assert refresh_statistics(database)
+        assert not THROUGH_ALL.search(plan(database, before))
+
+
+def test_connections_that_knew_older_ones_use_the_new_ones(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("DELETE FROM runs WHERE run_uuid >= ?", [f"{2 * SMALL:032x}"])
+        for table in ("tags", "latest_metrics"):
+            connection.execute(f"DELETE FROM {table} WHERE run_uuid >= ?", [f"{2 * SMALL:032x}"])
+        connection.commit()
+    assert refresh_statistics(database)
+    with closing(sqlite3.connect(database, cached_statements=0)) as before:
+        plan(database, before)
+        add_runs(database, 2 * SMALL, 40 * SMALL)
+        assert refresh_statistics(database)
+        assert plan(database, before) == plan(database)
 
 
 def test_they_are_made_anew_when_there_are_many_more_runs(database: Path) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 if TYPE_CHECKING:
     import optuna
 
-WINDOW = 500
+WINDOW = 350
 """Ended trials that a sampler looks at; up to so many it sees every one."""
 
 ELITE = 25

@@ -80,6 +80,17 @@ def test_a_small_space_is_tried_to_its_end_before_a_point_is_repeated(make, samp
     assert study.counts["finished"] == POINTS + 3
 
 
+def test_a_study_that_was_killed_takes_the_points_of_a_small_space_in_the_same_order(make):
+    whole = run_all(make("whole", trials=POINTS))
+    pieces: list[TrialSpec] = []
+    while len(pieces) < POINTS:
+        study = make("pieces", trials=POINTS)
+        for task in (study.next(), study.next()):
+            finish(study, task)
+            pieces.append(task)
+    assert [task.config for task in pieces] == [task.config for task in whole]
+
+
 def test_where_no_point_is_in_the_way_the_sampler_suggests_what_it_would_have(make):
     """In a wide space there are no repeats: whole points, drawn through the draft, are the sampler's own."""
     wide = "flow.blocks: {int: [1, 40]}\ntrain.flow.lr: {float: [1e-5, 1e-2], log: true}"

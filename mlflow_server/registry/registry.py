@@ -5,6 +5,7 @@ Everything goes through an ``MlflowClient`` of one destination; no global addres
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+log = logging.getLogger(__name__)
 
 _MODEL_ID = "nfbmr.model_id"
 HISTORY_RUN = "nfbmr.history_run"
@@ -213,8 +216,13 @@ class Registry:
         first = self._first_of(name, model.model_id)
         if first is None or first.number == str(made.version):
             return _version(made, {})
-        with self.asking():
-            self.client.delete_model_version(name, str(made.version))
+        try:
+            with self.asking():
+                self.client.delete_model_version(name, str(made.version))
+        except RegistryError as error:  # whoever may only write may not delete
+            log.warning(
+                "version %s of %s has the model of version %s: %s", made.version, name, first.number, error
+            )
         return first
 
     def _first_of(self, name: str, model_id: str) -> Version | None:

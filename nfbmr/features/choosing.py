@@ -287,7 +287,8 @@ def _extent(shape: tuple[int, int]) -> str:
 
 
 def _is_known(known: dict[str, Any], key: str, names: tuple[str, ...]) -> bool:
-    return set(known.get(key) or ()) == set(names)
+    seconds = known.get(key) or {}
+    return set(seconds) == set(names) and None not in seconds.values()  # before, failures were kept as well
 
 
 def _remembered(path: Path) -> dict[str, Any]:

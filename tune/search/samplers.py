@@ -128,6 +128,7 @@ def open_study(paths: SweepPaths, plan: SweepPlan) -> tuple[optuna.Study, SweepS
     """
     import optuna
 
+    from tune.search.pruning import WithinMethod
     from tune.search.storage import SweepStorage
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -135,8 +136,10 @@ def open_study(paths: SweepPaths, plan: SweepPlan) -> tuple[optuna.Study, SweepS
     _mend(paths)
     pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
     if plan.prune and len(plan.objectives) == 1:
-        pruner = optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=max(1, round(base_epochs(plan) / ETA**2)), reduction_factor=ETA
+        pruner = WithinMethod(
+            optuna.pruners.SuccessiveHalvingPruner(
+                min_resource=max(1, round(base_epochs(plan) / ETA**2)), reduction_factor=ETA
+            )
         )
     storage = SweepStorage(paths.study)
     study = optuna.create_study(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from tune.search.plan import SweepPlan
 from tune.search.repeats import Copied, Repeats, copied_outcome, end_as, unrecorded
 from tune.search.samplers import STARTUP, base_epochs, open_study, sampler_of, scaled_step
 from tune.search.space import features_of, pass_key
-from tune.search.trial_facts import COPY_OF, ERROR, SETTINGS, facts_of, is_copy
+from tune.search.trial_facts import COPY_OF, ERROR, SETTINGS, facts_of, is_copy, method_of
 
 if TYPE_CHECKING:
     import optuna
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GRACE = 3
-"""No trial is pruned before so many were run to their end."""
+"""No trial is pruned before so many of its method were run to their end."""
 
 PRUNED_AT, PASSES = "pruned_at", "passes"
 """Names of Optuna's user attributes."""
@@ -70,7 +71,8 @@ class Study:
         self._busy: dict[str, str] = {}
         self._enqueued = False
         trained, own_trials = self._trained(), self._own_trials()
-        self._best, self._trained_count = max(trained, key=self._quality, default=None), len(trained)
+        self._best = max(trained, key=self._quality, default=None)
+        self._trained_of = Counter(map(method_of, trained))
         self._repeats = Repeats(own_trials)
         self._copies = [Copied(self.task_of(t), how) for t, how in unrecorded(own_trials, plan.goals, paths)]
         study_id = self._storage.get_study_id_from_name(self.study.study_name)
@@ -128,7 +130,7 @@ class Study:
             trial.report(float(objective), scaled)
             # Asked in any case: the pruner writes down what the trial reached at each rung.
             worse = trial.should_prune()
-            if worse and self._trained_count >= GRACE and trial.params != self._base_point:
+            if worse and self._trained_of[method_of(trial)] >= GRACE and trial.params != self._base_point:
                 trial.set_user_attr(PRUNED_AT, step)
                 return True
         return False
@@ -326,7 +328,7 @@ class Study:
     def _ended(self, trial: optuna.trial.FrozenTrial) -> None:
         """Take notice of a trial's end, and end those that waited for it."""
         if trial.state.name == "COMPLETE" and not is_copy(trial):
-            self._trained_count += 1
+            self._trained_of[method_of(trial)] += 1
             self._best = trial if self._best is None else max(self._best, trial, key=self._quality)
         elif trial.state.name == "FAIL":
             self._repeats.failed(trial)

@@ -43,6 +43,11 @@ def validation_auroc(trial: optuna.trial.FrozenTrial) -> Estimate:
     return Estimate.from_json(trial.user_attrs.get(VALIDATION) or {})
 
 
+def method_of(trial: optuna.trial.FrozenTrial | optuna.Trial) -> object:
+    """The method that the space gave to a trial; None where methods are not searched."""
+    return trial.params.get("method")
+
+
 def is_copy(trial: optuna.trial.FrozenTrial) -> bool:
     """Whether a trial ended as an earlier one with the same point did, without being run."""
     return COPY_OF in trial.user_attrs

@@ -332,10 +332,11 @@ def test_a_copy_whose_record_a_kill_prevented_is_told_again(make, state):
 
 
 def test_pruning_waits_for_trials_that_were_run(make):
-    asked = {"trials": 12, "prune": True}
+    one_method = "flow.blocks: {choice: [2, 4, 6]}\nflow.hidden: {choice: [32, 64]}"
+    asked = {"trials": 12, "prune": True, "space": one_method}
     study = make(**asked)
     for _ in range(GRACE):
-        study.study.enqueue_trial({"flow.blocks": 4, "flow.hidden": 64, "method": "nf"})
+        study.study.enqueue_trial({"flow.blocks": 4, "flow.hidden": 64})
     for value in (0.9, 0.1, 0.9):
         task = study.next()
         assert not report_all(study, task, value)

@@ -190,6 +190,24 @@ def test_trials_that_do_worse_are_pruned_but_never_the_first(make):
     assert study.best.number == 0
 
 
+def test_a_trial_is_pruned_among_those_of_its_own_method(make):
+    """What an epoch's map finds says little beside another method's: some join levels after the last one."""
+    study = make(trials=24, space="method: {choice: [nf, nf-bmr]}\nflow.blocks: {int: [1, 16]}")
+    finished = Counter[str]()
+    for n in range(20):
+        task = study.next()
+        method = task.config.method
+        value = {"nf": 0.9, "nf-bmr": 0.7}[method] + 0.001 * n  # better than all before of the method
+        assert not report_all(study, task, value)
+        finish(study, task, value)
+        finished[method] += 1
+    for _ in range(4):
+        task = study.next()
+        assert report_all(study, task, 0.5)
+        study.done(TrialResult(task.key, "pruned"))
+    assert min(finished.values()) >= GRACE
+
+
 def test_without_pruning_nobody_is_pruned(make):
     study = make(trials=12, prune=False)
     for n in range(12):

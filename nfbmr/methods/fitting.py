@@ -27,7 +27,7 @@ from nfbmr.features.store import FeatureStore, SpaceSpec
 from nfbmr.features.table import FeatureTable, ViewedFeatures
 from nfbmr.methods.detector import Detector
 from nfbmr.methods.networks import AnomalyModel
-from nfbmr.methods.shared_stages import claimed, load_stage, save_stage, stage_lock
+from nfbmr.methods.shared_stages import claimed, is_stored, load_stage, save_stage, stage_lock
 from nfbmr.results import defective_maps
 from nfbmr.scoring.normalisation import UnitMaps
 from nfbmr.scoring.ranking import auroc_influence
@@ -207,7 +207,7 @@ class Fitting:
                         self._on_epoch(stage.name, int(metrics["epoch"]), metrics)
                 return Fitted(tuple(meta["history"]), meta["epoch"], reused=True)
             fitted = self._train(stage, identity, checkpoints)
-            if self.workers.rank == 0:
+            if self.workers.rank == 0 and not (begun and is_stored(folder)):
                 meta = {"identity": identity, "history": list(fitted.history), "epoch": fitted.epoch}
                 save_stage(stage, folder, meta)
                 self.store.publish_stage(folder)

@@ -28,10 +28,15 @@ def save_stage(stage: Stage, folder: Path, meta: Mapping[str, Any]) -> None:
     write_json(folder / about, {**meta, "sha256": weights_digest(folder / weights)})
 
 
+def is_stored(folder: Path) -> bool:
+    """Whether a folder of the store has a fitted stage."""
+    return (folder / StageFiles.of(folder).about).exists()
+
+
 def load_stage(stage: Stage, folder: Path) -> Mapping[str, Any] | None:
     """Take a stored stage; None where there is none, or where it is damaged and has to be fitted again."""
     weights, about, _ = StageFiles.of(folder)
-    if not (folder / about).exists():
+    if not is_stored(folder):
         return None
     try:
         meta: Mapping[str, Any] = read_json(folder / about)

@@ -13,6 +13,7 @@ import pytest
 from cluster.local import local_cluster as local
 from nfbmr.paths import RunPaths
 from tests.faults.sweeps import assert_whole, cluster_of, raylet
+from tests.stored_stages import stored_stages
 from tune.verify import verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -57,7 +58,7 @@ def test_two_sweeps_at_once_share_a_store_and_a_server(tmp_path, begin):
         for sweep in (one, other):
             assert_whole(sweep, sweep.result())
         # Both searched the same two widths of the flow, so there are two flows, whoever trained them.
-        assert len(list((tmp_path / "store" / "stages").glob("*/stage.json"))) == 2
+        assert stored_stages(tmp_path / "store")["flow"] == 2
 
 
 def test_trials_that_diverge_are_told_and_do_not_end_the_others(tmp_path, begin):

@@ -23,6 +23,7 @@ from nfbmr.methods.registry import MethodDefaults
 from nfbmr.paths import RunPaths
 from nfbmr.records import read_record
 from nfbmr.resolve import Layer, resolve
+from tests.stored_stages import stored_stages
 from tune.ablation.ablation import Ablation, ablate, find_ablation, new_ablation
 from tune.ablation.plan import AblationPlan, plan_ablation
 from tune.ablation.spec import AblationSpec, Row, load_spec, parse_spec
@@ -74,7 +75,7 @@ def test_table5_trains_one_flow_a_category_for_all_its_rows(table5):
     plan, summary, root = table5
     assert summary["flows"]["trained"] == 2
     assert summary["flows"]["reused"] == 8
-    assert len(list((root / "store" / "stages").iterdir())) == 2
+    assert stored_stages(root / "store")["flow"] == 2
     assert not summary["cells"]["missing"]
     assert [row.name for row in plan.spec.rows] == list(summary["rows"])
     methods = {row.name: plan.row_config(row).method for row in plan.spec.rows}

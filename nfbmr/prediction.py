@@ -25,7 +25,7 @@ from nfbmr.features.extraction import pictures_at_once
 from nfbmr.features.reader import FeatureReader
 from nfbmr.features.table import Tensors, ViewedFeatures
 from nfbmr.methods.detector import Detector
-from nfbmr.methods.fitting import maps_of
+from nfbmr.methods.forward import maps_of
 from nfbmr.paths import model_folder
 from nfbmr.prediction_pictures import overlaid, save_picture
 from nfbmr.progress import ticking

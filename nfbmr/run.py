@@ -32,7 +32,8 @@ from nfbmr.finalize import (
     summarise,
 )
 from nfbmr.methods.detector import Detector, build
-from nfbmr.methods.fitting import Fitting, OnEpoch, choose_scorer, maps_of
+from nfbmr.methods.fitting import Fitting, OnEpoch, choose_scorer
+from nfbmr.methods.forward import maps_of
 from nfbmr.paths import RunPaths, read_json, write_json, write_text
 from nfbmr.prepare import read_data, training_data
 from nfbmr.progress import working

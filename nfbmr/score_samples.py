@@ -11,7 +11,7 @@ from nfbmr.features.extraction import extract
 from nfbmr.features.store import FeatureStore
 from nfbmr.features.table import ViewedFeatures
 from nfbmr.methods.detector import Detector
-from nfbmr.methods.fitting import embeddings_of, latents, maps_of
+from nfbmr.methods.forward import embeddings_of, latents, maps_of
 from nfbmr.prepare import arranged
 from nfbmr.results import ScoredImages
 from nfbmr.stopping import StopRequest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import shutil
 import struct
 import sys
 import zlib
@@ -114,3 +115,21 @@ def peers() -> Iterator[Any]:
     two = module.Peers(2)
     yield two
     two.end()
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables; making one takes seconds, copying it does not."""
+    from mlflow_server.client import connect  # which lets MLflow report nothing
+    from mlflow_server.destination import Destination
+
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    connect(Destination(f"sqlite:///{path}")).search_experiments()
+    return path
+
+
+@pytest.fixture
+def uri(tmp_path: Path, empty_database: Path) -> str:
+    """The address of a store of one's own."""
+    shutil.copyfile(empty_database, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"

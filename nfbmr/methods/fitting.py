@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,21 +23,22 @@ from torch import Tensor
 from nfbmr.config import Config, DetailStageConfig, ScoringConfig
 from nfbmr.data.samples import Sample, digest_of, units_of
 from nfbmr.devices import autocast
-from nfbmr.features.store import FeatureStore, SpaceSpec
+from nfbmr.features.store import FeatureStore
 from nfbmr.features.table import FeatureTable, ViewedFeatures
 from nfbmr.methods.detector import Detector
+from nfbmr.methods.forward import chunks_of, latents, maps_of
 from nfbmr.methods.networks import AnomalyModel
 from nfbmr.methods.shared_stages import claimed, is_stored, load_stage, save_stage, stage_lock
 from nfbmr.results import defective_maps
 from nfbmr.scoring.normalisation import UnitMaps
 from nfbmr.scoring.ranking import auroc_influence
 from nfbmr.scoring.selection import Selection, check_scoring, select_scorer
-from nfbmr.stopping import StopRequest, until_stopped
+from nfbmr.stopping import StopRequest
 from nfbmr.training.batches import Batches
 from nfbmr.training.epoch_selection import ValidationResult
 from nfbmr.training.loop import train_stage
 from nfbmr.training.stages import Stage
-from nfbmr.workers import SINGLE_PROCESS, ProcessGroup, broadcast_weights, in_order, shard_range
+from nfbmr.workers import SINGLE_PROCESS, ProcessGroup, broadcast_weights
 
 log = logging.getLogger(__name__)
 
@@ -266,7 +267,7 @@ class Fitting:
     def _validation_loss(self, stage: Stage, z: FeatureTable | None) -> float:
         total, device = 0.0, self.detector.device
         good = self.data.good.select(stage.tables)
-        for chunk in _chunks(good, self.workers):
+        for chunk in chunks_of(good, self.workers):
             rows = good.rows_of(chunk)
             batch = (*good.features.gather(rows), *(() if z is None else (z.gather(rows),)))
             with torch.inference_mode(), autocast(self.detector.config.train.precision, device):
@@ -319,84 +320,6 @@ def choose_scorer(
         map_weights=judge.map_weights if isinstance(judge, AnomalyModel) else (),
         pixel_false_reject_rate=config.selection.pixel_false_reject_rate,
     )
-
-
-def latents(
-    detector: Detector,
-    seen: ViewedFeatures,
-    key: str,
-    store: FeatureStore,
-    workers: ProcessGroup = SINGLE_PROCESS,
-) -> FeatureTable:
-    """What the first stage makes of every row, stored under its key and computed only where it is missing."""
-    seen = seen.select(detector.networks.stages[0].tables)
-    table = seen.features.tables[0]
-    space = store.space(SpaceSpec("latents", {"flow": key, "shape": list(table.shape), "dtype": "float16"}))
-    with space.lock() if workers.rank == 0 else nullcontext():
-        missing = workers.broadcast(lambda: set(space.missing(table.keys)))
-        rows = [row for row, key in enumerate(table.keys) if key in missing]
-        share, size = shard_range(len(rows), workers), seen.features.at_once(64)
-        for start in share[::size]:
-            chunk = rows[start : min(start + size, share.stop)]
-            space.append([table.keys[row] for row in chunk], detector.latents(seen.features.gather(chunk)))
-        workers.barrier()
-    return space.table(table.keys)
-
-
-def maps_of(
-    detector: Detector,
-    seen: ViewedFeatures,
-    z: FeatureTable | None = None,
-    workers: ProcessGroup = SINGLE_PROCESS,
-    *,
-    stage: Stage | None = None,
-    stop: StopRequest | None = None,
-) -> Tensor:
-    """Score components of every image, (N, P, H, W); the mean over its views where it has several.
-
-    Args:
-        detector: Whose.
-        seen: Features of the images.
-        z: Their latents, row by row of the features, where they are stored.
-        workers: Who takes part.
-        stage: Whose components; by default those of the whole method.
-        stop: Looked at every few images; :class:`Interrupted` is raised where it asks for a stop.
-
-    Raises:
-        CheckpointError: The maps are of other sizes than those that the detector was trained on.
-    """
-    detector.eval()
-    if stage is not None:
-        seen, z = seen.select(stage.tables), z if stage.reads_latents else None
-    else:
-        detector.check_shapes(seen.features.shapes)
-    chunks = []
-    for chunk in until_stopped(_chunks(seen, workers), stop, "images were scored"):
-        z_BCHW = None if z is None else z.gather(seen.rows_of(chunk))
-        maps = detector.maps(seen.gather(chunk), z_BCHW, stage=stage)
-        chunks.append(maps.view(len(chunk), seen.views, *maps.shape[1:]).mean(1))
-    chunks = in_order(chunks, workers)
-    return torch.cat(chunks) if chunks else torch.zeros(0, len(detector.networks.components), 1, 1)
-
-
-def embeddings_of(
-    detector: Detector, seen: ViewedFeatures, z: FeatureTable | None, workers: ProcessGroup = SINGLE_PROCESS
-) -> dict[str, Tensor]:
-    """:meth:`Detector.embeddings` of every image as it is, (N, C) by the name of the space."""
-    chunks = []
-    for chunk in _chunks(seen, workers):
-        rows = seen.rows_NV[chunk.start : chunk.stop, 0]
-        latents = None if z is None else z.gather(rows)
-        chunks.append(detector.embeddings(seen.features.gather(rows), latents))
-    chunks = in_order(chunks, workers)
-    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in (chunks[0] if chunks else ())}
-
-
-def _chunks(seen: ViewedFeatures, workers: ProcessGroup, size: int = 32) -> list[range]:
-    """This worker's share of the images, a few at a time."""
-    share = shard_range(len(seen), workers)
-    size = max(1, seen.features.at_once(size) // seen.views)
-    return [share[start : start + size] for start in range(0, len(share), size)]
 
 
 def _named(on_epoch: OnEpoch | None, stage: str) -> Callable[[int, Mapping[str, float]], None] | None:

@@ -11,7 +11,7 @@ from nfbmr.devices import device_of
 from nfbmr.features.reader import FeatureReader
 from nfbmr.features.table import ViewedFeatures
 from nfbmr.methods.detector import Detector
-from nfbmr.methods.fitting import maps_of
+from nfbmr.methods.forward import maps_of
 
 
 def latency_ms(model: Path, *, device: str = "auto", repeats: int = 9) -> float:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,21 +16,7 @@ from nfbmr.features.backends import StoreBackend
 from nfbmr.features.claims import FOLDER, Claims
 from nfbmr.features.store import SpaceSpec, open_store
 
-SERVER = Path(__file__).with_name("s3_server.py")
 SPEC = SpaceSpec("features", {"tap": "blocks.1", "dtype": "float32"})
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of a running server."""
-    pytest.importorskip("moto")
-    process = subprocess.Popen(
-        [sys.executable, str(SERVER)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    yield process.stdout.readline().strip()
-    process.communicate()  # its input closes, and it ends
 
 
 @pytest.fixture

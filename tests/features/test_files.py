@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,21 +10,6 @@ import pytest
 from nfbmr.errors import StoreError
 from nfbmr.features.files import Files
 from nfbmr.features.store import FeatureStore
-
-SERVER = Path(__file__).with_name("s3_server.py")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of a running server."""
-    pytest.importorskip("moto")
-    process = subprocess.Popen(
-        [sys.executable, str(SERVER)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    yield process.stdout.readline().strip()
-    process.communicate()  # its input closes, and it ends
 
 
 @pytest.fixture(params=["folder", "object store"])

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -28,38 +26,12 @@ from nfbmr.features.extraction import extract
 from nfbmr.features.maintenance import verify
 from nfbmr.features.shards import shard_paths
 from nfbmr.features.store import FeatureStore, SpaceSpec, open_store
+from tests.features.s3 import KEYS
 
 SPEC = SpaceSpec("features", {"tap": "blocks.1", "dtype": "float32"})
 CONFIG = FeatureConfig(
     backbone="test_efficientnet", weights="random", taps=(1, "blocks.2"), size=64, compute="fp32", batch=4
 )
-SERVER = Path(__file__).with_name("s3_server.py")
-KEYS = {"AWS_ACCESS_KEY_ID": "user", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true"}
-
-
-def start() -> tuple[subprocess.Popen[str], str]:
-    pytest.importorskip("moto")
-    server = subprocess.Popen(
-        [sys.executable, str(SERVER)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert server.stdout is not None
-    return server, server.stdout.readline().strip()
-
-
-def end(server: subprocess.Popen[str]) -> None:
-    server.communicate()  # its input closes, and it ends
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of a running server."""
-    process, address = start()
-    yield address
-    end(process)
 
 
 @pytest.fixture

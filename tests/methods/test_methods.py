@@ -16,7 +16,7 @@ import nfbmr
 from nfbmr.config import Config
 from nfbmr.features.table import Features, TensorTable, ViewedFeatures
 from nfbmr.methods.detector import Detector, build, shapes_read
-from nfbmr.methods.fitting import maps_of
+from nfbmr.methods.forward import maps_of
 from nfbmr.methods.registry import METHODS, trained_sections
 from nfbmr.prediction import Predictor
 from nfbmr.run import Run, execute_run, journal_only, new_run, open_run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import optuna
@@ -10,27 +9,9 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from mlflow_server.destination import Destination
 from mlflow_server.tracking.sync import find_journals, sync
 from tests.tune.verify.three_records import ENDS, Server, fitted, recorded
 from tune.records.paths import SweepPaths
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables; making one takes seconds, copying it does not."""
-    from mlflow_server.client import connect
-
-    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    connect(Destination(f"sqlite:///{path}")).search_experiments()
-    return path
-
-
-@pytest.fixture
-def uri(tmp_path: Path, empty: Path) -> str:
-    """The address of a store of one's own."""
-    shutil.copyfile(empty, tmp_path / "mlflow.db")
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
 @pytest.fixture

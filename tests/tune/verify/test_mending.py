@@ -122,9 +122,9 @@ def test_a_duplicate_parent_is_merged_and_its_children_hang_under_the_one_left(
 
 
 def test_a_server_that_lost_everything_gets_everything(
-    sweep: SweepPaths, empty: Path, tmp_path: Path
+    sweep: SweepPaths, empty_database: Path, tmp_path: Path
 ) -> None:
-    shutil.copyfile(empty, tmp_path / "mlflow.db")
+    shutil.copyfile(empty_database, tmp_path / "mlflow.db")
     result = verify(sweep, mend=True)
     assert {kind for _, kind, _ in kinds(result)} == {"child"}
     assert result.agreed, result.text()

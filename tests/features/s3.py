@@ -1,0 +1,31 @@
+"""A server that speaks S3, on loopback, for tests of stores and their files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SERVER = Path(__file__).with_name("s3_server.py")
+KEYS = {"AWS_ACCESS_KEY_ID": "user", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+def start() -> tuple[subprocess.Popen[str], str]:
+    """The process, and the address at which it answers."""
+    pytest.importorskip("moto")
+    server = subprocess.Popen(
+        [sys.executable, str(SERVER)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert server.stdout is not None
+    return server, server.stdout.readline().strip()
+
+
+def end(server: subprocess.Popen[str]) -> None:
+    """End it, and wait."""
+    server.communicate()  # its input closes, and it ends

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from nfbmr.addresses import cache_folder
 from nfbmr.data.images import file_digest, load_small
@@ -39,12 +40,12 @@ def thumbnail(path: Path) -> tuple[NDArray[np.uint8], str]:
         ImageError: It cannot be read.
     """
     digest = file_digest(path)
-    kept = _folder() / digest[:2] / f"{digest}.npy"
+    kept = _folder() / digest[:2] / f"{digest}.png"
     small_HW = _read(kept)
     if small_HW is None:
         small_HW = np.asarray(load_small(path, LONGEST))
         buffer = BytesIO()
-        np.save(buffer, small_HW, allow_pickle=False)
+        Image.fromarray(small_HW).save(buffer, "PNG", compress_level=1)
         keep(kept, buffer.getvalue())
     return small_HW, digest
 
@@ -91,12 +92,18 @@ def _folder() -> Path:
 
 
 def _read(path: Path) -> NDArray[np.uint8] | None:
-    """A kept picture, marked as used; None where there is none, or it is damaged."""
+    """A kept picture, marked as used; None where there is none, or it is damaged.
+
+    No `.npy` file: numpy parses the header of one with `ast`, and in Python 3.11.7 two threads that do so at
+    once may end in a SystemError.
+    """
     try:
-        small_HW = np.load(BytesIO(path.read_bytes()), allow_pickle=False)
-        if small_HW.dtype != np.uint8 or small_HW.ndim != 2 or not 0 < max(small_HW.shape) <= LONGEST:
-            return None
+        with Image.open(BytesIO(path.read_bytes()), formats=("PNG",)) as image:
+            if image.mode != "L" or max(image.size) > LONGEST:
+                return None
+            small_HW = np.array(image)
         os.utime(path)
-    except (OSError, ValueError, EOFError):
+    # A damaged chunk is a SyntaxError to Pillow.
+    except (OSError, ValueError, EOFError, SyntaxError):
         return None
-    return np.asarray(small_HW, np.uint8)
+    return small_HW

@@ -4,7 +4,7 @@ Run ``python -m benchmarks.nearest`` (``--quick`` for a look). The floor is the 
 stay in the cache, into the same buffer; *rows* is what stood here before (512 vectors against the whole bank,
 then the place of the minimum), *cdist* the distances as they are defined. PaDiM's floor reads its matrices
 once. Processor seconds, medians of runs in turns. Precision: patches of a network against float64. Goal: 1.3
-times the floor.
+times the floor. *Cells* is PatchCore's search in large banks, on patches of a network.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 
 import nfbmr
 from nfbmr.features.backbone import load_backbone
+from nfbmr.methods.cells import Cells
 from nfbmr.methods.nearest import AT_ONCE, closest, nearest
 from nfbmr.methods.padim.model import PaDiMStage
 from nfbmr.methods.patchcore import PatchCoreConfig
@@ -44,6 +45,7 @@ def measure(*, turns: int, sizes: tuple[tuple[int, int, int], ...] = SIZES) -> d
         "searches": [search(*size, turns=turns) for size in sizes],
         "closest": [few(*size, turns=turns) for size in sizes],
         "padim": [padim(side, turns=turns) for side in ((32,) if turns < 5 else (32, 64))],
+        "cells": cells(turns=turns),
         "precision": precision(),
         "threads": 1,
         "goal": GOAL,
@@ -114,21 +116,37 @@ def by_rows(x_QC: Tensor, bank_KC: Tensor) -> tuple[Tensor, Tensor]:
     return (x_QC - bank_KC[rows_Q]).square().sum(1).sqrt(), rows_Q
 
 
+def cells(*, turns: int, asked: int = 4096) -> dict[str, Any]:
+    """The search by cells beside the exact one: milliseconds, share of equal rows, mean relative error."""
+    x_QC, bank_KC = _patches(images=24, asked=asked)
+    square_K = bank_KC.square().sum(1)
+    by_cells = Cells(bank_KC)
+    milliseconds = in_turns(
+        {
+            "exact": lambda: nearest(x_QC, bank_KC, square_K),
+            "here": lambda: by_cells.nearest_of_images(x_QC[None]),
+        },
+        turns,
+    )
+    exact_Q, exact_rows_Q = nearest(x_QC, bank_KC)
+    distance_BQ, row_BQ = by_cells.nearest_of_images(x_QC[None])
+    return {
+        "size": [asked, *bank_KC.shape],
+        "milliseconds": milliseconds,
+        "ratio": milliseconds["here"] / milliseconds["exact"],
+        "equal_rows": float((row_BQ[0] == exact_rows_Q).double().mean()),
+        "relative_error": float((distance_BQ[0] / exact_Q - 1).mean()),
+    }
+
+
 def precision(images: int = 8, asked: int = 1024) -> dict[str, float]:
     """Share of rows that are not float64's, and the largest relative error of a distance.
 
     Args:
-        images: Random ones, of 256 px, smoothed so that neighbours are alike.
+        images: Random ones.
         asked: Patches of the last of them.
     """
-    config = nfbmr.configure(settings={"method": "patchcore"})
-    generator = torch.Generator().manual_seed(0)
-    noise_B3HW = torch.rand(images, 3, 64, 64, generator=generator)
-    x_B3HW = torch.nn.functional.interpolate(noise_B3HW, size=256, mode="bicubic")
-    network = load_backbone(config.features)
-    with torch.inference_mode():
-        patches_NC = patches_of(tuple(y.float() for y in network(x_B3HW)), PatchCoreConfig.of(config).patch)
-    x_QC, bank_KC = patches_NC[-asked:], patches_NC[:-asked]
+    x_QC, bank_KC = _patches(images, asked)
     distance_Q, rows_Q = nearest(x_QC, bank_KC)
     exact_QK = torch.cdist(x_QC.double(), bank_KC.double())
     exact_Q, exact_rows_Q = exact_QK.min(1)
@@ -138,6 +156,18 @@ def precision(images: int = 8, asked: int = 1024) -> dict[str, float]:
         "relative_error": float(((distance_Q - exact_Q).abs() / exact_Q).max()),
         "norm_over_distance": float((x_QC.norm(dim=1) / exact_Q).max()),
     }
+
+
+def _patches(images: int, asked: int) -> tuple[Tensor, Tensor]:
+    """Patches of random, smoothed images of 256 px: those of the last ones, and the others."""
+    config = nfbmr.configure(settings={"method": "patchcore"})
+    generator = torch.Generator().manual_seed(0)
+    noise_B3HW = torch.rand(images, 3, 64, 64, generator=generator)
+    x_B3HW = torch.nn.functional.interpolate(noise_B3HW, size=256, mode="bicubic")
+    network = load_backbone(config.features)
+    with torch.inference_mode():
+        patches_NC = patches_of(tuple(y.float() for y in network(x_B3HW)), PatchCoreConfig.of(config).patch)
+    return patches_NC[-asked:], patches_NC[:-asked]
 
 
 def in_turns(ways: dict[str, Callable[[], object]], turns: int) -> dict[str, float]:
@@ -168,6 +198,12 @@ def table(result: dict[str, Any]) -> str:
             lines.append(
                 f"| {name} | {size} | {ms['floor']:.1f} | {ms['here']:.1f} | {row['ratio']:.2f} | {others} |"
             )
+    by_cells = result["cells"]
+    lines.append(
+        f"\ncells, {' x '.join(map(str, by_cells['size']))}: {by_cells['milliseconds']['here']:.1f} ms, "
+        f"{by_cells['ratio']:.2f} of the exact search here; {by_cells['equal_rows']:.1%} of the patches get "
+        f"the same row, distances are {by_cells['relative_error']:.2%} too large on average"
+    )
     exact = result["precision"]
     lines.append(
         f"\nagainst float64: {exact['other_rows']:.2%} other rows, distances off by "

@@ -28,6 +28,11 @@ class PatchCoreConfig(MethodConfig):
     neighbours: PositiveInt = Field(
         9, description="patches of the bank that an image's score is weighed by; 1 = the maximum of the map"
     )
+    search: Literal["auto", "exact", "cells"] = Field(
+        "auto",
+        description="for a patch's nearest in the bank: exact, or cells: in the nearest dozen of its k-means "
+        "cells alone, an image's largest distances exact all the same; auto: cells on CPUs, of 8192 or more",
+    )
 
     _odd = field_validator("patch")(odd_side)
 

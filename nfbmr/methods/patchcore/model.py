@@ -9,7 +9,8 @@ unusual that nearest patch m* itself is among its b neighbours in the bank:
     \mathrm{map}(p) &= \min_{m \in M} \|p - m\|, \qquad s^* = \max_p \mathrm{map}(p) \\
     \mathrm{score} &= \Big(1 - \frac{e^{s^*}}{\sum_{m \in N_b(m^*)} e^{\|p^* - m\|}}\Big)\, s^*
 
-``docs/methods/patchcore.md``.
+In a large bank the map's smaller distances are those to patches of the nearest cells
+(:mod:`nfbmr.methods.cells`); its largest, and the score, are exact. ``docs/methods/patchcore.md``.
 
 Shapes: B batch, C channels of a patch, H W the finest map, K patches of the bank, Q patches asked about.
 """
@@ -26,6 +27,7 @@ from torch.nn.functional import avg_pool2d, normalize
 
 from nfbmr.config import Config
 from nfbmr.features.table import Shape, Tensors, ViewedFeatures
+from nfbmr.methods.cells import Cells
 from nfbmr.methods.coreset import greedy_coreset
 from nfbmr.methods.nearest import closest, nearest
 from nfbmr.methods.networks import AnomalyModel
@@ -39,6 +41,9 @@ from nfbmr.methods.statistics import (
     raise_if_stopped,
 )
 from nfbmr.stopping import StopRequest
+
+LARGE_BANK = 8192
+"""Patches from which cells are quicker than the whole bank, and worth their making."""
 
 
 class PatchCore(AnomalyModel):
@@ -68,12 +73,13 @@ class PatchCoreStage(ClosedFormStage):
         self._config = PatchCoreConfig.of(config)
         self._seed = config.seed
         self.bank = MemoryBank(patches_KC=torch.zeros(0, sum(shape[0] for shape in shapes)))
+        self._cells: Cells | None = None
         super().__init__(self.bank, self._config)
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What decides the bank: not how many neighbours weigh a score."""
-        kept = self._config.model_dump(mode="json", exclude={"neighbours"})
+        """What decides the bank: not how it is searched, nor how many neighbours weigh a score."""
+        kept = self._config.model_dump(mode="json", exclude={"neighbours", "search"})
         return {"kind": type(self).__name__, "settings": kept}
 
     def prepare(self, seen: ViewedFeatures, stop: StopRequest | None = None) -> None:
@@ -93,7 +99,7 @@ class PatchCoreStage(ClosedFormStage):
         """The map and, constant over it, the score: (B, 2, H, W)."""
         height, width = max((y.shape[2:] for y in batch), key=lambda size: size[0] * size[1])
         patches_QC = self._asked(batch)
-        distance_Q, nearest_Q = nearest(patches_QC, self._patches, self.bank.squares("patches_KC"))
+        distance_Q, nearest_Q = self._nearest(patches_QC, height * width)
         distance_BP = distance_Q.view(-1, height * width)
         patch_B1HW = distance_BP.view(-1, 1, height, width)
         first_B = torch.arange(distance_BP.shape[0], device=distance_BP.device) * (height * width)
@@ -103,6 +109,23 @@ class PatchCoreStage(ClosedFormStage):
         if self._config.distance == "cosine":  # of unit vectors 1 - cos is half the squared distance
             return torch.cat((patch_B1HW, image_B1HW), dim=1).square() / 2.0
         return torch.cat((patch_B1HW, image_B1HW), dim=1)
+
+    def _nearest(self, patches_QC: Tensor, positions: int) -> tuple[Tensor, Tensor]:
+        """Distance to the nearest of the bank and its number, (Q,) each, of images of so many positions."""
+        patches_KC = self._patches
+        if not self._asks_cells(patches_KC):
+            return nearest(patches_QC, patches_KC, self.bank.squares("patches_KC"))
+        if self._cells is None or self._cells.source_KC is not patches_KC:
+            self._cells = Cells(patches_KC, self._seed)
+        images_BPC = patches_QC.view(-1, positions, patches_QC.shape[1])
+        distance_BP, nearest_BP = self._cells.nearest_of_images(images_BPC)
+        return distance_BP.flatten(), nearest_BP.flatten()
+
+    def _asks_cells(self, patches_KC: Tensor) -> bool:
+        if torch.compiler.is_exporting() or self._config.search == "exact":
+            return False
+        large = len(patches_KC) >= LARGE_BANK and patches_KC.device.type == "cpu"
+        return large or self._config.search == "cells"
 
     def _asked(self, y: Tensors) -> Tensor:
         """Patches as they are compared: (B H W, C)."""

@@ -6,11 +6,13 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from nfbmr.config import Config
 from nfbmr.data.samples import Dataset, Split
 from nfbmr.evaluation.evaluation import TITLES
 from nfbmr.evaluation.summary import RunSummary
+from nfbmr.journal import entries
 from nfbmr.paths import RunPaths
 from nfbmr.resolve import flat
 from nfbmr.results import kinds_of, side_counts
@@ -25,11 +27,25 @@ _SIDES = {"test": "test images", "validation": "validation images with synthetic
 
 @dataclass(frozen=True)
 class RunLogger:
-    """Tells a tracker of a run: how it begins, each epoch, how it ends."""
+    """Tells a tracker of a run: how it begins, each epoch, how it ends.
+
+    A run that goes on tells of epochs again, of a stage that is in the store by now or that is trained again
+    from its last checkpoint. What its journal has of them is not recorded a second time.
+    """
 
     paths: RunPaths
     config: Config
     tracker: Tracker
+
+    @cached_property
+    def _recorded(self) -> Mapping[tuple[str, int], float]:
+        """What earlier attempts have recorded: the last value by metric and step."""
+        return {
+            (name, entry.fields["step"]): float(value)
+            for entry in entries(self.paths.journal)
+            if entry.kind == "metrics"
+            for name, value in entry.fields["values"].items()
+        }
 
     def begin(self, dataset: Dataset, split: Split, digest: str) -> None:
         """Settings, labels, the data set and who is on which side of its split."""
@@ -64,17 +80,24 @@ class RunLogger:
             self.tracker.artifact(path)
 
     def epoch(self, stage: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        """An epoch's metrics, with the epoch as their step; those that were validated are logged as well."""
+        """An epoch's metrics, with the epoch as their step; those that were validated are logged as well.
+
+        An epoch has one point a metric: seconds of an epoch that is trained again stay the first ones.
+        """
         names = ("loss", "validation_loss", "validation_auroc")
         if "validation_auroc" in metrics:
             words = [f"{name.replace('_', ' ')} {metrics[name]:.4f}" for name in names if name in metrics]
             log.info("stage %s, epoch %d: %s", stage, epoch, ", ".join(words))
         values = {f"{stage}/{name}": value for name, value in metrics.items() if name != "epoch"}
-        self.tracker.metrics(values, step=epoch)
+        values = {name: value for name, value in values.items() if (name, epoch) not in self._recorded}
+        if values:
+            self.tracker.metrics(values, step=epoch)
 
     def end(self, summary: RunSummary) -> None:
         """Results, report, pictures and the model; losses went out as they were made."""
-        self.tracker.metrics(dict(_numbers(summary)))
+        numbers = {n: value for n, value in _numbers(summary) if self._recorded.get((n, 0)) != value}
+        if numbers:
+            self.tracker.metrics(numbers)
         self.tracker.tags({"nfbmr.description": description(summary)})
         paths = self.paths
         for path in (paths.report, paths.summary, paths.fitted, paths.scores, paths.history):

@@ -137,6 +137,22 @@ def test_stored_weights_with_a_flipped_bit_are_named_and_fitted_again(finished, 
     assert main(["features", "verify", "--store", str(copy.store)]) == 0
 
 
+def test_a_finished_stage_is_stored_without_its_checkpoints(finished, tmp_path):
+    """They are as large as the stage itself, and nothing reads them again."""
+    config, first = finished
+    assert not list(config.store.glob("stages/*/checkpoints"))
+    store = tmp_path / "store"
+    shutil.copytree(config.store, store)
+    folders = [path.parent for path in store.glob("stages/*/stage.json")]
+    for folder in folders:  # as earlier versions left it, and as whoever is killed in between does
+        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints" / "last.json").write_text("{}")
+    again = nfbmr.train(config.model_copy(update={"store": store}))
+    assert (set(again["reused"].values()), again["metrics"]) == ({True}, first["metrics"])
+    kept = [folder for folder in folders if (folder / "checkpoints").exists()]
+    assert len(folders) - len(kept) == len(again["reused"]), "of those that were used"
+
+
 def test_a_bank_of_patches_is_chosen_once(finished):
     from nfbmr.api import configure
 

@@ -98,6 +98,11 @@ class Files:
             if info.is_file
         }
 
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of that name now."""
+        with self._explained(name):
+            return bool(self._files.get_file_info(name).is_file)
+
     def blocks(self, name: str) -> Iterator[bytes]:
         """A file's content.
 

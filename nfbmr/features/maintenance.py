@@ -174,6 +174,8 @@ class Verified:
 def verify(store: Path | str | StoreBackend, *, spaces: Sequence[str] = (), repair: bool = False) -> Verified:
     """Read every byte of a store: shards against their checksums, stages as far as their format tells.
 
+    What another process removes meanwhile is not damaged, and does not count.
+
     Args:
         store: Its folder or address.
         spaces: Keys (or unambiguous beginnings of keys) of spaces: these alone are read, and no stages.
@@ -188,16 +190,19 @@ def verify(store: Path | str | StoreBackend, *, spaces: Sequence[str] = (), repa
     stages = [] if chosen else [info for info in list_stages(backend, every) if info.state == "trained"]
     asked = [info for info in every if info.key in chosen] if chosen else every
     shards = [f"{info.folder}/{name}" for info in asked for name in info.shards]
-    damaged = [name for name in shards if not backend.is_whole(name)]
-    whole = set(shards).difference(damaged)
+    broken = [name for name in shards if not backend.is_whole(name)]
+    whole = set(shards).difference(broken)
+    damaged = [name for name in broken if backend.exists(name)]
     rows = sum(name.rows for path in whole if (name := ShardName.of(Path(path))))
-    bad = [info.folder for info in stages if not backend.is_whole_stage(info.folder)]
+    broken = [info.folder for info in stages if not backend.is_whole_stage(info.folder)]
+    bad = [folder for folder in broken if backend.exists(f"{folder}/{StageFiles.of(folder).about}")]
+    checked = len(whole) + len(damaged), len(stages) - len(broken) + len(bad)
     damaged += [f"{folder}/{StageFiles.of(folder).weights}" for folder in bad]
     if repair:
         # A stage's description goes first: without it the stage is not in the store.
         for file in [*(f"{folder}/{StageFiles.of(folder).about}" for folder in bad), *damaged]:
             backend.discard(file)
-    return Verified(len(shards), rows, len(stages), tuple(damaged))
+    return Verified(checked[0], rows, checked[1], tuple(damaged))
 
 
 # ------------------------------------------------------------------------------------------------ pruning

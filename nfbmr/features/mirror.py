@@ -25,7 +25,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -122,7 +122,7 @@ class Mirror:
         size = size_of(sum(name.size for name in lacking.values()))
         log.info("bringing %s (%s) from %s", count(len(lacking), "shard"), size, self.objects.root)
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="mirror") as pool:
-            return any(list(pool.map(self._fetch_shard, lacking, lacking.values())))
+            return any(list(pool.map(self._fetch, lacking, (name.sha for name in lacking.values()))))
 
     @_forgiving
     def push(self, folder: Path, shards: Sequence[Path] | None = None) -> None:
@@ -166,14 +166,8 @@ class Mirror:
         named = ((folder / name, ShardName.of(Path(name)), file.size) for name, file in files.items())
         return {path: shard for path, shard, size in named if shard is not None and shard.size == size}
 
-    def _fetch_shard(self, path: Path, name: ShardName) -> bool:
-        came = self._fetch(path, name.sha)
-        if not came:
-            self._damaged.add(path)
-        return came
-
     def _fetch(self, path: Path, sha: str) -> bool:
-        """Bring a file, whole or not at all.
+        """Bring a file, whole or not at all; one that another machine has removed meanwhile is not there.
 
         Args:
             path: Where it belongs here.
@@ -187,17 +181,26 @@ class Mirror:
         """
         name = self._name(path)
         for _ in range(2):  # a connection may break off
-            with suppress(_DamagedError), atomic(path) as temporary:
-                came = ""
-                with suppress(FileNotFoundError):  # removed in between
-                    came = self.objects.fetch(name, temporary)
-                if not came.startswith(sha):
-                    raise _DamagedError
-                return True
+            try:
+                with atomic(path) as temporary:
+                    if not self._copied(name, temporary).startswith(sha):
+                        raise _DamagedError
+                    return True
+            except _RemovedError:
+                return False
+            except _DamagedError:
+                continue
+        self._damaged.add(path)
         log.warning(
             "%s/%s does not hold the bytes that were written; it is done anew", self.objects.root, name
         )
         return False
+
+    def _copied(self, name: str, path: Path) -> str:
+        try:
+            return self.objects.fetch(name, path)
+        except FileNotFoundError:
+            raise _RemovedError from None  # which is no failure of the disk that is written to
 
     def _name(self, folder: Path) -> str:
         return folder.relative_to(self.root).as_posix()
@@ -205,3 +208,7 @@ class Mirror:
 
 class _DamagedError(Exception):
     """Other bytes came than were written."""
+
+
+class _RemovedError(Exception):
+    """It was there a moment ago."""

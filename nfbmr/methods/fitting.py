@@ -28,7 +28,15 @@ from nfbmr.features.table import FeatureTable, ViewedFeatures
 from nfbmr.methods.detector import Detector
 from nfbmr.methods.forward import chunks_of, latents, maps_of
 from nfbmr.methods.networks import AnomalyModel
-from nfbmr.methods.shared_stages import claimed, is_stored, load_stage, save_stage, stage_lock
+from nfbmr.methods.shared_stages import (
+    checkpoints_of,
+    claimed,
+    drop_checkpoints,
+    is_stored,
+    load_stage,
+    save_stage,
+    stage_lock,
+)
 from nfbmr.results import defective_maps
 from nfbmr.scoring.normalisation import UnitMaps
 from nfbmr.scoring.ranking import auroc_influence
@@ -185,8 +193,9 @@ class Fitting:
     def _fit_once(self, stage: Stage, identity: Mapping[str, Any]) -> Fitted:
         """Find a stage in the store, or fit it and keep it there; rank 0 holds the lock, and looks.
 
-        What trials share is trained in its folder of the store, where whoever wants it goes on; what is the
-        run's own has its checkpoints in the run's folder, and a run that has begun it goes on there.
+        What trials share is trained in its folder of the store, where whoever wants it goes on, and nothing
+        of that is kept beside a finished stage; what is the run's own has its checkpoints in the run's
+        folder, and a run that has begun it goes on there.
         """
         key = digest_of([json.dumps(identity, sort_keys=True)])
         # One process looks, for all: each machine may have something else in its cache.
@@ -195,12 +204,14 @@ class Fitting:
             if self.workers.rank == 0:
                 held.enter_context(stage_lock(folder, self._stop))
                 self.store.fetch_stage(folder)
-            checkpoints = self._folder_of(stage.name) if stage.trial_specific else folder / "checkpoints"
+            checkpoints = self._folder_of(stage.name) if stage.trial_specific else checkpoints_of(folder)
             begun = self.workers.broadcast(lambda: stage.trial_specific and checkpoints.exists())
             meta = None if begun else self.workers.broadcast(lambda: load_stage(stage, folder))
             if meta is None and not begun:
                 meta = self.workers.broadcast(lambda: claimed(stage, folder, self.store, held, self._stop))
             if meta is not None:
+                if self.workers.rank == 0:
+                    drop_checkpoints(folder)
                 broadcast_weights(stage.module, self.workers)
                 log.info("stage %s is in the store as %s; nothing to train", stage.name, key)
                 if self._on_epoch is not None:
@@ -212,6 +223,7 @@ class Fitting:
                 meta = {"identity": identity, "history": list(fitted.history), "epoch": fitted.epoch}
                 save_stage(stage, folder, meta)
                 self.store.publish_stage(folder)
+                drop_checkpoints(folder)
             return fitted
 
     def _train(self, stage: Stage, identity: Mapping[str, Any], folder: Path) -> Fitted:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,16 @@ def save_stage(stage: Stage, folder: Path, meta: Mapping[str, Any]) -> None:
     write_tensors(folder / weights, stage.module.state_dict())
     # Written last: a stage is in the store once its description is.
     write_json(folder / about, {**meta, "sha256": weights_digest(folder / weights)})
+
+
+def checkpoints_of(folder: Path) -> Path:
+    """Where a stage of the store is trained: who wants it goes on there, until it is finished."""
+    return folder / "checkpoints"
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Remove what a stage's training left in the store; the stage is there, and its lock is held."""
+    shutil.rmtree(checkpoints_of(folder), ignore_errors=True)  # a store that can only be read
 
 
 def is_stored(folder: Path) -> bool:
@@ -55,9 +67,13 @@ def load_stage(stage: Stage, folder: Path) -> Mapping[str, Any] | None:
 
 @contextmanager
 def stage_lock(folder: Path, stop: StopRequest | None) -> Iterator[None]:
-    """Hold the folder's lock; the kernel lets go of it when the process dies."""
+    """Hold the folder's lock; the kernel lets go of it when the process dies.
+
+    When it was last held is when the stage was last used, which pruning goes by.
+    """
+    path = folder / "lock"
     lock = file_lock(
-        folder / "lock",
+        path,
         held=lambda: Interrupted(
             "stopped while waiting for a stage that another process fits",
             where=folder,
@@ -67,6 +83,8 @@ def stage_lock(folder: Path, stop: StopRequest | None) -> Iterator[None]:
         on_wait=lambda: log.info("another process fits this stage; waiting for it"),
     )
     with lock:
+        with suppress(OSError):  # a store that can only be read
+            os.utime(path)
         yield
 
 

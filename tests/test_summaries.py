@@ -17,7 +17,7 @@ from nfbmr.evaluation.intervals import UNDEFINED
 from nfbmr.evaluation.summary import RunSummary
 from scripts.schemas import FOLDER, schemas
 from tests.summaries import run_summary, sweep_summary
-from tune.records.ablation_summary import EntryFacts
+from tune.records.ablation_summary import AblationSummary, EntryFacts
 from tune.records.sweep_summary import SweepSummary
 
 
@@ -43,7 +43,7 @@ def test_what_is_written_is_as_its_schema_says_and_is_read_back(
     summary.write(tmp_path / "summary.json")
     values = json.loads((tmp_path / "summary.json").read_text())
     jsonschema.validate(values, type(summary).json_schema())
-    assert values["format"] == 1
+    assert values["format"] == type(summary).FORMAT
     assert type(summary).read(tmp_path / "summary.json").as_json() == summary.as_json()
 
 
@@ -79,6 +79,31 @@ def test_a_file_of_an_earlier_version_is_read_and_later_keys_are_left_alone() ->
     assert (summary.known_defects, summary.notes, summary.doubt) == ({}, (), None)
     assert summary.selection.epochs == {"flow": 3}
     assert RunSummary.from_json({**values, "of_tomorrow": 3}).as_json() == values
+
+
+def test_saved_seconds_of_stages_that_were_called_those_of_flows_are_read() -> None:
+    values = sweep_summary().as_json()
+    earlier = {**values, "format": 1, "saved_seconds": {"features": 2.0, "flows": 7.5}}
+    assert SweepSummary.from_json(earlier).saved_seconds.stages == 7.5
+    assert SweepSummary.from_json({**earlier, "format": 0}).saved_seconds.stages == 7.5
+
+
+@pytest.mark.parametrize("written", [{}, {"format": 1}])
+def test_an_ablation_of_an_earlier_version_is_read(written: dict[str, int]) -> None:
+    values: dict[str, Any] = {
+        **dict.fromkeys(("name", "ablation_dir", "table", "title", "about", "metric", "reference"), "x"),
+        **{key: [] for key in ("metrics", "seeds", "categories", "notes", "pictures")},
+        **{key: {} for key in ("files", "config", "rows")},
+        "split_seeds": "same",
+        "by": "kind",
+        "cells": {"asked": 2},
+        "seconds": 9.0,
+        "flows": {"trained": 1, "reused": 3, "saved_seconds": 7.5},
+    }
+    summary = AblationSummary.from_json({**values, **written})
+    assert (summary.flows.trained, summary.flows.reused) == (1, 3)
+    assert summary.saved_seconds.stages == 7.5
+    assert AblationSummary.from_json(summary.as_json()) == summary
 
 
 @pytest.mark.parametrize(

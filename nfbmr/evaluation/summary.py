@@ -109,13 +109,24 @@ class Summary(Part):
                 fix="read it with the version of nfbmr that wrote it, or a later one",
             )
         try:
-            return cls.model_validate({**values, "format": cls.FORMAT})
+            current = cls.upgraded({**values}, written)
+            return cls.model_validate({**current, "format": cls.FORMAT})
         except (ValidationError, TypeError) as error:
             raise OutputError(
                 f"not a {cls.WHAT} that this version can read ({_first_problem(error)})",
                 where=where,
                 fix=f"restore the file; or, where an earlier version wrote it, {cls.AGAIN}",
             ) from error
+
+    @classmethod
+    def upgraded(cls, values: Mapping[str, Any], written: int) -> Mapping[str, Any]:
+        """Values of an earlier format, under the names of this one.
+
+        Args:
+            values: Plain values as they were written, by name.
+            written: The number of their format; 0 where there was none yet.
+        """
+        return values
 
     @classmethod
     def read(cls, path: Path) -> Self:

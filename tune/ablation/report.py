@@ -51,8 +51,8 @@ def _ablation(summary: AblationSummary) -> str:
     grid = Grid.of(head, lines)
     if not any(line[-1] for line in lines):
         grid = grid.without(len(head) - 1)
-    flows = summary.flows
-    spared = f", {duration(flows.saved_seconds)} of training saved" if flows.saved_seconds >= 1 else ""
+    flows, saved = summary.flows, summary.saved_seconds.stages
+    spared = f"; with other stages {duration(saved)} of training saved" if saved >= 1 else ""
     return "\n".join(
         [
             *_body(summary, [summary.about], grid),

@@ -27,6 +27,7 @@ from tune.records.ablation_summary import (
     FlowFacts,
     PublishedFacts,
     RowFacts,
+    SavedSeconds,
 )
 from tune.tables.rows import IMAGE_METRICS, PIXEL_METRICS, WHOLE, Published, Reports, Row
 from tune.tables.statistics import CellScores, Comparison, Mean
@@ -43,7 +44,7 @@ class Results:
         table: For people.
         trained: Flows that were trained.
         reused: Flows that a cell found in the store.
-        saved: Seconds of training that were not needed for that.
+        saved: Seconds of training that were not needed, as the store had stages of any kind.
         seconds: That cells took, together.
         summaries: Summaries of the finished runs, by the cell's key.
     """
@@ -333,8 +334,8 @@ def shared_facts(plan: AblationPlan, results: Sequence[Results]) -> dict[str, An
         "flows": FlowFacts(
             trained=sum(result.trained for result in results),
             reused=sum(result.reused for result in results),
-            saved_seconds=sum(result.saved for result in results),
         ),
+        "saved_seconds": SavedSeconds(stages=sum(result.saved for result in results)),
         "seconds": sum(result.seconds for result in results),
         "files": plan.paths.files("md", "csv", "tex"),
         "config": plan.config.model_dump(mode="json"),

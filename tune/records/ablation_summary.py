@@ -5,6 +5,7 @@ How they are read and written is :mod:`nfbmr.evaluation.summary`; ``docs/schemas
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -105,11 +106,16 @@ class CellFacts(Part):
 
 
 class FlowFacts(Part):
-    """Flows that were trained, those that the store had, and the seconds that this saved."""
+    """Flows that were trained, and those that the store had."""
 
     trained: int
     reused: int
-    saved_seconds: float
+
+
+class SavedSeconds(Part):
+    """Seconds of training that cells did not need, as the store had their stages, of whatever kind."""
+
+    stages: float
 
 
 class TableSummary(Summary):
@@ -129,6 +135,7 @@ class TableSummary(Summary):
         categories: Empty where the data set has none.
         cells: Cells and what is missing.
         flows: Flows trained and reused.
+        saved_seconds: What cells did not need, as the store had it.
         seconds: That cells took, together.
         notes: Sentences below the table.
         files: Tables and results, by kind.
@@ -136,6 +143,9 @@ class TableSummary(Summary):
         config: What every row begins from.
     """
 
+    FORMAT: ClassVar[int] = 2
+
+    format: int = Field(2, description="number of this format; 1 called the seconds of stages those of flows")
     name: Text
     ablation_dir: Text
     table: Text
@@ -149,11 +159,20 @@ class TableSummary(Summary):
     categories: tuple[Text, ...]
     cells: CellFacts
     flows: FlowFacts
+    saved_seconds: SavedSeconds
     seconds: float
     notes: tuple[Text, ...]
     files: dict[Text, Text]
     pictures: tuple[Text, ...]
     config: dict[Text, Any]
+
+    @classmethod
+    def upgraded(cls, values: Mapping[str, Any], written: int) -> Mapping[str, Any]:
+        """See :meth:`nfbmr.evaluation.summary.Summary.upgraded`."""
+        flows = values.get("flows")
+        if written < 2 and isinstance(flows, Mapping):
+            return {**values, "saved_seconds": {"stages": flows.get("saved_seconds")}}
+        return values
 
 
 class AblationSummary(TableSummary):

@@ -5,6 +5,7 @@ How it is read and written is :mod:`nfbmr.evaluation.summary`; ``docs/schemas/``
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -109,10 +110,10 @@ class Shared(Part):
 
 
 class SavedSeconds(Part):
-    """Seconds that trials did not need for that."""
+    """Seconds that trials did not need, as the store had their features, or stages of any kind."""
 
     features: float
-    flows: float
+    stages: float
 
 
 class SweepSummary(Summary):
@@ -131,7 +132,7 @@ class SweepSummary(Summary):
         importance: Whether it can be said what the objective depended on.
         pareto: Trials that no other beats in every objective; empty for one objective.
         hits: Trials that found features, or the flow, in the store.
-        saved_seconds: What that saved.
+        saved_seconds: What trials did not need, as the store had it.
         repeats: Trials that were not run, as an earlier one had their settings: its number by theirs.
         errors: Why trials failed, by number.
         seconds: That the last driver took.
@@ -142,7 +143,9 @@ class SweepSummary(Summary):
 
     WHAT: ClassVar[str] = "summary of a sweep"
     AGAIN: ClassVar[str] = "write it anew: nfbmr sweep --resume"
+    FORMAT: ClassVar[int] = 2
 
+    format: int = Field(2, description="number of this format; 1 called the seconds of stages those of flows")
     name: Text
     folder: Text
     method: Text
@@ -162,6 +165,15 @@ class SweepSummary(Summary):
     table: Text
     resume: Text
     files: dict[Text, Text] = Field(default_factory=dict)
+
+    @classmethod
+    def upgraded(cls, values: Mapping[str, Any], written: int) -> Mapping[str, Any]:
+        """See :meth:`nfbmr.evaluation.summary.Summary.upgraded`."""
+        saved = values.get("saved_seconds")
+        if written < 2 and isinstance(saved, Mapping):
+            saved = {"stages" if name == "flows" else name: seconds for name, seconds in saved.items()}
+            return {**values, "saved_seconds": saved}
+        return values
 
     @property
     def notes(self) -> list[str]:

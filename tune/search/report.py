@@ -74,7 +74,7 @@ def summarise(
             features=study.feature_hits,
             flows=sum(bool(trial.user_attrs.get("flow_reused")) for trial in study.trials),
         ),
-        saved_seconds=SavedSeconds(features=round(study.saved_by_passes(), 3), flows=round(saved, 3)),
+        saved_seconds=SavedSeconds(features=round(study.saved_by_passes(), 3), stages=round(saved, 3)),
         repeats={f"{t.number:04d}": t.user_attrs[COPY_OF] for t in study.trials if is_copy(t)},
         errors={f"{t.number:04d}": t.user_attrs[ERROR] for t in study.trials if ERROR in t.user_attrs},
         seconds=round(seconds, 1),
@@ -240,7 +240,7 @@ def headline(summary: SweepSummary) -> str:
     lines += [
         "",
         f"  shared      features {hits.features} times, flows {hits.flows} times; "
-        f"{duration(saved.features + saved.flows)} saved",
+        f"{duration(saved.features + saved.stages)} saved",
         f"  table       {summary.table}",
     ]
     if best is not None and best.report:

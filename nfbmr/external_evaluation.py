@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from nfbmr.config import Config
+from nfbmr.data.contents import held
 from nfbmr.data.layouts import load_dataset
 from nfbmr.data.notices import notices
 from nfbmr.data.samples import Dataset, Sample
@@ -74,6 +75,7 @@ class EvaluatedModel:
         return cls(model, known, run)
 
 
+@held()
 def evaluate_elsewhere(
     model: Path,
     data: Path,

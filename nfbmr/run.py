@@ -15,6 +15,7 @@ import torch
 
 from nfbmr.config import Config
 from nfbmr.data.audit import audit_split
+from nfbmr.data.contents import held
 from nfbmr.data.near_duplicates import draw_matches
 from nfbmr.data.samples import Dataset, Split
 from nfbmr.devices import limit_threads
@@ -142,7 +143,7 @@ def execute_run(
         The run's summary; without `test` it has validation metrics alone.
     """
     limit_threads()
-    with workers.propagate_errors():
+    with held(), workers.propagate_errors():
         summary = workers.broadcast(lambda: finished(run, test))
         if summary is not None:
             log.info("run %s is finished already", run.run_id)

@@ -10,7 +10,6 @@ which would start a program).
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from nfbmr.data import digests
+from nfbmr.data import contents, digests
+from nfbmr.data.digests import Header
 from nfbmr.data.modes import (
     FULL_RANGE,
     PACKED_BITS,
@@ -39,7 +39,6 @@ from nfbmr.errors import ImageError
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "PPM", "WEBP", "GIF", "JPEG2000")
 """The formats that are opened, by Pillow's names."""
 
-_JPEG = b"\xff\xd8"
 _OPENING = threading.Lock()
 
 
@@ -79,13 +78,11 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     Raises:
         ImageError: As for :func:`read_image`.
     """
-    with _open(path) as file:
-        is_jpeg = file.peek(2)[:2] == _JPEG
     image = _decode(path)
     if is_deep(image):
         return np.asarray(np.asarray(image) != 0, dtype=np.bool_)
     pixels_HWC = np.asarray(image.convert("RGBA"))
-    marked_HWC = pixels_HWC[..., :3] > (127 if is_jpeg else 0)
+    marked_HWC = pixels_HWC[..., :3] > (127 if image.format == "JPEG" else 0)
     return np.asarray(marked_HWC.any(axis=2) & (pixels_HWC[..., 3] > 0))
 
 
@@ -213,13 +210,33 @@ def size_seen(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: The file is missing or no image.
     """
+    header = header_of(path)
+    return header.height, header.width
+
+
+def header_of(path: Path) -> Header:
+    """What an image file's header says; that of a file whose digest is known is known, too.
+
+    Raises:
+        ImageError: The file is missing or no image.
+    """
+    with suppress(OSError, ValueError):  # said below, where it is opened
+        known = digests.kept(path, digests.state_of(path.stat()))
+        if known is not None and known.header is not None:
+            return known.header
     with _header(path) as image:
-        width, height = image.size
-        # Pillow says a TIFF's size as it is seen, and would decode a whole PNG to look for EXIF data that may
-        # come after the pixels.
-        unasked = image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info)
-        turned = not unasked and orientation(image) in SIDEWAYS
-    return (width, height) if turned else (height, width)
+        return _said_by(image)
+
+
+def _said_by(image: Image.Image) -> Header:
+    width, height = image.size
+    # Pillow says a TIFF's size as it is seen, and would decode a whole PNG to look for EXIF data that may
+    # come after the pixels.
+    unasked = image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info)
+    if not unasked and orientation(image) in SIDEWAYS:
+        width, height = height, width
+    needs_depth = is_deep(image) and image.mode != "F" and image.format not in FULL_RANGE
+    return Header(height, width, image.mode, needs_depth)
 
 
 def highest_value(path: Path) -> int | None:
@@ -232,9 +249,9 @@ def highest_value(path: Path) -> int | None:
     Raises:
         ImageError: The file cannot be read.
     """
+    if not header_of(path).needs_depth:
+        return None
     with _header(path) as image:
-        if not is_deep(image) or image.mode == "F" or image.format in FULL_RANGE:
-            return None
         if is_packed(image):
             return (1 << PACKED_BITS) - 1
     return int(np.asarray(_decode(path)).max())
@@ -258,17 +275,24 @@ def file_digest(source: Source) -> str:
         sha = hashlib.sha256(f"{source.pixels.shape}\0".encode())
         sha.update(np.ascontiguousarray(source.pixels).data)
         return sha.hexdigest()
-    if isinstance(source, Path):
-        with suppress(OSError, ValueError):  # said below, where it is opened
-            if (known := digests.kept(source, digests.state_of(source.stat()))) is not None:
-                return known
-    with _open(source) as file:
+    if isinstance(source, Encoded):
+        with _open(source) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    state = None
+    with suppress(OSError, ValueError):  # said below, where it is opened
         # Taken before it is read: one that changes meanwhile is read again next time.
-        state = digests.state_of(os.fstat(file.fileno())) if isinstance(source, Path) else None
+        state = digests.state_of(source.stat())
+        if (known := digests.kept(source, state)) is not None:
+            return known.digest
+    with _open(source) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if isinstance(source, Path) and state is not None:
-            digests.keep(source, state, digest)
-        return digest
+        header = None
+        file.seek(0)
+        with suppress(Exception):  # it need not be an image, and the digest of a damaged one is right
+            header = _said_by(_open_header(file))
+    if state is not None:
+        digests.keep(source, state, digests.Known(digest, header))
+    return digest
 
 
 def _open(source: Path | Encoded) -> BufferedReader:
@@ -288,7 +312,8 @@ def _open(source: Path | Encoded) -> BufferedReader:
             raise ImageError("not a file", where=source, fix="give image files, or a folder of them")
         if status.st_size == 0:
             raise empty
-        return source.open("rb")
+        content = contents.content_of(source, status)
+        return source.open("rb") if content is None else BufferedReader(BytesIO(content))
     except FileNotFoundError as error:
         raise ImageError("no such file", where=source, fix="check the path") from error
     except (OSError, ValueError) as error:

@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nfbmr.data.files import name_below, shown_below, strange_below
-from nfbmr.data.images import file_digest, read_image, read_mask
+from nfbmr.data.images import file_digest, header_of, read_image, read_mask
 from nfbmr.data.notices import notices
 from nfbmr.data.samples import Dataset, Sample
 from nfbmr.errors import ImageError
 from nfbmr.text import count
 
-_MODE_UNREAD_ABOVE = 80_000_000
 _KINDS_OF_SIZE_SHOWN = 5
 
 
@@ -170,7 +169,7 @@ def _look(sample: Sample, root: Path) -> _Looked:
     try:
         digest = file_digest(sample.path)
         height, width = read_image(sample.path).shape[:2]
-        size, mode = (width, height), _mode(sample.path, width * height)
+        size, mode = (width, height), header_of(sample.path).mode
     except ImageError as error:
         problems.append(Problem("unreadable image", sample.name, error.what))
     marked = False
@@ -191,16 +190,6 @@ def _look(sample: Sample, root: Path) -> _Looked:
         first = shown_below(sample.masks[0], root)
         problems.append(Problem("mask that marks nothing", first, f"of a part with {sample.defect!r}"))
     return _Looked(sample, size, mode, digest, tuple(problems))
-
-
-def _mode(path: Path, pixels: int) -> str:
-    """Pillow's name for how pixels are stored; the image has been decoded before, so its header is sound."""
-    from PIL import Image
-
-    if pixels > _MODE_UNREAD_ABOVE:  # Pillow would warn
-        return "unknown"
-    with Image.open(path) as image:
-        return image.mode
 
 
 def _same_content(looked: Sequence[_Looked]) -> Iterator[Problem]:

@@ -14,6 +14,8 @@ import pytest
 from nfbmr.data import digests
 from nfbmr.data.images import file_digest
 
+KNOWN = digests.Known("5e" * 32, digests.Header(48, 64, "RGB", needs_depth=False))
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -45,10 +47,10 @@ def test_a_file_that_changes_has_another_digest_whatever_its_size_and_time(file:
 
 
 def test_what_is_kept_counts_for_another_process_and_for_this_state_alone(file: Path) -> None:
-    state, digest = _state(file), "5e" * 32
-    digests.keep(file, state, digest)
+    state = _state(file)
+    digests.keep(file, state, KNOWN)
     digests._known.cache_clear()  # as another process begins
-    assert digests.kept(file, state) == digest
+    assert digests.kept(file, state) == KNOWN
     assert digests.kept(file.with_name("b.png"), state) is None
     for place in range(4):
         other = tuple(value + (n == place) for n, value in enumerate(state))
@@ -57,17 +59,17 @@ def test_what_is_kept_counts_for_another_process_and_for_this_state_alone(file: 
 
 def test_a_file_that_changed_a_moment_ago_is_read_again(file: Path) -> None:
     state = _state(file, seconds_ago=0)
-    digests.keep(file, state, "5e" * 32)
+    digests.keep(file, state, KNOWN)
     assert digests.kept(file, state) is None
 
 
 def test_damaged_lines_are_passed_over(file: Path, cache: Path) -> None:
-    state, digest = _state(file), "5e" * 32
-    digests.keep(file, state, digest)
+    state = _state(file)
+    digests.keep(file, state, KNOWN)
     (lines,) = (cache / "digests").iterdir()
-    lines.write_text('{"\n[1]\n["a.png", [1, 2], "x"]\n' + lines.read_text() + '["a.png", [1, 2, ')
+    lines.write_text('{"\n[1]\n["a.png", [1, 2], "x", null]\n' + lines.read_text() + '["a.png", [1, 2, ')
     digests._known.cache_clear()
-    assert digests.kept(file, state) == digest
+    assert digests.kept(file, state) == KNOWN
 
 
 COUNTED = """

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from nfbmr.data.contents import held
 from nfbmr.errors import ConfigError, Interrupted
 from nfbmr.evaluation.intervals import UNDEFINED
 from nfbmr.paths import RunPaths, write_text
@@ -54,7 +55,7 @@ def ablate(plan: AblationPlan, resources: Resources, *, address: str | None = No
         NfbmrError: Nothing could be run at all.
     """
     paths, cells = plan.paths, plan.cells()
-    with driver_lock(paths), StopRequest() as stop, ExitStack() as cluster:
+    with driver_lock(paths), StopRequest() as stop, held(), ExitStack() as cluster:
         if not all(map(finished, cells)):
             cluster.enter_context(on_cluster(resources, plan.config, address))
         plan.write()

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from nfbmr.data.contents import held
 from nfbmr.errors import ConfigError, Interrupted, NfbmrError, NothingFinishedError
 from nfbmr.evaluation.summary import RunSummary
 from nfbmr.paths import RunPaths
@@ -72,7 +73,12 @@ def execute_sweep(plan: SweepPlan, paths: SweepPaths, *, address: str | None = N
     began = time.monotonic()
     check_space(plan.space, plan.config, plan.chosen)
     _check_points(plan)
-    with StopRequest() as stop, driver_lock(paths), on_cluster(plan.resources, plan.config, address):
+    with (
+        StopRequest() as stop,
+        driver_lock(paths),
+        on_cluster(plan.resources, plan.config, address),
+        held(),
+    ):
         read_data(plan.config)  # refused before the name is taken
         plan.write(paths.plan)
         paths.stop.unlink(missing_ok=True)  # of an earlier driver

@@ -50,7 +50,7 @@ class ChosenTrial(Summary):
 
 @dataclass(frozen=True)
 class Registration:
-    """A version, and whether it is new."""
+    """A version, and whether this registration made it."""
 
     version: Version
     is_new: bool
@@ -114,11 +114,10 @@ def register(
         registry = Registry(Destination.resolve(uri))
         model = _logged_model(registry, run, backbone)
     begin(registry, name, _DESCRIPTION)
-    known = {version.model_id for version in registry.versions(name)}
     with registry.asking():
         source = registry.client.get_run(model.source_run_id or "")
-    version = registry.add(name, model, _tags(source, model), description)
-    return Registration(version, model.model_id not in known, registry.address)
+    version, is_new = registry.add(name, model, _tags(source, model), description)
+    return Registration(version, is_new, registry.address)
 
 
 def _of_sweep(folder: Path) -> Path:

@@ -194,15 +194,20 @@ class Registry:
                 return False
         return True
 
-    def add(self, name: str, model: LoggedModel, tags: Mapping[str, str], description: str) -> Version:
+    def add(
+        self, name: str, model: LoggedModel, tags: Mapping[str, str], description: str
+    ) -> tuple[Version, bool]:
         """Make a logged model a version; one that is a version already stays the version it is.
 
         Of several who do so at once the first counts: each looks once more, and takes its own back if a
         lower number has the model. Whoever has a higher number can see the lower one.
+
+        Returns:
+            The version, and whether this call made it.
         """
         first = self._first_of(name, model.model_id)
         if first is not None:
-            return first
+            return first, False
         with self.asking():
             # By its files, not as models:/m-..., which the client would look up on the global server.
             made = self.client.create_model_version(
@@ -215,7 +220,7 @@ class Registry:
             )
         first = self._first_of(name, model.model_id)
         if first is None or first.number == str(made.version):
-            return _version(made, {})
+            return _version(made, {}), True
         try:
             with self.asking():
                 self.client.delete_model_version(name, str(made.version))
@@ -223,7 +228,7 @@ class Registry:
             log.warning(
                 "version %s of %s has the model of version %s: %s", made.version, name, first.number, error
             )
-        return first
+        return first, False
 
     def _first_of(self, name: str, model_id: str) -> Version | None:
         return next((version for version in self.versions(name) if version.model_id == model_id), None)

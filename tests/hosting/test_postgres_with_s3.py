@@ -100,14 +100,21 @@ def test_of_many_writers_of_a_registered_model_nobody_fails_and_one_wins(
     models = [client.create_logged_model(experiment, name="model") for _ in range(WRITERS)]
 
     # A version each
-    made = at_once(WRITERS, lambda n: registries[n].add("parts", models[n], {}, "").number)
+    made = at_once(WRITERS, lambda n: registries[n].add("parts", models[n], {}, "")[0].number)
     assert sorted(map(str, made), key=int) == [str(n + 1) for n in range(WRITERS)]
     # The same model by all of them: one version, which all are told of
     another = client.create_logged_model(experiment, name="model")
-    same = at_once(WRITERS, lambda n: registries[n].add("parts", another, {}, "").number)
-    assert len(set(map(str, same))) == 1
+    said_new: list[bool] = []
+
+    def add(n: int) -> str:
+        version, is_new = registries[n].add("parts", another, {}, "")
+        said_new.append(is_new)
+        return version.number
+
+    same = at_once(WRITERS, add)
+    assert said_new.count(True) == 1
     there = [v.number for v in registries[0].versions("parts") if v.model_id == another.model_id]
-    assert there == same[:1]
+    assert same == there * WRITERS
     # An alias that nobody has set yet, by all of them
     assert at_once(WRITERS, lambda n: registries[n].set_alias("parts", "line-1", made[n])) == [None] * WRITERS
     assert registries[0].model("parts").aliases["line-1"] in made

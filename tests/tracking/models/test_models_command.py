@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mlflow_server.registry.registering import register
 from mlflow_server.registry.registry import Registry
 from nfbmr.cli.main import main
 
@@ -135,6 +137,27 @@ def test_registering_twice_gives_one_version(nfbmr: Callable[..., Any], runs: An
     by_name = json.loads((runs.first / "run.json").read_text())["run_id"]
     code, known = nfbmr("register", by_name, "--name", "parts")
     assert (code, known["version"], known["new"]) == (0, "1", False)
+
+
+def test_of_several_who_register_a_run_at_once_one_made_the_version(stock: str, runs: Any) -> None:
+    run = json.loads((runs.first / "run.json").read_text())["run_id"]
+    register(run, "raced", uri=stock)  # the registered model is there; the runs to come are not in it
+    run = json.loads((runs.second / "run.json").read_text())["run_id"]
+    barrier = threading.Barrier(4)
+    registrations = []
+
+    def contend() -> None:
+        barrier.wait(60)
+        registrations.append(register(run, "raced", uri=stock))
+
+    threads = [threading.Thread(target=contend) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(registrations) == 4
+    assert {str(registration.version) for registration in registrations} == {"raced/2"}
+    assert sum(registration.is_new for registration in registrations) == 1
 
 
 def test_a_small_version_beside_a_whole_one(nfbmr: Callable[..., Any], runs: Any) -> None:

@@ -20,13 +20,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 from nfbmr.data import contents, digests
 from nfbmr.data.digests import Header
 from nfbmr.data.modes import (
     FULL_RANGE,
     PACKED_BITS,
+    PHOTOMETRIC,
     SIDEWAYS,
+    ZERO_IS_WHITE,
     flattened,
     is_deep,
     is_packed,
@@ -80,7 +83,8 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     """
     image = _decode(path)
     if is_deep(image):
-        return np.asarray(np.asarray(image) != 0, dtype=np.bool_)
+        white = 1.0 if image.mode == "F" else 65535
+        return np.asarray(np.asarray(image) != (white if ZERO_IS_WHITE in image.info else 0), dtype=np.bool_)
     pixels_HWC = np.asarray(image.convert("RGBA"))
     marked_HWC = pixels_HWC[..., :3] > (127 if image.format == "JPEG" else 0)
     return np.asarray(marked_HWC.any(axis=2) & (pixels_HWC[..., 3] > 0))
@@ -155,6 +159,8 @@ def from_pillow(image: Image.Image, name: str = "the image", limit: int = MAX_PI
     """
     check_pixels(*image.size, limit, name)
     try:
+        if isinstance(image, ImageFile) and image.format == "TIFF" and orientation(image) in SIDEWAYS:
+            image.filename = ""  # or Pillow 13 maps the file into rows of the turned width: noise
         image.load()
     except Exception as error:
         raise _damaged(Path(name), error) from error
@@ -162,7 +168,7 @@ def from_pillow(image: Image.Image, name: str = "the image", limit: int = MAX_PI
     if is_deep(seen) and not is_packed(image) and seen.format not in FULL_RANGE:
         # How many bits its values have is the model's to say, so they are kept.
         file = BytesIO()
-        seen.save(file, format="TIFF")
+        seen.save(file, format="TIFF", tiffinfo={PHOTOMETRIC: 0} if ZERO_IS_WHITE in seen.info else {})
         return Encoded(file.getvalue(), name)
     return Decoded(np.asarray(flattened(seen, name)), name)
 

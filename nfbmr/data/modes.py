@@ -32,6 +32,10 @@ SIDEWAYS = (5, 6, 7, 8)
 
 _GREY_MODES = ("1", "L", "LA")
 _BITS_PER_SAMPLE = 258
+PHOTOMETRIC = 262
+"""A TIFF's tag that says whether zero is black (1) or white (0)."""
+ZERO_IS_WHITE = "zero_is_white"
+"""Key of an image's `info` that marks deep values as those of a negative."""
 
 
 def flattened(image: Image.Image, where: str | Path, depth: int | None = None) -> Image.Image:
@@ -47,7 +51,8 @@ def flattened(image: Image.Image, where: str | Path, depth: int | None = None) -
     """
     if is_deep(image):
         bits = 16 if image.format in FULL_RANGE else depth or image.info.get("depth", 16)
-        return Image.fromarray(eight_bit(np.asarray(image), bits, where))
+        grey_HW = eight_bit(np.asarray(image), bits, where)
+        return Image.fromarray(255 - grey_HW if ZERO_IS_WHITE in image.info else grey_HW)
     grey = image.mode in _GREY_MODES
     if image.has_transparency_data:
         seen = image.convert("RGBA")
@@ -58,15 +63,19 @@ def flattened(image: Image.Image, where: str | Path, depth: int | None = None) -
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """A loaded image turned as its EXIF data say; the depth of packed values is written down in it."""
+    """A loaded image turned as its EXIF data say; what its file says of deep values is written down in it."""
     if is_packed(image):
         image.info["depth"] = PACKED_BITS
+    if is_deep(image) and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:
+        # A radiograph, for the most part. Pillow makes a positive of 8 bits, and leaves deeper values.
+        image.info[ZERO_IS_WHITE] = True
     turn = _UPRIGHT.get(orientation(image))
     if turn is None:
         return image
     turned = image.transpose(turn)
     turned.format = image.format  # with its mode and these it is read as before
-    turned.info.update({k: v for k, v in image.info.items() if k in ("transparency", "depth")})
+    kept = ("transparency", "depth", ZERO_IS_WHITE)
+    turned.info.update({k: v for k, v in image.info.items() if k in kept})
     return turned
 
 

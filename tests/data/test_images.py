@@ -13,6 +13,7 @@ from PIL import Image
 from nfbmr.data.images import (
     decoded,
     file_digest,
+    from_pillow,
     highest_value,
     load_image,
     read_image,
@@ -128,6 +129,29 @@ def test_values_above_the_depth_are_white_and_the_file_is_named_once(tmp_path, c
     (warning,) = caplog.messages
     assert "a.png has values up to 5000, more than 12 bits hold" in warning
     assert "features.depth" in warning
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 255), (np.uint16, 65535), (np.float32, 1)])
+def test_a_negative_is_seen_as_a_positive_whatever_its_depth(tmp_path, dtype, white, orientation):
+    def negative(name, seen):
+        values = (seen / 255 * white).astype(dtype)
+        # Pillow turns 8 bits over itself as it writes, deeper values not.
+        stored = values if dtype is np.uint8 else (white - values).astype(dtype)
+        return saved(tmp_path / name, stored, tiffinfo={262: 0, 274: orientation})
+
+    path = negative("radiograph.tif", RAMP)
+    seen = RAMP if orientation == 1 else np.rot90(RAMP, -1)
+    assert np.abs(read_image(path)[..., 0].astype(int) - seen).max() <= 1
+    assert np.abs(read_image(from_pillow(Image.open(path)))[..., 0].astype(int) - seen).max() <= 1
+    marked = np.where(RAMP > 100, 255, 0)
+    assert np.array_equal(read_mask(negative("mask.tif", marked)), seen > 100)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_turned_tiff_that_pillow_opened_is_read_as_its_file_is(tmp_path, dtype):
+    path = saved(tmp_path / "turned.tif", RAMP.astype(dtype), tiffinfo={274: 6})
+    assert np.array_equal(read_image(from_pillow(Image.open(path))), read_image(path))
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

@@ -18,6 +18,7 @@ from nfbmr.evaluation import embedding, figures, heatmaps
 from nfbmr.evaluation.evaluation import Scores
 from nfbmr.evaluation.figures import StageCurve
 from nfbmr.evaluation.intervals import UNDEFINED, Estimate
+from nfbmr.evaluation.kept_pictures import drawn_once
 from nfbmr.evaluation.metrics import MaskOf
 from nfbmr.scoring.regions import Limit, peak_of, predicted_mask, regions_of
 
@@ -78,26 +79,28 @@ def draw_curves(scene: Scene, folder: Path) -> list[Drawn]:
     drawn = [
         Drawn(
             "ROC curve",
-            figures.roc(scene.scores, folder / "roc.png", auroc=auroc, **band),
+            drawn_once(figures.roc, folder / "roc.png", scene.scores, auroc=auroc, **band),
             f"Image AUROC {auroc}. The band holds {scene.confidence:.0%} of the resampled curves.",
         ),
         Drawn(
             "Precision and recall",
-            figures.precision_recall(scene.scores, folder / "precision-recall.png", ap=ap, **band),
+            drawn_once(
+                figures.precision_recall, folder / "precision-recall.png", scene.scores, ap=ap, **band
+            ),
             f"Average precision {ap}.",
         ),
         Drawn(
             "Scores by kind of defect",
-            figures.histogram(scene.scores, folder / "scores.png", **about),
+            drawn_once(figures.histogram, folder / "scores.png", scene.scores, **about),
             "The threshold was set on good validation images.",
         ),
     ]
     if len(scene.scores.kinds) > 1:
-        path = figures.defect_bars(scene.estimates, folder / "kinds.png", caption=scene.caption)
+        path = drawn_once(figures.defect_bars, folder / "kinds.png", scene.estimates, caption=scene.caption)
         drawn.append(Drawn("AUROC by kind of defect", path, "Each kind against all good test images."))
     curves = [stage_curve(name, rows, scene.epochs.get(name)) for name, rows in scene.history.items() if rows]
     if curves:
-        path = figures.losses(curves, folder / "losses.png", caption=scene.caption)
+        path = drawn_once(figures.losses, folder / "losses.png", curves, caption=scene.caption)
         drawn.append(
             Drawn(
                 "Training",
@@ -106,10 +109,11 @@ def draw_curves(scene: Scene, folder: Path) -> list[Drawn]:
             )
         )
     if scene.embeddings:
-        path = embedding.tsne(
+        path = drawn_once(
+            embedding.tsne,
+            folder / "tsne.png",
             scene.embeddings,
             scene.scores.defects,
-            folder / "tsne.png",
             seed=scene.seed,
             caption=scene.caption,
         )
@@ -189,9 +193,10 @@ def draw_heatmaps(
             continue
         if maps.limit is not None:
             rows += [_row(sort, example, scene, maps.limit) for example in shown]
-        path = heatmaps.heatmap_grid(
-            shown,
+        path = drawn_once(
+            heatmaps.heatmap_grid,
             folder / f"heatmaps-{sort}.png",
+            shown,
             title=sort.capitalize(),
             vmin=vmin,
             vmax=vmax,

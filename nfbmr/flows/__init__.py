@@ -1,1 +1,1 @@
-"""Normalizing flows: affine coupling blocks on FrEIA."""
+"""Normalizing flows: affine coupling blocks that FrEIA's containers take as well."""

@@ -1,11 +1,10 @@
-"""The affine coupling block of the TNF, as a FrEIA module.
+"""The affine coupling block of the TNF, which goes into FrEIA's containers, and a chain of such blocks.
 
 Shapes: B batch, C channels, H W the feature map; a and b are the two halves of the channels, C = Ca + Cb.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,12 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from nfbmr.config import FlowConfig
-
-with warnings.catch_warnings():
-    # FrEIA 0.2 has docstrings with invalid escapes, which the first import on a machine warns about.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    warnings.simplefilter("ignore", SyntaxWarning)
-    from FrEIA.modules import InvertibleModule
 
 _ATAN_SCALE = 0.636  # about 2 / pi, as in FrEIA: the clamped log scale stays within +-clamp
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -58,7 +51,7 @@ class Subnet(nn.Sequential):
         super().__init__(first, _ACTIVATIONS[config.activation](), last)
 
 
-class AffineCoupling(InvertibleModule):  # type: ignore[misc]  # FrEIA is untyped
+class AffineCoupling(nn.Module):
     r"""A fixed random permutation of the channels, then an affine map of each half given the other.
 
     With the permuted channels split into halves a and b, and the log scale softly clamped to
@@ -84,6 +77,9 @@ class AffineCoupling(InvertibleModule):  # type: ignore[misc]  # FrEIA is untype
         generator: Draws the permutation.
     """
 
+    order: Tensor
+    order_back: Tensor
+
     def __init__(
         self,
         dims_in: Iterable[tuple[int, int, int]],
@@ -92,15 +88,15 @@ class AffineCoupling(InvertibleModule):  # type: ignore[misc]  # FrEIA is untype
         clamp: float,
         generator: torch.Generator,
     ) -> None:
-        super().__init__(dims_in)
-        channels = self.dims_in[0][0]
-        self.half = channels // 2
+        super().__init__()
+        ((channels, *_),) = dims_in
+        self.channels_a = channels // 2
         self.clamp = clamp
         order = torch.randperm(channels, generator=generator)
         self.register_buffer("order", order)
         self.register_buffer("order_back", order.argsort())
-        self.subnet1 = subnet(self.half, channels - self.half)
-        self.subnet2 = subnet(channels - self.half, self.half)
+        self.subnet1 = subnet(self.channels_a, channels - self.channels_a)
+        self.subnet2 = subnet(channels - self.channels_a, self.channels_a)
 
     def forward(
         self, x_or_z: Iterable[Tensor], c: Iterable[Tensor] | None = None, rev: bool = False, jac: bool = True
@@ -124,7 +120,7 @@ class AffineCoupling(InvertibleModule):  # type: ignore[misc]  # FrEIA is untype
         return (_reorder(torch.cat((y_a, y_b), 1), self.order_back, self.order),), logdet
 
     def _split(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        return x_BCHW[:, : self.half], x_BCHW[:, self.half :]
+        return x_BCHW[:, : self.channels_a], x_BCHW[:, self.channels_a :]
 
     def _affine(self, x: Tensor, scale_shift: Tensor) -> tuple[Tensor, Tensor]:
         s, t = self._scale_and_shift(scale_shift, x)
@@ -139,6 +135,30 @@ class AffineCoupling(InvertibleModule):  # type: ignore[misc]  # FrEIA is untype
     def output_dims(self, input_dims: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
         """The shape is kept."""
         return input_dims
+
+
+class CouplingChain(nn.Module):
+    """Blocks one after the other, as in FrEIA's ``SequenceINN``: the same numbers, and names of weights.
+
+    FrEIA imports scipy.stats for its soft permutations, which takes a second; a run whose features and stages
+    are stored takes four in all.
+
+    Args:
+        blocks: In the order of the forward direction.
+    """
+
+    def __init__(self, blocks: Iterable[AffineCoupling]) -> None:
+        super().__init__()
+        self.module_list = nn.ModuleList(blocks)
+
+    def forward(self, x_BCHW: Tensor, rev: bool = False) -> tuple[Tensor, Tensor]:
+        """The image of (B, C, H, W), or its inverse image, and the log-determinant (B,) of that direction."""
+        total_B: Any = 0
+        blocks = list(self.module_list)
+        for block in reversed(blocks) if rev else blocks:
+            (x_BCHW,), logdet_B = block((x_BCHW,), rev=rev)
+            total_B = logdet_B + total_B
+        return x_BCHW, total_B
 
 
 class _Reorder(torch.autograd.Function):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import partial
 
 import torch
@@ -10,13 +9,9 @@ from torch import Tensor, nn
 
 from nfbmr.config import FlowConfig
 from nfbmr.errors import BackboneError, ConfigError
-from nfbmr.flows.coupling import AffineCoupling, Subnet
+from nfbmr.flows.coupling import AffineCoupling, CouplingChain, Subnet
 from nfbmr.flows.standardise import Standardise
 from nfbmr.seeding import seeded
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from FrEIA.framework import SequenceINN
 
 
 class Flow(nn.Module):
@@ -50,13 +45,19 @@ class Flow(nn.Module):
         _check(shape_CHW, config)
         self.shape_CHW, self.config = shape_CHW, config
         self.standardise = Standardise(shape_CHW[0], enabled=config.standardize)
-        self.blocks = SequenceINN(*shape_CHW)
         generator = torch.Generator().manual_seed(seed)
         with seeded(seed):
-            for k in range(config.blocks):
-                kernel = config.kernels[min(k, len(config.kernels) - 1)]
-                subnet = partial(Subnet, kernel=kernel, config=config)
-                self.blocks.append(AffineCoupling, subnet=subnet, clamp=config.clamp, generator=generator)
+            self.blocks = CouplingChain(
+                AffineCoupling(
+                    [shape_CHW],
+                    subnet=partial(
+                        Subnet, kernel=config.kernels[min(k, len(config.kernels) - 1)], config=config
+                    ),
+                    clamp=config.clamp,
+                    generator=generator,
+                )
+                for k in range(config.blocks)
+            )
 
     def forward(self, y_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         r"""Z (B, C, H, W) and :math:`\log|\det dz/dy|` (B,)."""

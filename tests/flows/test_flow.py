@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import importlib
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from nfbmr.config import FlowConfig
 from nfbmr.errors import BackboneError, ConfigError
 from nfbmr.features.table import TensorTable
+from nfbmr.flows.coupling import AffineCoupling, Subnet
 from nfbmr.flows.flow import Flow
 
 shapes = st.tuples(st.integers(2, 7), st.integers(1, 4), st.integers(1, 4))
@@ -75,10 +77,30 @@ def test_odd_and_even_channels_are_both_split_and_all_transformed(channels: int)
     flow = stirred((channels, 3, 3), FlowConfig(blocks=1, hidden=4, standardize=False))
     y = torch.randn(2, channels, 3, 3, dtype=torch.float64)
     z, _ = flow(y)
-    order = flow.blocks[0].order
+    order = cast(torch.Tensor, flow.blocks.module_list[0].order)
     assert sorted(order.tolist()) == list(range(channels))
     moved = (z - y[:, order]).abs().amax((0, 2, 3))
     assert bool((moved > 0).all()), "both halves are transformed"
+
+
+def test_a_chain_gives_the_numbers_and_has_the_weights_of_freias() -> None:
+    from FrEIA.framework import SequenceINN
+
+    shape, config = (6, 4, 4), FlowConfig(blocks=3, hidden=8, kernels=(3,))
+    chain = stirred(shape, config).blocks
+    theirs = SequenceINN(*shape)
+    for _ in range(config.blocks):
+        theirs.append(
+            AffineCoupling,
+            subnet=partial(Subnet, kernel=3, config=config),
+            clamp=config.clamp,
+            generator=torch.Generator(),
+        )
+    theirs.double().load_state_dict(chain.state_dict())
+    y = torch.randn(2, *shape, dtype=torch.float64)
+    for rev in (False, True):
+        for ours, other in zip(chain(y, rev=rev), theirs(y, rev=rev), strict=True):
+            assert torch.equal(ours, other)
 
 
 def test_an_untrained_flow_is_a_permutation() -> None:
@@ -162,8 +184,10 @@ def test_importing_is_silent_even_where_freia_was_never_compiled(
     """FrEIA's docstrings warn when Python first compiles them, which would end the import here."""
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path))
-    for name in [name for name in sys.modules if name.split(".")[0] == "FrEIA"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "nfbmr.flows.coupling")
-    importlib.import_module("nfbmr.flows.coupling")
+    name = "nfbmr.methods.cflow.model"
+    importlib.import_module(name)
+    for loaded in [loaded for loaded in sys.modules if loaded.split(".")[0] == "FrEIA"]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.delitem(sys.modules, name)
+    importlib.import_module(name)
     assert list(tmp_path.rglob("coupling_layers*.pyc")), "FrEIA was compiled anew"

@@ -85,7 +85,10 @@ def connect(
         yield Connection(connected.get_runtime_context().gcs_address, started=False)
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    _prepare(loopback=address == "local" or _host(address) in ("localhost", "127.0.0.1", "::1"))
+    for name, value in ENVIRONMENT.items():  # read when Ray is imported, and when it starts processes
+        os.environ.setdefault(name, value)
+    if address == "local" or _host(address) in ("localhost", "127.0.0.1", "::1"):
+        os.environ[LOOPBACK_ONLY] = "0"
     if address != "local":
         _check(address)
         _show_token(address)
@@ -162,14 +165,6 @@ def _init(ray: Any, address: str, runtime_env: dict[str, Any] | None) -> None:
             fix="is it Ray's address (port 6379 as a rule), of the same version, and is RAY_AUTH_TOKEN_PATH "
             "the cluster's token? Without --address and RAY_ADDRESS a cluster is started here",
         ) from error
-
-
-def _prepare(*, loopback: bool) -> None:
-    """Set the environment, which Ray reads when it is imported and when it starts processes."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    if loopback:
-        os.environ[LOOPBACK_ONLY] = "0"
 
 
 def _show_token(address: str) -> None:

@@ -37,6 +37,7 @@ _STOP_SECONDS = 20.0
 
 _KEEP = b"keep\n"
 _STARTED = "Ray runtime started"
+_SLOW = ("timed out during startup", "exited unexpectedly")
 _WATCHED = """
 exec 3<&0
 ( { read -r word <&3 || { kill $$; sleep 5; rm -rf "$0"; }; } 2>/dev/null & )
@@ -161,7 +162,8 @@ class Node:
         """
         while _STARTED not in self._said():
             gone, late = self.process.poll() is not None, time.monotonic() > deadline
-            if not late and self._attempts < ATTEMPTS and (self._is_broken() or (gone and self._timed_out())):
+            slow = gone and any(sign in self._said() for sign in _SLOW)
+            if not late and self._attempts < ATTEMPTS and (self._is_broken() or slow):
                 log.warning("Ray did not start in time; trying once more")
                 self.stop(kill=True)
                 self._launch()
@@ -207,10 +209,6 @@ class Node:
                 for member in members
             )
         return False
-
-    def _timed_out(self) -> bool:
-        said = self._said()
-        return "timed out during startup" in said or "exited unexpectedly" in said
 
     def _end_client_server(self) -> None:
         """End what listens for ``ray://``: nobody here asks for it.
@@ -260,14 +258,14 @@ def start(specs: Sequence[NodeSpec], deadline: float) -> list[Node]:
 def node_environment(**variables: str) -> dict[str, str]:
     """This process's environment, without what it says of other clusters, and with some variables."""
     others = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_REDIS_ADDRESS", "RAY_TMPDIR", LOOPBACK_ONLY)
-    kept = {
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if name not in others and not name.startswith("RAY_JOB_")
     }
     code = str(Path(__file__).resolve().parents[1])
     return {
-        **kept,
+        **inherited,
         **environment(),
         # Workers import this code, wherever it lies; jobs say `python`, and mean this one.
         "PYTHONPATH": os.pathsep.join(filter(None, [code, os.environ.get("PYTHONPATH")])),

@@ -70,11 +70,11 @@ def note_text(text: str, limit: int = TAG_LENGTH) -> str:
         return text
     lines = text.rstrip("\n").splitlines(keepends=True)
     room = limit - len(f"\n{len(lines)} more lines are in the artifacts.")
-    kept = 0
-    while kept < len(lines) and len(lines[kept]) <= room:
-        room -= len(lines[kept])
-        kept += 1
-    return f"{''.join(lines[:kept])}\n{len(lines) - kept} more lines are in the artifacts."
+    fitting = 0
+    while fitting < len(lines) and len(lines[fitting]) <= room:
+        room -= len(lines[fitting])
+        fitting += 1
+    return f"{''.join(lines[:fitting])}\n{len(lines) - fitting} more lines are in the artifacts."
 
 
 def chunks(items: Iterable[tuple[str, Any]], count: int) -> Iterator[list[tuple[str, Any]]]:

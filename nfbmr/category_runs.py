@@ -185,8 +185,8 @@ def means_of(summaries: Sequence[RunSummary]) -> dict[str, Mean]:
 
 def table_of(names: Sequence[str], summaries: Mapping[str, RunSummary], failed: Mapping[str, str]) -> str:
     """A Markdown table: a line a category, then the means; a mean of fewer than all says of how many."""
-    done = list(summaries.values())
-    means = means_of(done)
+    finished = list(summaries.values())
+    means = means_of(finished)
     columns = [metric for metric in _METRICS if metric in means]
     rows = []
     for name in names:

@@ -43,9 +43,9 @@ def cached(
     """
     path = _path(kind, about)
     try:
-        kept = read_json(path)
-        if kept["about"] == json.loads(_text(about)):
-            return load(kept["value"])
+        entry = read_json(path)
+        if entry["about"] == json.loads(_text(about)):
+            return load(entry["value"])
     except (OutputError, ValueError, TypeError, KeyError):
         pass
     result = compute()

@@ -212,9 +212,9 @@ def report_test(
         known: What there was to say before.
     """
     scorer = selection.scorer
-    kept = (test,) if validation is None else (validation, test)
-    write_maps(paths.maps, kept)
-    write_scores(paths.scores, kept, scorer, test_peeked=known.test_peeked)
+    sets = (test,) if validation is None else (validation, test)
+    write_maps(paths.maps, sets)
+    write_scores(paths.scores, sets, scorer, test_peeked=known.test_peeked)
     masks = Masks(test)
     estimates = _measure(test, selection, context, detector, masks)
     drawn, regions = _draw(paths, detector, selection, validation, test, masks, estimates, context)

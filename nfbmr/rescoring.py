@@ -34,12 +34,12 @@ def evaluate(run: Path | str, scoring: ScoringConfig | None = None) -> RunSummar
     paths = finished(Path(run))
     summary = RunSummary.read(paths.summary)
     detector = Detector.load(paths.model)
-    kept = detector.config.scoring.pool
-    if scoring is not None and scoring.pool != kept:
+    pool = detector.config.scoring.pool
+    if scoring is not None and scoring.pool != pool:
         raise ConfigError(
-            f"the run's kept maps are of errors pooled by {kept:g}, and cannot be pooled otherwise",
+            f"the run's kept maps are of errors pooled by {pool:g}, and cannot be pooled otherwise",
             where=f"scoring.pool = {scoring.pool:g}",
-            fix=f"leave it at {kept:g}, or train again with another",
+            fix=f"leave it at {pool:g}, or train again with another",
         )
     config = detector.config.model_copy(update={"scoring": scoring or detector.config.scoring})
     detector = replace(detector, config=config)

@@ -233,8 +233,10 @@ class Watcher:
             DataError: The folder is gone or cannot be read.
         """
         ready = self._ready()
-        yield from self._images({file: one for file, one in ready.items() if not is_video(file)}, stop)
-        videos = {file: one for file, one in ready.items() if is_video(file)}
+        yield from self._images(
+            {file: waiting for file, waiting in ready.items() if not is_video(file)}, stop
+        )
+        videos = {file: waiting for file, waiting in ready.items() if is_video(file)}
         if not stop.requested and self._readable(videos):
             yield from self._videos(videos, stop)
 
@@ -304,7 +306,9 @@ class Watcher:
                 now[file] = _Waiting(stamp, before.looks + 1 if same and before is not None else 0)
         self._waiting = now
         return {
-            file: one for file, one in now.items() if one.looks >= (VIDEO_PATIENCE if is_video(file) else 1)
+            file: waiting
+            for file, waiting in now.items()
+            if waiting.looks >= (VIDEO_PATIENCE if is_video(file) else 1)
         }
 
     def _append(

@@ -263,9 +263,9 @@ def _close(runs: _Runs, trial: _Trial | None, key: str) -> bool:
         "destination": destination,
     }
     folder = RunPaths(runs.paths.root / "trials" / key)
-    done = close_record(folder.journal, result, opening)
+    closed = close_record(folder.journal, result, opening)
     runs.children.setdefault(key, Child(key, folder))
-    return done
+    return closed
 
 
 # The folder and MLflow

@@ -43,9 +43,9 @@ def as_json(job: JobDetails) -> dict[str, Any]:
 
 def line(job: JobDetails) -> str:
     """A job for people."""
-    told = as_json(job)
-    began = told["started"] and f"{datetime.fromtimestamp(told['started']):%Y-%m-%d %H:%M:%S}"
-    return f"{told['job']:<34} {told['state']:<10} {began or '':<20} {told['command']}"
+    fields = as_json(job)
+    began = fields["started"] and f"{datetime.fromtimestamp(fields['started']):%Y-%m-%d %H:%M:%S}"
+    return f"{fields['job']:<34} {fields['state']:<10} {began or '':<20} {fields['command']}"
 
 
 def exit_code(job: JobDetails) -> int:

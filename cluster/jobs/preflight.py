@@ -119,9 +119,13 @@ def check(request: Request, upload: Upload, jobs: Jobs, tracking: Tracking) -> R
     Raises:
         ClusterError: It could not be asked.
     """
-    report = Report(jobs.address, upload, needs=request.needs, problems=tuple(_of_upload(upload)))
-    if report.problems:
-        return report
+    report = Report(jobs.address, upload, needs=request.needs)
+    if upload.size > LIMIT:
+        too_large = (
+            f"{size_of(upload.size)} would be uploaded, and Ray takes {size_of(LIMIT)}",
+            "put large files where every node sees them",
+        )
+        return replace(report, problems=(too_large,))
     answer = _asked(request, upload, jobs, tracking)
     return judge(request, answer, report)
 
@@ -149,7 +153,9 @@ def judge(request: Request, answer: Mapping[str, Any], report: Report) -> Report
         *_of_resources(request.needs, there),
         *_of_memory(request, answer["trial"], there),
     ]
-    at_once = _room(request.needs, there)
+    room = sum(_fits(request.needs.bundle, node) for node in there) // max(1, request.needs.workers)
+    limits = (room, request.needs.concurrent, request.needs.trials)
+    at_once = min(limit for limit in limits if limit is not None)
     seconds, count, where = (answer["trial"][name] for name in ("seconds", "count", "found_in"))
     return replace(
         report,
@@ -193,14 +199,6 @@ def _asked(request: Request, upload: Upload, jobs: Jobs, tracking: Tracking) -> 
         fix="is the cluster's Python one with this project's packages (cluster/deploy/Dockerfile)? "
         "--no-preflight submits without asking",
     )
-
-
-def _of_upload(upload: Upload) -> Iterator[tuple[str, str]]:
-    if upload.size > LIMIT:
-        yield (
-            f"{size_of(upload.size)} would be uploaded, and Ray takes {size_of(LIMIT)}",
-            "put large files where every node sees them",
-        )
 
 
 def _of_versions(nodes: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
@@ -312,12 +310,6 @@ def _fits(bundle: Mapping[str, float], node: Mapping[str, Any]) -> int:
     return min(
         (int(node["resources"].get(name, 0.0) / amount + 1e-9) for name, amount in asked.items()), default=1
     )
-
-
-def _room(needs: Needs, nodes: Sequence[Mapping[str, Any]]) -> int:
-    """Trials at a time, as far as resources go."""
-    room = sum(_fits(needs.bundle, node) for node in nodes) // max(1, needs.workers)
-    return min(limit for limit in (room, needs.concurrent, needs.trials) if limit is not None)
 
 
 def _notes(answer: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> Iterator[str]:

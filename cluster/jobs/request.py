@@ -174,7 +174,9 @@ class _Places:
         if isinstance(text, bool):
             return [max(parameter.opts if text else parameter.secondary_opts, key=len)]
         named = parameter.name == "configs" and text in named_configurations()
-        if _may_name_a_path(parameter) and not named:
+        metavar = getattr(parameter, "metavar", None) or ""
+        is_path = isinstance(parameter.type, click.Path) or "FILE" in metavar
+        if (is_path or parameter.name in _NAMES_OR_PATHS) and not named:
             text = self._place(str(parameter.name), Path(text)) or text
         if isinstance(parameter, click.Argument):
             return [text]
@@ -197,11 +199,6 @@ class _Places:
             self.files[name] = path
             return name
         return None
-
-
-def _may_name_a_path(parameter: click.Parameter) -> bool:
-    metavar = getattr(parameter, "metavar", None) or ""
-    return isinstance(parameter.type, click.Path) or "FILE" in metavar or parameter.name in _NAMES_OR_PATHS
 
 
 def _needs(command: click.Command, parsed: Mapping[str, Any]) -> Needs:

@@ -155,7 +155,8 @@ def up(
             )
         if earlier is not None:
             _clear(earlier, folder)
-        cluster = LocalCluster(_new_home(), secrets.token_hex(16))
+        cluster = LocalCluster(short_folder(), secrets.token_hex(16))
+        new_secret(cluster.token)
         try:
             cpus = cpus or max(1, usable_cores() // nodes)
             return _grow(cluster, nodes, cpus, gpus, folder, object_store, seconds)
@@ -319,15 +320,9 @@ def _environment(cluster: LocalCluster, number: int, gpus: int) -> dict[str, str
     return whole
 
 
-def _new_home() -> Path:
-    home = short_folder()
-    new_secret(home / "token")
-    return home
-
-
 def _remember(cluster: LocalCluster, folder: Path) -> None:
-    lines = [f"export {name}={value}" for name, value in cluster.environment.items()]
-    write_text(folder / "env.sh", "\n".join(lines) + "\n")
+    lines = [f"export {name}={value}\n" for name, value in cluster.environment.items()]
+    write_text(folder / "env.sh", "".join(lines))
     write_json(_state(folder), asdict(cluster))
 
 

@@ -165,7 +165,15 @@ class HttpApp:
             raise HttpError(503, "no replica has loaded the model", "ask again in a moment")
         info, inside = self.active_model.info, self._limiter.inside
         token = self.settings.token is not None
-        return State(status="ready", replicas=self.replicas, requests=inside, token=token, **_fields(info))
+        return State(
+            status="ready",
+            model=info.name,
+            version=info.version,
+            threshold=info.threshold,
+            replicas=self.replicas,
+            requests=inside,
+            token=token,
+        )
 
     async def answer(self, request: Request, job_from: Callable[[bytes], Job]) -> Response:
         """Let a request in, read it, and hand it to a replica."""
@@ -288,10 +296,6 @@ def _api(app: HttpApp) -> FastAPI:
 
 def _response(error: HttpError) -> Response:
     return JSONResponse({"error": error.what, "fix": error.fix or None}, error.status, dict(error.headers))
-
-
-def _fields(info: ModelInfo) -> dict[str, Any]:
-    return {"model": info.name, "version": info.version, "threshold": info.threshold}
 
 
 def _too_large(limit: int) -> HttpError:

@@ -39,6 +39,7 @@ class Replica:
     def __init__(
         self, folder: str, *, device: str, threads: int, batch: int, max_pixels: int, max_images: int
     ) -> None:
+        import numpy as np
         import torch
 
         from nfbmr.inference import Answering
@@ -51,12 +52,7 @@ class Replica:
         self._batch = batch
         self._waiting: deque[tuple[Job, asyncio.Future[Reply]]] = deque()
         self._working: asyncio.Task[None] | None = None
-        self._warm_up()
-
-    def _warm_up(self) -> None:
-        """Make the first request no slower than others."""
-        import numpy as np
-
+        # The first request is to be no slower than others.
         self._answering.rows([np.full((64, 64), 128, dtype=np.uint8)], heatmaps=True)
 
     async def __call__(self, job: Job) -> Reply:

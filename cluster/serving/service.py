@@ -144,7 +144,10 @@ class _Service:
         from ray.exceptions import RayError
 
         try:
-            state = self._listener.look.remote(self._alive())
+            status = self._serve.status().applications.get(self._application)
+            deployments = [] if status is None else status.deployments.values()
+            alive = sum(deployment.replica_states.get("RUNNING", 0) for deployment in deployments)
+            state = self._listener.look.remote(alive)
             application, listening, problems = ray.get(state, timeout=ANSWER_SECONDS)
             for problem in problems:
                 log.warning("%s", problem)
@@ -217,11 +220,6 @@ class _Service:
             raise ServingError(
                 f"the model does not load ({reason})", where=str(model), fix="does nfbmr predict load it?"
             ) from error
-
-    def _alive(self) -> int:
-        status = self._serve.status().applications.get(self._application)
-        deployments = [] if status is None else status.deployments.values()
-        return sum(deployment.replica_states.get("RUNNING", 0) for deployment in deployments)
 
 
 def _in_time(start: Callable[[], T], deadline: float, model: str) -> T:

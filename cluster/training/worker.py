@@ -71,7 +71,9 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
         return {"failure": failure}
     if workers.rank == 0:
         channel.send.remote("begun")
-        _relay_log(channel, job.level)
+        for name in RELAYED:
+            logging.getLogger(name).setLevel(job.level)
+            logging.getLogger(name).addHandler(_Relay(channel))
     stop = StopRequest()
     threading.Thread(target=_wait_for_stop, args=(channel, stop), name="stop", daemon=True).start()
     try:
@@ -145,12 +147,6 @@ class _Relay(logging.Handler):
             self.channel.send.remote("log", (record.name, record.levelno, record.getMessage()))
         except Exception:
             self.handleError(record)
-
-
-def _relay_log(channel: Any, level: int) -> None:
-    for name in RELAYED:
-        logging.getLogger(name).setLevel(level)
-        logging.getLogger(name).addHandler(_Relay(channel))
 
 
 def _check_visible(run: Run, workers: ProcessGroup) -> None:

@@ -79,13 +79,6 @@ def _given_before(ctx: click.Context, name: str) -> Any:
     return None
 
 
-def _refuse_options_of_the_server(context: click.Context) -> None:
-    for name in context.params:
-        if name not in ("backend", "artifacts", "as_json") and _is_given(context, name):
-            option = f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{option} is for the server itself, not for {context.invoked_subcommand}")
-
-
 @click.group(invoke_without_command=True)
 @_backend_option
 @_artifacts_option
@@ -157,7 +150,12 @@ def server(
     write to. Beyond this machine (--host, --allowed-hosts) it asks for users and passwords.
     """
     if context.invoked_subcommand is not None:
-        _refuse_options_of_the_server(context)
+        for name in context.params:
+            if name not in ("backend", "artifacts", "as_json") and _is_given(context, name):
+                option = f"--{name.replace('_', '-')}"
+                raise click.UsageError(
+                    f"{option} is for the server itself, not for {context.invoked_subcommand}"
+                )
         return
     import psutil
 
@@ -200,8 +198,8 @@ def backup(folder: Path | None, backend: Backend, artifacts: str | None, as_json
     """Copy database and artifacts into FOLDER (default: backups/TIME), while the server goes on."""
     from mlflow_server.hosting.backup import default_folder, make_backup
 
-    with _places(backend, artifacts) as (database, kept):
-        made = make_backup(database, kept, folder or default_folder())
+    with _places(backend, artifacts) as (database, place):
+        made = make_backup(database, place, folder or default_folder())
     emit(made.as_json(), as_json=as_json, text=made.line())
 
 
@@ -239,8 +237,8 @@ def upgrade(folder: Path | None, backend: Backend, artifacts: str | None, as_jso
     from mlflow_server.hosting.backup import default_folder
     from mlflow_server.hosting.upgrade import upgrade as bring_up_to_date
 
-    with _places(backend, artifacts) as (database, kept):
-        done = bring_up_to_date(database, kept, folder or default_folder())
+    with _places(backend, artifacts) as (database, place):
+        done = bring_up_to_date(database, place, folder or default_folder())
     saved = None if done.backup is None else str(done.backup.folder)
     text = f"{backend}: upgraded from {done.before.records} to {done.after.records}; backup in {saved}"
     emit(
@@ -262,8 +260,8 @@ def gc(older_than: str, dry_run: bool, backend: Backend, artifacts: str | None, 
     """Remove removed runs and their artifacts for good; not those that registered models come from."""
     from mlflow_server.hosting.collection import age_of, collect
 
-    with _places(backend, artifacts) as (database, kept):
-        garbage = collect(database, kept, older_than=age_of(older_than), dry_run=dry_run)
+    with _places(backend, artifacts) as (database, place):
+        garbage = collect(database, place, older_than=age_of(older_than), dry_run=dry_run)
     emit({"dry_run": dry_run, **vars(garbage)}, as_json=as_json, text=garbage.line(dry_run=dry_run))
 
 

@@ -10,9 +10,9 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mlflow_server.hosting.database import quiet_mlflow
 from mlflow_server.hosting.guard import App, Guard
@@ -50,8 +50,16 @@ class Application:
         """The application, in the process that serves it."""
         self.load()
         settings = self.settings
-        app, may_create = _with_users() if settings.authentication else (_without_users(), None)
-        return Guard(app, origins=settings.origins, max_upload=settings.max_upload, may_create=may_create)
+        limits: dict[str, Any] = {"origins": settings.origins, "max_upload": settings.max_upload}
+        if not settings.authentication:
+            from mlflow.server import fastapi_app
+
+            return Guard(fastapi_app.app, **limits)
+        from mlflow.server import auth
+
+        from mlflow_server.hosting.users import creators_in
+
+        return Guard(auth.create_app(), may_create=creators_in(auth.store), **limits)
 
 
 def _import_with_users(settings: ServerSettings, key: str) -> None:
@@ -67,22 +75,6 @@ def _import_with_users(settings: ServerSettings, key: str) -> None:
         finally:
             del os.environ["MLFLOW_AUTH_CONFIG_PATH"]
     logging.getLogger("mlflow.server.auth").addFilter(_not_experimental)
-
-
-def _with_users() -> tuple[App, Callable[[str], bool | None]]:
-    from mlflow.server import auth
-
-    from mlflow_server.hosting.users import creators_in
-
-    app: App = auth.create_app()
-    return app, creators_in(auth.store)
-
-
-def _without_users() -> App:
-    from mlflow.server import fastapi_app
-
-    app: App = fastapi_app.app
-    return app
 
 
 def _set_up_mlflow(settings: ServerSettings) -> None:

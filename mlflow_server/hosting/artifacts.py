@@ -83,16 +83,12 @@ def _inside(name: str) -> str:
 def _see_to_folder(place: Path) -> None:
     try:
         place.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(place, os.W_OK | os.X_OK) else "no permission"
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
+    if reason is not None:
         raise ServerError(
             f"artifacts cannot be kept there ({reason})",
-            where=place,
-            fix="choose another folder: --artifacts",
-        ) from error
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ServerError(
-            "artifacts cannot be kept there (no permission)",
             where=place,
             fix="choose another folder: --artifacts",
         )

@@ -21,6 +21,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,7 +105,8 @@ class Backup:
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
-        return {**asdict(self), "folder": str(self.folder), "made": _moment(self.made)}
+        made = datetime.fromtimestamp(self.made, UTC).isoformat(timespec="seconds")
+        return {**asdict(self), "folder": str(self.folder), "made": made}
 
     def line(self) -> str:
         """For people."""
@@ -183,7 +185,8 @@ def _copy(database: Database, artifacts: Artifacts, partial: Path, folder: Path)
     known, outside = _sorted_out(artifacts, snapshot.places)
     size, files = snapshot.file.stat().st_size, 0
     for name in artifacts.files():
-        if not _belongs(name, known):
+        parts = name.split("/")
+        if not any("/".join(parts[:length]) in known for length in range(1, len(parts) + 1)):
             continue
         digest, length = _fetch(artifacts, name, partial / _FOLDER / name)
         sums[f"{_FOLDER}/{name}"] = digest
@@ -219,11 +222,6 @@ def _sorted_out(artifacts: Artifacts, places: Iterable[str]) -> tuple[set[str], 
         else:
             outside.add(without_password(place))
     return known, tuple(sorted(outside))
-
-
-def _belongs(name: str, known: set[str]) -> bool:
-    parts = name.split("/")
-    return any("/".join(parts[:length]) in known for length in range(1, len(parts) + 1))
 
 
 def _fetch(artifacts: Artifacts, name: str, target: Path) -> tuple[str, int]:
@@ -271,7 +269,10 @@ def restore(backup: Backup, database: Database, artifacts: Artifacts) -> dict[st
             raise _damaged(backup.file)
         for name, digest in sums.items():
             if name.startswith(f"{_FOLDER}/"):
-                _send(artifacts, backup.folder / name, name.removeprefix(f"{_FOLDER}/"), digest)
+                with suppress(FileNotFoundError):
+                    if artifacts.send(backup.folder / name, name.removeprefix(f"{_FOLDER}/")) == digest:
+                        continue
+                raise _damaged(backup.folder / name)
         snapshots.put_back(database, backup.file)
         _move_addresses(backup, database, artifacts)
         with database.connection() as connection:
@@ -294,15 +295,6 @@ def _check_room(artifacts: Artifacts, sums: Mapping[str, str]) -> None:
             where=str(artifacts.root),
             fix="name an empty place: --artifacts",
         )
-
-
-def _send(artifacts: Artifacts, file: Path, name: str, digest: str) -> None:
-    try:
-        sent = artifacts.send(file, name)
-    except FileNotFoundError as error:
-        raise _damaged(file) from error
-    if sent != digest:
-        raise _damaged(file)
 
 
 def _move_addresses(backup: Backup, database: Database, artifacts: Artifacts) -> None:
@@ -328,10 +320,6 @@ def _digest(file: Path) -> str:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
         raise _damaged(file) from error
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def default_folder() -> Path:

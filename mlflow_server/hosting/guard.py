@@ -112,7 +112,9 @@ class Guard:
     def _refusal(self, request: Any) -> App | None:
         path, method, headers = request.scope["path"], request.method, request.headers
         if method == "GET" and _inner(path) in self._nothing:
-            return _json(self._nothing[_inner(path)])
+            from starlette.responses import JSONResponse
+
+            return JSONResponse(self._nothing[_inner(path)], headers={"X-Content-Type-Options": "nosniff"})
         if _CLOSED.match(path):
             return _text(404, "This part of MLflow is closed on this server.")
         if method not in _READS and not self._is_ours(headers.get("origin"), headers.get("host", "")):
@@ -206,12 +208,6 @@ def _text(status: int, words: str, headers: Mapping[str, str] | None = None) -> 
 
     safe = {"X-Content-Type-Options": "nosniff", "Connection": "close", **(headers or {})}
     return PlainTextResponse(f"{words}\n", status, safe)
-
-
-def _json(content: Mapping[str, Any]) -> App:
-    from starlette.responses import JSONResponse
-
-    return JSONResponse(content, headers={"X-Content-Type-Options": "nosniff"})
 
 
 def _inner(path: str) -> str:

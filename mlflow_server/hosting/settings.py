@@ -82,7 +82,11 @@ class Backend:
                 "the password is among the options of the address",
                 fix="put it in ~/.pgpass (mode 0600) or in PGPASSWORD",
             )
-        return cls(given if "+" in scheme else f"postgresql+{_driver()}{given.removeprefix(scheme)}")
+        if "+" in scheme:
+            return cls(given)
+        installed = [name for name in ("psycopg", "psycopg2") if importlib.util.find_spec(name)]
+        driver = installed[0] if installed else "psycopg"
+        return cls(f"postgresql+{driver}{given.removeprefix(scheme)}")
 
     @property
     def kind(self) -> str:
@@ -245,11 +249,6 @@ def refuse_shown_password(arguments: Sequence[str]) -> None:
                 fix="leave it out of the address and put it in ~/.pgpass (mode 0600) or in PGPASSWORD, or "
                 f"give the whole address in the variable {BACKEND_VARIABLE}",
             )
-
-
-def _driver() -> str:
-    installed = [name for name in ("psycopg", "psycopg2") if importlib.util.find_spec(name)]
-    return installed[0] if installed else "psycopg"
 
 
 def _check_host_name(name: str) -> None:

@@ -30,16 +30,15 @@ if TYPE_CHECKING:
 FILES = {"sqlite": "database.sqlite", "postgresql": "database.dump"}
 """A database's file in a backup, by its kind."""
 
-# Wherever a database names artifacts.
+# Wherever a database names artifacts: table, column, and which of its rows.
 _PLACES = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
-    ("trace_tags", "value"),
+    ("runs", "artifact_uri", "TRUE"),
+    ("logged_models", "artifact_location", "TRUE"),
+    ("model_versions", "source", "TRUE"),
+    ("model_versions", "storage_location", "TRUE"),
+    ("trace_tags", "value", "key = 'mlflow.artifactLocation'"),
 )
-_TRACES = "key = 'mlflow.artifactLocation'"
+_PLACES_OF_NEW_RUNS = (("experiments", "artifact_location", "TRUE"),)
 
 
 @dataclass(frozen=True)
@@ -81,29 +80,27 @@ def put_back(database: Database, file: Path) -> None:
             where=str(database.backend),
             fix="name another one with --backend, or move the old one away first",
         )
-    if database.backend.kind == "sqlite":
-        _put_back_sqlite(database, file)
-    else:
-        _put_back_postgres(database, file)
+    if database.backend.kind == "postgresql":
+        options = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", str(file)]
+        _run(database, "pg_restore", options)
+        return
+    target = database.backend.file
+    assert target is not None
+    database.close()
+    with atomic(target) as temporary:
+        shutil.copyfile(file, temporary)
 
 
-def places_in(connection: Connection, *, experiments: bool = False) -> frozenset[str]:
-    """The addresses of artifacts that a database names.
-
-    Args:
-        connection: To the database.
-        experiments: With the places where experiments keep those of new runs.
-    """
+def places_in(connection: Connection) -> frozenset[str]:
+    """The addresses of artifacts that a database names."""
     import sqlalchemy as sa
 
     known = set(sa.inspect(connection).get_table_names())
     places: set[str] = set()
-    for table, column in _PLACES:
-        if table not in known or (table == "experiments" and not experiments):
-            continue
-        condition = f" WHERE {_TRACES}" if table == "trace_tags" else ""
-        rows = connection.execute(sa.text(f"SELECT DISTINCT {column} FROM {table}{condition}"))
-        places |= {str(value) for (value,) in rows if value}
+    for table, column, condition in _PLACES:
+        if table in known:
+            rows = connection.execute(sa.text(f"SELECT DISTINCT {column} FROM {table} WHERE {condition}"))
+            places |= {str(value) for (value,) in rows if value}
     return frozenset(places)
 
 
@@ -118,24 +115,17 @@ def relocate(database: Database, old: str, new: str) -> int:
     changed = 0
     known = database.tables()
     with database.connection() as connection:
-        for table, column in _PLACES:
+        for table, column, condition in (*_PLACES_OF_NEW_RUNS, *_PLACES):
             if table not in known:
                 continue
-            condition = f" AND {_TRACES}" if table == "trace_tags" else ""
-            done = connection.execute(
+            updated = connection.execute(
                 sa.text(
-                    f"UPDATE {table} SET {column} = :new || substr({column}, :behind) "
-                    f"WHERE ({column} = :old OR substr({column}, 1, :length) = :below){condition}"
+                    f"UPDATE {table} SET {column} = :new || substr({column}, :length) "
+                    f"WHERE ({column} = :old OR substr({column}, 1, :length) = :below) AND {condition}"
                 ),
-                {
-                    "new": new.rstrip("/"),
-                    "old": old,
-                    "below": f"{old}/",
-                    "behind": len(old) + 1,
-                    "length": len(old) + 1,
-                },
+                {"new": new.rstrip("/"), "old": old, "below": f"{old}/", "length": len(old) + 1},
             )
-            changed += done.rowcount
+            changed += updated.rowcount
     return changed
 
 
@@ -172,14 +162,6 @@ def _take_sqlite(database: Database, file: Path) -> Snapshot:
         return Snapshot(file, copy.rows(connection), places_in(connection))
 
 
-def _put_back_sqlite(database: Database, file: Path) -> None:
-    target = database.backend.file
-    assert target is not None
-    database.close()
-    with atomic(target) as temporary:
-        shutil.copyfile(file, temporary)
-
-
 # PostgreSQL
 
 
@@ -204,15 +186,14 @@ def _take_postgres(database: Database, file: Path) -> Snapshot:
     return Snapshot(file, rows, places)
 
 
-def _put_back_postgres(database: Database, file: Path) -> None:
-    options = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", str(file)]
-    _run(database, "pg_restore", options)
-
-
 def _run(database: Database, name: str, options: Sequence[str]) -> None:
-    program = _program(name, _major(database))
+    import sqlalchemy as sa
+
+    with database.connection() as connection:
+        version = int(connection.execute(sa.text("SHOW server_version_num")).scalar() or 0)
+    program = _program(name, version // 10_000)
     with _credentials(database.backend) as (address, environment):
-        done = subprocess.run(
+        completed = subprocess.run(
             [program, f"--dbname={address}", "--no-password", *options],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -221,20 +202,13 @@ def _run(database: Database, name: str, options: Sequence[str]) -> None:
             errors="replace",
             check=False,
         )
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    if completed.returncode != 0:
+        said = completed.stderr.strip().splitlines() or [f"exit code {completed.returncode}"]
         raise ServerError(
             f"{name} failed ({said[0][:200]})",
             where=str(database.backend),
             fix="check disk space, and that the user may read and make all tables of this database",
         )
-
-
-def _major(database: Database) -> int:
-    import sqlalchemy as sa
-
-    with database.connection() as connection:
-        return int(connection.execute(sa.text("SHOW server_version_num")).scalar() or 0) // 10_000
 
 
 def _program(name: str, major: int) -> str:

@@ -146,7 +146,7 @@ class Users:
         for assigned in self._store.list_user_roles(user.id):
             if assigned.name in _GRANTS:
                 self._store.unassign_role_from_user(user.id, assigned.id)
-            elif _is_personal(assigned, user):
+            elif assigned.name == f"__user_{user.id}__":  # MLflow's, for the rights of one user
                 for permission in assigned.permissions:
                     self._store.remove_role_permission(permission.id)
         self._store.update_user(name, is_admin=role == "admin")
@@ -169,11 +169,8 @@ class Users:
             )
         if role == "writer":
             self._store.grant_user_resource_permission(user.username, "experiment", ids[experiment], "EDIT")
-        elif experiment in self._user(user.username).experiments:
+        elif any(each.name == user.username and experiment in each.experiments for each in self.list()):
             self._store.revoke_user_resource_permission(user.username, "experiment", ids[experiment])
-
-    def _user(self, name: str) -> User:
-        return next(user for user in self.list() if user.name == name)
 
     def _find(self, name: str) -> StoredUser:
         names = {user.username: user for user in self._store.list_users()}
@@ -243,11 +240,6 @@ def _store(database: Database) -> SqlAlchemyStore:
         store = SqlAlchemyStore()
         store.init_db(database.backend.uri)  # type: ignore[no-untyped-call]
     return store
-
-
-def _is_personal(role: StoredRole, user: StoredUser) -> bool:
-    """Whether it is the role that MLflow keeps for the rights of one user."""
-    return bool(role.name == f"__user_{user.id}__")
 
 
 def _role_of(user: Any, roles: list[StoredRole]) -> Role | None:

@@ -211,8 +211,11 @@ class History:
 def begin(registry: Registry, name: str, description: str = "") -> Registered:
     """A registered model with a history: made, or given one, or left as it is."""
     model = registry.find(name)
-    if model is not None and _kept(registry, model):
-        return model
+    known = None if model is None else model.tags.get(HISTORY_RUN)
+    if model is not None and known is not None:
+        with registry.asking():
+            if _run(registry, known) is not None:
+                return model
     run_id = _new_run(registry, name)
     if model is None:
         # The tag comes with the model in one step: of two who make it at once, one did.
@@ -240,14 +243,6 @@ def current_user() -> str:
 
 def _named(version: str | None) -> str:
     return "nothing" if version is None else f"version {version}"
-
-
-def _kept(registry: Registry, model: Registered) -> bool:
-    run_id = model.tags.get(HISTORY_RUN)
-    if run_id is None:
-        return False
-    with registry.asking():
-        return _run(registry, run_id) is not None
 
 
 def _run(registry: Registry, run_id: str) -> Run | None:

@@ -185,12 +185,12 @@ def evaluate_again(
     rows = [
         row for row in range(len(fresh)) if all(outcomes[row].score is not None for outcomes, _ in scored)
     ]
-    kept = [fresh[row] for row in rows]
-    sides = [_scores(kept, [outcomes[row].score for row in rows]) for outcomes, _ in scored]
-    left_out = len(chosen) - len(kept)
+    comparable = [fresh[row] for row in rows]
+    sides = [_scores(comparable, [outcomes[row].score for row in rows]) for outcomes, _ in scored]
+    left_out = len(chosen) - len(comparable)
     note = f"; {left_out} were learned from or cannot be read" if left_out else ""
     return PairedScores(
-        f"both evaluated again on {len(kept)} images{note}",
+        f"both evaluated again on {len(comparable)} images{note}",
         False,
         sides[0],
         sides[1],

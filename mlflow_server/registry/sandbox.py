@@ -85,7 +85,7 @@ def enter(model: Path, images: Sequence[Path], *, repeats: int = 9, patience: fl
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         try:
-            done = subprocess.run(
+            completed = subprocess.run(
                 [sys.executable, "-I", __file__],
                 input=json.dumps(request),
                 capture_output=True,
@@ -97,10 +97,10 @@ def enter(model: Path, images: Sequence[Path], *, repeats: int = 9, patience: fl
             )
         except subprocess.TimeoutExpired:
             return Visit(problem=f"it was not done after {patience:.0f} s")
-    if done.returncode:
-        last = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    if completed.returncode:
+        last = completed.stderr.strip().splitlines() or [f"exit code {completed.returncode}"]
         return Visit(problem=last[-1][:300])
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    answer: dict[str, Any] = json.loads(completed.stdout.splitlines()[-1])
     answer |= {name: tuple(answer[name]) for name in ("scores", "errors")}
     return Visit(**answer)
 

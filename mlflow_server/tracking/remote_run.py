@@ -174,9 +174,12 @@ class RemoteRun:
         return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
     def _created(self, opening: Opening) -> Run:
+        user = str(os.getuid())
+        with suppress(Exception):  # a user without a name
+            user = getpass.getuser()
         tags = {
             RUN_ID: opening.run_id,
-            "mlflow.user": _user(),
+            "mlflow.user": user,
             "mlflow.source.name": "nfbmr",
             "mlflow.source.type": "LOCAL",
         }
@@ -386,9 +389,3 @@ def _tags(values: Mapping[str, Any]) -> dict[str, str]:
 def _short(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else text[:299] + "…"
-
-
-def _user() -> str:
-    with suppress(Exception):
-        return getpass.getuser()
-    return str(os.getuid())

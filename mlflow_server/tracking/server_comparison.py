@@ -156,13 +156,10 @@ class Server:
         with translated(lambda: None):
             return [
                 *([duplicate(len(runs))] if len(runs) > 1 else ()),
-                *_status(run, status),
-                *_parent(run, record, parents),
-                *_parameters(run, record),
+                *_differences(run, record, status, parents),
                 *self._metrics(run, record),
                 *self._artifacts(run, record),
                 *self._models(run, record),
-                *_datasets(run, record),
             ]
 
     def _search(self, tag: str, value: str) -> Iterator[list[Run]]:
@@ -262,7 +259,8 @@ class Server:
         return files
 
 
-def _status(run: Run, status: str) -> Iterator[Gap]:
+def _differences(run: Run, record: Record, status: str, parents: Sequence[Run]) -> Iterator[Gap]:
+    """What the run itself tells: its status, the run that it hangs under, parameters and data sets."""
     wanted = "RUNNING" if status == "running" else STATUS[status]
     state = run.data.tags.get(STATE)
     if run.info.status != wanted:
@@ -270,21 +268,14 @@ def _status(run: Run, status: str) -> Iterator[Gap]:
     elif status not in ("running", state):
         yield Gap("status", f"its tag {STATE} is {state or 'missing'}, and should be {status}")
 
-
-def _parent(run: Run, record: Record, parents: Sequence[Run]) -> Iterator[Gap]:
-    if not parents or record.parent_id != parents[0].data.tags[RUN_ID]:
-        return
-    if run.data.tags.get(PARENT_LINK) != parents[0].info.run_id:
-        yield Gap("parent", f"does not hang under {record.parent_id}")
-
-
-def _parameters(run: Run, record: Record) -> Iterator[Gap]:
+    for parent in parents[:1]:
+        hangs_there = run.data.tags.get(PARENT_LINK) == parent.info.run_id
+        if record.parent_id == parent.data.tags[RUN_ID] and not hangs_there:
+            yield Gap("parent", f"does not hang under {record.parent_id}")
     missing = [name for name in record.params if valid_name(name) not in run.data.params]
     if missing:
         yield Gap("parameters", f"{len(missing)} parameters are missing: {_listed(missing)}", len(missing))
 
-
-def _datasets(run: Run, record: Record) -> Iterator[Gap]:
     there = Counter(item.dataset.digest for item in run.inputs.dataset_inputs) if run.inputs else Counter()
     missing = [data.name for data in record.datasets if data.digest[:32] not in there]
     if missing:

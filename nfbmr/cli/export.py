@@ -71,5 +71,5 @@ def export(
 
     limit_threads()
     with model_folder(model, uri) as folder:
-        done = export_model(folder, out, form=form, resize=resize, images=images, limit=limit)
-    emit({"folder": done.folder, **done.about}, as_json=as_json, text=text_of(done))
+        exported = export_model(folder, out, form=form, resize=resize, images=images, limit=limit)
+    emit({"folder": exported.folder, **exported.about}, as_json=as_json, text=text_of(exported))

@@ -125,7 +125,8 @@ def _pictures(
                 if is_mask:
                     masks += [] if kind == GOOD else [entry]
                 else:
-                    pictures.append((entry, Sample(path, _name(path, root), kind, subset=side)))
+                    below = path.relative_to(root) if path.is_relative_to(root) else path
+                    pictures.append((entry, Sample(path, below.as_posix(), kind, subset=side)))
     return pictures, masks
 
 
@@ -146,7 +147,3 @@ def _masks(
         for path in images_below(folder):
             named = (folder.name, *path.relative_to(folder).parts[:-1])
             yield Entry(path, tuple(name for name in named if name in kinds), None, is_mask=True)
-
-
-def _name(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()

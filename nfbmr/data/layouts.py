@@ -257,14 +257,11 @@ def _categories(path: Path, layout: _Layout) -> tuple[str, ...]:
         return ()
     names = [f.name for f in folders(path) if layout.fits(f)]
     if layout.name == "folder":
-        names = [name for name in names if _may_be_category(name)]
+        other_words = MASK_WORDS | IMAGE_WORDS | set(SIDES)
+        names = [name for name in names if joined(name) not in other_words and not means_good(name)]
         if len(names) < 2 and images_in(path):
             return ()  # good parts straight in the folder, beside kinds of defects
     return tuple(sorted(names, key=lambda n: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", n)]))
-
-
-def _may_be_category(name: str) -> bool:
-    return joined(name) not in MASK_WORDS | IMAGE_WORDS | set(SIDES) and not means_good(name)
 
 
 def _category_folder(path: Path, layout: _Layout, category: str | None, known: tuple[str, ...]) -> Path:

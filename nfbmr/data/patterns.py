@@ -61,17 +61,17 @@ def read_patterns(root: Path, layout: LayoutPatterns, category: str | None) -> D
     else:
         chosen, unchosen = None, []
     _refuse_without_good(pictures, root, layout)
-    kept = [m.sample for m in pictures]
+    matched = [m.sample for m in pictures]
     others = [m.sample for m in unchosen]
     paired = pair(
         [
             (Entry(s.path, s.path.relative_to(root).parts[:-1], s.subset, is_mask=False), s)
-            for s in (*kept, *others)
+            for s in (*matched, *others)
         ],
-        _mask_entries(masks, root, layout, [*kept, *others]),
+        _mask_entries(masks, root, layout, [*matched, *others]),
     )
     samples = [
-        replace(s, masks=() if s.is_good else tuple(sorted(paired.masks.get(s.path, ())))) for s in kept
+        replace(s, masks=() if s.is_good else tuple(sorted(paired.masks.get(s.path, ())))) for s in matched
     ]
     left = tuple(sorted([*unused, *paired.unused], key=lambda u: u.path))
     return Dataset(name, "patterns", root, tuple(sorted(samples, key=lambda s: s.name)), left, chosen)

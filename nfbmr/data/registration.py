@@ -152,7 +152,11 @@ def laid_on(test: Bands, train: Bands, view: View, *, exact: bool = False) -> tu
         return View(view.quarters, view.mirrored, matrix_23), NONE
     matrix_23, _ = refined(detail_HW, train.detail_HW, matrix_23, 2)
     laid = View(view.quarters, view.mirrored, matrix_23)
-    return laid, _agreement(warped(detail_HW, matrix_23, train.detail_HW.shape, np.nan), train.detail_HW)
+    seen_HW = warped(detail_HW, matrix_23, train.detail_HW.shape, np.nan)
+    values = places_of(seen_HW, train.detail_HW, PLACE)
+    if len(values) == 0:
+        return laid, NONE
+    return laid, Agreement(float(values[: max(1, len(values) // 4)].mean()), len(values))
 
 
 def warped(x_HW: Field, matrix_23: _Matrix, shape: tuple[int, ...], outside: float) -> Field:
@@ -289,13 +293,6 @@ def places_of(
     telling_N = (m_N > 0.95) & ((np.minimum(a_N, b_N) > least) | (np.maximum(a_N, b_N) > much))
     correlation_N: Field = (a_NP * b_NP).mean(1) / np.sqrt(np.maximum(a_N * b_N, 1e-6))
     return np.sort(correlation_N[telling_N])
-
-
-def _agreement(seen_HW: Field, train_HW: Field) -> Agreement:
-    values = places_of(seen_HW, train_HW, PLACE)
-    if len(values) == 0:
-        return NONE
-    return Agreement(float(values[: max(1, len(values) // 4)].mean()), len(values))
 
 
 def _places(x_HW: Field, place: int) -> Field:

@@ -71,15 +71,15 @@ def prune(folder: Path | None = None, most: int = _MOST_BYTES) -> None:
         folder: The folder of the cache; nothing means that of the thumbnails.
         most: Bytes from which there is something to remove.
     """
-    kept: list[tuple[float, int, Path]] = []
+    by_age: list[tuple[float, int, Path]] = []
     for file in (folder or _folder()).glob("*/*"):
         with contextlib.suppress(OSError):
             status = file.stat()
-            kept.append((status.st_mtime, status.st_size, file))
-    total = sum(size for _, size, _ in kept)
+            by_age.append((status.st_mtime, status.st_size, file))
+    total = sum(size for _, size, _ in by_age)
     if total <= most:
         return
-    for _, size, file in sorted(kept):
+    for _, size, file in sorted(by_age):
         with contextlib.suppress(OSError):
             file.unlink()
             total -= size

@@ -217,8 +217,8 @@ def losses(stages: Sequence[StageCurve], path: Path, *, caption: str = "") -> Pa
         if stage.selected is not None:
             for axes in axes_R if stage.validation else axes_R[:1]:
                 axes.axvline(stage.selected, color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
-            kept = f"kept: epoch {stage.selected}"
-            axes_R[0].set_title(kept, loc="right", fontsize=8, color=FAINT)
+            label = f"kept: epoch {stage.selected}"
+            axes_R[0].set_title(label, loc="right", fontsize=8, color=FAINT)
     return save(figure, path)
 
 

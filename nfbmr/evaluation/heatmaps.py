@@ -146,7 +146,9 @@ def heatmap_grid(
     """
     columns = min(2, max(1, len(shown)))
     lines = [shown[i : i + columns] for i in range(0, len(shown), columns)] or [()]
-    heights = [_PANEL * max([0.4, *(_tallness(item) for item in line)]) + 0.5 for line in lines]
+    sizes = [[item.pixels.shape[:2] for item in line] for line in lines]
+    tallest = [max([0.4, *(min(1.3, h / max(w, 1)) for h, w in line)]) for line in sizes]
+    heights = [_PANEL * tall + 0.5 for tall in tallest]
     figure = new_figure(3.15 * _PANEL * columns, sum(heights) + 1.2, caption)
     halves = figure.subfigures(2, 1, squeeze=False, height_ratios=[sum(heights) + 0.3, 0.6])
     grid, bar = halves[:, 0]
@@ -204,11 +206,6 @@ def _draw_scale(axes: Axes, vmin: float, vmax: float, mark: float, label: str) -
     axes.set_yticks([])
     if vmin <= mark <= vmax:
         axes.axvline(mark, color=_PREDICTED, linewidth=2)
-
-
-def _tallness(item: Shown) -> float:
-    h, w = item.pixels.shape[:2]
-    return float(min(1.3, h / max(w, 1)))
 
 
 def _alternate(first: Sequence[int], second: Sequence[int], count: int) -> list[int]:

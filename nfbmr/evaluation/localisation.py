@@ -9,7 +9,6 @@ Shapes: N images, G good and D defective among them, R resamples, K thresholds, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -164,7 +163,10 @@ def image_overlap(
             pixels.append(mask.size)
     if not tops or not any(sides):
         return None
-    threshold_K = _thresholds(tops)
+    # Falling values of good pixels, at ranks that are evenly spaced in their logarithm.
+    falling = np.sort(np.concatenate(tops))[::-1]
+    rank_K = np.unique(np.geomspace(1, len(falling), _THRESHOLDS).astype(np.int64)) - 1
+    threshold_K = np.unique(falling[rank_K])[::-1]
     recall_DK = []
     for i, is_defective in zip(images, sides, strict=True):
         true = mask_of(i) if is_defective else None
@@ -195,10 +197,3 @@ def _highest(up_hw: npt.NDArray[np.float32], good: int) -> npt.NDArray[np.float3
     share = min(1.0, 2 * HIGHEST * good, _MOST_VALUES / (good * len(values)))
     count = min(len(values), math.ceil(share * len(values)) + 1)
     return np.sort(np.partition(values, len(values) - count)[len(values) - count :])
-
-
-def _thresholds(tops: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-    """Falling values of good pixels, at ranks that are evenly spaced in their logarithm."""
-    falling = np.sort(np.concatenate(tops))[::-1]
-    rank_K = np.unique(np.geomspace(1, len(falling), _THRESHOLDS).astype(np.int64)) - 1
-    return np.unique(falling[rank_K])[::-1]

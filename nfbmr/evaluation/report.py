@@ -51,7 +51,11 @@ def write_report(
     environment.filters.update(duration=duration, percent=lambda x: f"{x:g}", number=number, part=part_title)
     source = resources.files("nfbmr.evaluation").joinpath("report.html").read_text(encoding="utf-8")
     template = environment.from_string(source)
-    write_text(path, template.render({**_view(summary, pictures), "regions": _regions(regions)}))
+    highest = [  # of each image, and how many more there are
+        {**row, "regions": row["regions"][:_MOST_REGIONS], "more": len(row["regions"][_MOST_REGIONS:])}
+        for row in regions
+    ]
+    write_text(path, template.render({**_view(summary, pictures), "regions": highest}))
 
 
 @dataclass(frozen=True)
@@ -153,14 +157,6 @@ def _view(summary: RunSummary, pictures: Sequence[tuple[str, Path, str]]) -> dic
         "environment": _words(summary.environment),
         "bar": _bar,
     }
-
-
-def _regions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Images with their highest regions, and how many more there are."""
-    return [
-        {**row, "regions": row["regions"][:_MOST_REGIONS], "more": len(row["regions"][_MOST_REGIONS:])}
-        for row in rows
-    ]
 
 
 def _kinds(summary: RunSummary) -> list[Kind]:

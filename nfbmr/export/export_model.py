@@ -135,8 +135,8 @@ def sample_of(model: Path, images: Sequence[Path], limit: int | None) -> Sample:
     elif RunPaths(model).scores.exists():
         sides = {scored.side: scored for scored in read_sets(RunPaths(model).scores, RunPaths(model).maps)}
         side = "test" if "test" in sides else "validation"
-        kept = [sample.path for sample in sides[side].samples]
-        files = [file for file in dict.fromkeys(kept) if file.exists()]
+        scored_files = [sample.path for sample in sides[side].samples]
+        files = [file for file in dict.fromkeys(scored_files) if file.exists()]
         what = f"the run's {side} images"
     else:
         # What travels with a registered model: mlflow_server/packaging/evidence.py
@@ -234,17 +234,18 @@ def versions(form: Format) -> dict[str, str]:
     return {name: metadata.version(name) for name in ("nfbmr", "torch", "timm", *PACKAGES[form])}
 
 
-def text_of(done: Export) -> str:
+def text_of(exported: Export) -> str:
     """What a person is told."""
-    about, checked = done.about, done.check
+    about, checked = exported.about, exported.check
     inputs = ", ".join(
         f"{port['name']} ({'any size' if port['size'] is None else 'x'.join(map(str, port['size']))})"
         for port in about["inputs"]
     )
-    size = sum((done.folder / name).stat().st_size for name in about["files"])
+    size = sum((exported.folder / name).stat().st_size for name in about["files"])
+    file = exported.folder / about["files"][0]
     return "\n".join(
         [
-            f"{about['method']} as {about['format']}: {done.folder / about['files'][0]}, {size / 1e6:.1f} MB",
+            f"{about['method']} as {about['format']}: {file}, {size / 1e6:.1f} MB",
             f"  inputs    {inputs}",
             f"  outputs   {', '.join(port['name'] for port in about['outputs'])}",
             f"  threshold {about['threshold']:.6g}",

@@ -36,7 +36,9 @@ def keep_weights(config: FeatureConfig, weights_digest: str, folder: Path) -> in
         WeightsError: The weights cannot be had here, or are other ones.
         OutputError: The folder cannot be written.
     """
-    networks = _networks(config)
+    networks = [("source", config.backbone, config.weights)]
+    if config.target.backbone is not None:
+        networks.append(("target", config.target.backbone, config.target.weights))
     if all(weights == "random" for _, _, weights in networks):
         return 0
     resolved = {side: resolve_weights(name, weights) for side, name, weights in networks}
@@ -46,10 +48,10 @@ def keep_weights(config: FeatureConfig, weights_digest: str, folder: Path) -> in
             where=", ".join(entry.origin for entry in resolved.values()),
             fix="give those (features.weights)",
         )
-    kept = {side: entry for side, entry in resolved.items() if entry.source != "random"}
-    for side, entry in kept.items():
+    needed = {side: entry for side, entry in resolved.items() if entry.source != "random"}
+    for side, entry in needed.items():
         write_tensors(_file(folder, side), entry.body)
-    return len(kept)
+    return len(needed)
 
 
 def with_kept_weights(config: FeatureConfig, folder: Path) -> FeatureConfig:
@@ -61,14 +63,6 @@ def with_kept_weights(config: FeatureConfig, folder: Path) -> FeatureConfig:
     if target.is_file():
         updates["target"] = config.target.model_copy(update={"weights": str(target)})
     return config.model_copy(update=updates)
-
-
-def _networks(config: FeatureConfig) -> list[tuple[str, str, str]]:
-    """Side, backbone and weights of each network."""
-    networks = [("source", config.backbone, config.weights)]
-    if config.target.backbone is not None:
-        networks.append(("target", config.target.backbone, config.target.weights))
-    return networks
 
 
 def _file(folder: Path, side: str) -> Path:

@@ -219,7 +219,9 @@ def _wins(seconds: Mapping[str, float | None], first: str, other: str, by: float
 
 
 def _described(name: str, taps: tuple[str, ...], config: FeatureConfig) -> str:
-    return f"{name} {','.join(taps)} {_extent(_seen(config))}"
+    height, width = _seen(config)
+    size = f"{height}px" if height == width else f"{width}x{height}px"
+    return f"{name} {','.join(taps)} {size}"
 
 
 def _seen(config: FeatureConfig) -> tuple[int, int]:
@@ -279,11 +281,6 @@ def _first_to_measure(
             known[key] = seconds
             write_json(memory, known)
         return known
-
-
-def _extent(shape: tuple[int, int]) -> str:
-    height, width = shape
-    return f"{height}px" if height == width else f"{width}x{height}px"
 
 
 def _is_known(known: dict[str, Any], key: str, names: tuple[str, ...]) -> bool:

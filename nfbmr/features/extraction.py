@@ -132,10 +132,12 @@ def extract(
     arithmetic = workers.broadcast(
         lambda: arithmetic_for(config, store, tuple(distinct), device, stop, openvino=openvino)
     )
-    for one in passes_of(config):
-        spaces, done, failed = _fill_pass(distinct, one, arithmetic, store, device, stop, workers)
+    for network in passes_of(config):
+        spaces, keys_computed, failed = _fill_pass(
+            distinct, network, arithmetic, store, device, stop, workers
+        )
         filled += spaces
-        computed |= done
+        computed |= keys_computed
         errors |= failed
         distinct = {key: picture for key, picture in distinct.items() if key not in failed}
     failed_at = {i: errors[picture.key] for i, picture in enumerate(pictures) if picture.key in errors}
@@ -143,7 +145,10 @@ def extract(
         raise unusable({pictures[i].path: error for i, error in failed_at.items()}, len(pictures))
     keys = [picture.key for picture in pictures if picture.key not in errors]
     return Extraction(
-        tables=tuple(_table(space, keys, shape) for space, _, shape in filled),
+        tables=tuple(
+            space.table(keys) if keys else TensorTable(torch.empty(0, *shape, dtype=space.dtype), ())
+            for space, _, shape in filled
+        ),
         computed=len(computed),
         reused=len(distinct) - len(computed),
         seconds=time.perf_counter() - started,
@@ -335,9 +340,3 @@ class _Shelf:
         """Until all rows are with their writers."""
         while self._pending:
             self._pending.popleft().result()
-
-
-def _table(space: Space, keys: Sequence[str], shape: Shape) -> FeatureTable:
-    if keys:
-        return space.table(keys)
-    return TensorTable(torch.empty(0, *shape, dtype=space.dtype), ())

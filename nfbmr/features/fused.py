@@ -87,7 +87,9 @@ def fused(net: nn.Module, size: Size, dtype: torch.dtype) -> nn.Module:
         faster = _fuse(net, sides(size), dtype)
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             x = torch.randn(1, 3, *sides(size)).to(dtype).contiguous(memory_format=torch.channels_last)
-            same = all(_close(a, b, dtype) for a, b in zip(faster(x), net(x), strict=True))
+            pairs = zip(faster(x), net(x), strict=True)
+            most = _TOLERANCE[dtype]
+            same = all(bool((a - b).abs().max() <= most * b.abs().max()) for a, b in pairs)
     except Exception as error:  # whatever an operator that is not public does in another version
         log.info("faster convolutions do not fit this network: it runs with torch's own")
         log.debug("why they are not: %s", error)
@@ -95,10 +97,6 @@ def fused(net: nn.Module, size: Size, dtype: torch.dtype) -> nn.Module:
     if not same:
         log.warning("fused convolutions give other numbers on this machine; they are not used")
     return faster if same else net
-
-
-def _close(a: Tensor, b: Tensor, dtype: torch.dtype) -> bool:
-    return bool((a - b).abs().max() <= _TOLERANCE[dtype] * b.abs().max())
 
 
 def _fuse(net: fx.GraphModule, size: tuple[int, int], dtype: torch.dtype) -> fx.GraphModule:

@@ -96,8 +96,8 @@ def _patch(model: nn.Module) -> int:
     patch = math.lcm(*sides)
     if patch & (patch - 1) == 0:
         return patch  # of usual sizes, multiples of 32, nothing is left over later on either
-    reductions = [one["reduction"] for one in feature_info(model)]
-    return math.lcm(patch, *(one for one in reductions if isinstance(one, int)))
+    reductions = [stage_info["reduction"] for stage_info in feature_info(model)]
+    return math.lcm(patch, *(factor for factor in reductions if isinstance(factor, int)))
 
 
 def native_size(model: nn.Module) -> tuple[int, int]:

@@ -74,14 +74,14 @@ class Intermediates(nn.Module):
         call = cast(Callable[..., list[Tensor]], self.model.forward_intermediates)
         maps = call(x_B3HW, indices=self.wanted, stop_early=True, output_fmt="NCHW", intermediates_only=True)
         by_index = dict(zip(self.wanted, maps, strict=True))
-        return tuple(
-            self._normed(by_index[index]) if normed else by_index[index]
-            for index, normed in zip(self.reading.indices, self.reading.normed, strict=True)
-        )
-
-    def _normed(self, y_BCHW: Tensor) -> Tensor:
-        norm = cast(nn.Module, self.model.norm)
-        return cast(Tensor, norm(y_BCHW.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+        taps = []
+        for index, normed in zip(self.reading.indices, self.reading.normed, strict=True):
+            y_BCHW = by_index[index]
+            if normed:
+                norm = cast(nn.Module, self.model.norm)
+                y_BCHW = cast(Tensor, norm(y_BCHW.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+            taps.append(y_BCHW)
+        return tuple(taps)
 
 
 def reading_of(model: nn.Module, taps: Sequence[str], name: str) -> Reading:

@@ -58,7 +58,8 @@ class OpenVinoPass:
             for b, x_3HW in enumerate(x_B3HW):
                 maps = self._run(x_3HW[None].contiguous())
                 if not taps:
-                    taps = tuple(_room(len(x_B3HW), y) for y in maps)
+                    shapes = [(len(x_B3HW), *y_1CHW.shape[1:]) for y_1CHW in maps]
+                    taps = tuple(torch.empty(s, memory_format=torch.channels_last) for s in shapes)
                 for tap_BCHW, y_1CHW in zip(taps, maps, strict=True):
                     tap_BCHW[b] = y_1CHW[0]
         return taps
@@ -99,11 +100,6 @@ def _compiled(ov: Any, backbone: Backbone, x_13HW: Tensor) -> Any:
         return [torch.from_numpy(request.get_output_tensor(tap).data) for tap in range(taps)]
 
     return run
-
-
-def _room(count: int, y_1CHW: Tensor) -> Tensor:
-    shape = (count, *y_1CHW.shape[1:])
-    return torch.empty(shape, memory_format=torch.channels_last)
 
 
 def _close(actual: Tensor, expected: Tensor) -> bool:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -163,7 +162,8 @@ def open_shard(path: Path, dtype: torch.dtype) -> Shard:
         flat = raw[offset : offset + torch.Size(shape).numel() * dtype.itemsize].view(dtype)
         return Shard(keys, flat.view(shape))
     except (pa.ArrowException, RuntimeError, AttributeError, KeyError, OSError, UnicodeError) as error:
-        raise CorruptShardError(f"unreadable shard ({_first_line(error)})", where=path, fix=MEND) from error
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise CorruptShardError(f"unreadable shard ({reason})", where=path, fix=MEND) from error
 
 
 def verify_shard(path: Path) -> bool:
@@ -175,7 +175,3 @@ def verify_shard(path: Path) -> bool:
     except OSError as error:
         raise StoreError(f"cannot be read ({error.strerror})", where=path, fix="check the disk") from error
     return name is not None and sha.startswith(name.sha)
-
-
-def _first_line(error: Any) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:120]

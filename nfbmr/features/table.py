@@ -91,7 +91,8 @@ class ShardTable(FeatureTable):
         rows_HWC = self._rows
         picked = [rows_HWC[row] for row in _as_list(rows)]
         if not picked:
-            return _empty(self.shape, self.dtype)
+            channels, height, width = self.shape
+            return torch.empty(0, height, width, channels, dtype=self.dtype).permute(0, 3, 1, 2)
         return torch.stack(picked).permute(0, 3, 1, 2)
 
 
@@ -301,8 +302,3 @@ class ViewedFeatures:
 
 def _as_list(rows: Rows) -> Sequence[int]:
     return rows.tolist() if isinstance(rows, np.ndarray | Tensor) else rows
-
-
-def _empty(shape: Shape, dtype: torch.dtype) -> Tensor:
-    channels, height, width = shape
-    return torch.empty(0, height, width, channels, dtype=dtype).permute(0, 3, 1, 2)

@@ -103,7 +103,10 @@ class Tiling:
                 top, left = row.start, column.start
                 x = x_B3HW[:, :, top : top + self.seen[0], left : left + self.seen[1]]
                 maps = forward(x)
-                whole = whole or [_empty(y, x.shape[0], shape) for y, shape in zip(maps, shapes, strict=True)]
+                whole = whole or [
+                    torch.empty(len(x), *shape, dtype=y.dtype).contiguous(memory_format=torch.channels_last)
+                    for y, shape in zip(maps, shapes, strict=True)
+                ]
                 for into, y_BCHW, stride in zip(whole, maps, strides, strict=True):
                     into[_cut(row, column, stride)] = y_BCHW[_cut(_moved(row), _moved(column), stride)]
         return tuple(whole)
@@ -149,9 +152,3 @@ def _moved(span: Span) -> Span:
 def _cut(row: Span, column: Span, stride: int) -> tuple[slice, ...]:
     rows, columns = (slice(span.first // stride, span.end // stride) for span in (row, column))
     return slice(None), slice(None), rows, columns
-
-
-def _empty(like: Tensor, count: int, shape: Shape) -> Tensor:
-    channels, height, width = shape
-    empty = torch.empty(count, channels, height, width, dtype=like.dtype, device="cpu")
-    return empty.contiguous(memory_format=torch.channels_last)

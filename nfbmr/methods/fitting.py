@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -244,6 +245,7 @@ class Fitting:
         if isinstance(section, DetailStageConfig):  # as many epochs as its least number of steps takes
             epochs = max(section.epochs, -(-section.steps // len(batches)))
             section = section.model_copy(update={"epochs": epochs})
+        report = self._on_epoch
         result = train_stage(
             stage,
             batches,
@@ -252,7 +254,7 @@ class Fitting:
             seed=config.seed,
             folder=folder,
             identity=identity,
-            on_epoch=_named(self._on_epoch, stage.name),
+            on_epoch=None if report is None else partial(report, stage.name),
             validate=(lambda: self._validation(stage)) if stage.validated else None,
             stop=self._stop,
             select=config.selection.epoch,
@@ -332,9 +334,3 @@ def choose_scorer(
         map_weights=judge.map_weights if isinstance(judge, AnomalyModel) else (),
         pixel_false_reject_rate=config.selection.pixel_false_reject_rate,
     )
-
-
-def _named(on_epoch: OnEpoch | None, stage: str) -> Callable[[int, Mapping[str, float]], None] | None:
-    if on_epoch is None:
-        return None
-    return lambda epoch, metrics: on_epoch(stage, epoch, metrics)

@@ -135,14 +135,14 @@ def _checksum(path: Path) -> int:
 
 def _sweep(folder: Path, name: str) -> None:
     """Remove tensors that no document names, and what a killed writer left half written."""
-    kept: set[str] = set()
+    named: set[str] = set()
     for path in _documents(folder, name):
         try:
-            kept.add(json.loads(path.read_text(encoding="utf-8"))["tensors"])
+            named.add(json.loads(path.read_text(encoding="utf-8"))["tensors"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
     for path in [*folder.glob(f"{name}-*.safetensors"), *folder.glob(f".{name}-*.safetensors.*.tmp")]:
-        if path.name not in kept:
+        if path.name not in named:
             path.unlink(missing_ok=True)
 
 

@@ -244,14 +244,14 @@ class _Training:
 
     def _end_of_epoch(self, validate: Callable[[], ValidationResult] | None) -> _Metrics:
         state = self.state
-        done = state.epoch + 1
+        epoch = state.epoch + 1
         metrics: _Metrics = {
-            "epoch": done,
+            "epoch": epoch,
             "loss": state.tally.mean,
-            "lr": learning_rate(self.config, done * len(self.batches) - 1, self.optimiser.steps),
+            "lr": learning_rate(self.config, epoch * len(self.batches) - 1, self.optimiser.steps),
             "seconds": state.seconds,
         }
-        if validate is not None and (done % self.train.validate_every == 0 or done == self.config.epochs):
+        if validate is not None and (epoch % self.train.validate_every == 0 or epoch == self.config.epochs):
             self.module.eval()
             with torch.no_grad():
                 verdict = validate()
@@ -261,7 +261,7 @@ class _Training:
             metrics |= verdict.metrics
         metrics = self.workers.broadcast(lambda: metrics)
         state.history.append(metrics)
-        state.epoch, state.step, state.seconds = done, 0, 0.0
+        state.epoch, state.step, state.seconds = epoch, 0, 0.0
         state.tally = Tally(first=state.tally.first)
         return metrics
 

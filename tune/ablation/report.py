@@ -104,9 +104,9 @@ def _body(summary: TableSummary, about: Sequence[str], grid: Grid) -> list[str]:
 
 
 def _files(summary: TableSummary, pictures: str, folder: str) -> list[str]:
-    done = summary.cells.asked - len(summary.cells.missing)
+    finished = summary.cells.asked - len(summary.cells.missing)
     return [
-        f"  time      {duration(summary.seconds)} in {count(done, 'cell')}",
+        f"  time      {duration(summary.seconds)} in {count(finished, 'cell')}",
         f"  table     {summary.files['md']} (and .csv, .tex, results.parquet)",
         f"  {pictures}",
         f"  {folder} {summary.ablation_dir}",

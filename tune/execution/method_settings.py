@@ -46,12 +46,12 @@ def user_layer(base: Config, chosen: Collection[str] = ()) -> Layer:
         (50, 0)
     """
     defaults = _defaults_of(base.method)
-    kept = {
+    known = {
         key: value
         for key, value in values_of(base).items()
         if key in chosen or key == "method" or key not in defaults or value != defaults[key]
     }
-    return Layer("base", kept)
+    return Layer("base", known)
 
 
 @cache

@@ -221,7 +221,7 @@ class SweepStorage(JournalStorage):
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
         """See :class:`optuna.storages.BaseStorage`."""
-        done = super().set_trial_state_values(trial_id, state, values)
+        changed = super().set_trial_state_values(trial_id, state, values)
         if self._followed is not None:
             self.history.update(self.get_trial(trial_id))
-        return done
+        return changed

@@ -225,10 +225,10 @@ def test_output_that_cannot_be_written(train, parts):
 
 def test_a_device_that_does_not_exist_is_named_as_the_command_names_it(tmp_path, capsys):
     assert main(["predict", str(tmp_path), str(tmp_path), "--device", "bogus", "--json"]) == 2
-    told = json.loads(capsys.readouterr().out)["error"]
-    assert told["where"] == "--device"
-    assert "bogus" in told["what"]
-    assert "train.device" not in json.dumps(told)
+    answer = json.loads(capsys.readouterr().out)["error"]
+    assert answer["where"] == "--device"
+    assert "bogus" in answer["what"]
+    assert "train.device" not in json.dumps(answer)
 
 
 def test_file_names_with_spaces_quotes_newlines_and_other_scripts(train, parts):

@@ -68,10 +68,10 @@ def modules_after(*arguments: str) -> set[str]:
         "import sys; from nfbmr.cli.main import main; code = main(sys.argv[1:]);"
         "print('\\n'.join(sys.modules), file=sys.stderr); sys.exit(code)"
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
     )
-    return {name.partition(".")[0] for name in done.stderr.split()}
+    return {name.partition(".")[0] for name in completed.stderr.split()}
 
 
 # ------------------------------------------------------------------------------------------------- quick
@@ -154,11 +154,11 @@ def test_errors_end_with_their_code_and_are_told_to_people_and_programs(
     raising(error)
     assert main(["fail", "--json"]) == code
     output = capsys.readouterr()
-    told = json.loads(output.out)["error"]
-    assert (told["type"], told["exit_code"]) == (kind, code)
-    assert told["what"]
-    assert told["what"] in output.err
-    assert told["fix"] is None or told["fix"] in output.err
+    answer = json.loads(output.out)["error"]
+    assert (answer["type"], answer["exit_code"]) == (kind, code)
+    assert answer["what"]
+    assert answer["what"] in output.err
+    assert answer["fix"] is None or answer["fix"] in output.err
     assert "Traceback" not in output.err
 
     assert main(["fail"]) == code
@@ -211,11 +211,11 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     code = "import sys; from nfbmr.cli.main import main; sys.exit(main(['config', '--describe']))"
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
     )
     os.close(writer)
-    assert (done.returncode, done.stderr) == (141, "")
+    assert (completed.returncode, completed.stderr) == (141, "")
 
 
 # ------------------------------------------------------------------------------------------------- config
@@ -288,9 +288,9 @@ def test_completion_scripts_say_how_to_install_them(shell: str, capsys: pytest.C
     assert script.startswith("# install: nfbmr completion")
     assert "_NFBMR_COMPLETE" in script
     assert main(["completion", shell, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["shell"], told["script"]) == (shell, script.rstrip("\n"))
-    assert f"# install: {told['install']}\n" in script
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["shell"], answer["script"]) == (shell, script.rstrip("\n"))
+    assert f"# install: {answer['install']}\n" in script
 
 
 @pytest.mark.parametrize(
@@ -311,10 +311,10 @@ def test_the_shell_completes(words: str, expected: str) -> None:
         "COMP_CWORD": str(len(words.split()) - 1),
     }
     code = "import sys; from nfbmr.cli.main import main; sys.exit(main())"
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
-    assert expected in [line.partition(",")[2] for line in done.stdout.splitlines()]
+    assert expected in [line.partition(",")[2] for line in completed.stdout.splitlines()]
 
 
 # ------------------------------------------------------------------------------------- commands of others
@@ -349,8 +349,8 @@ def added(tmp_path: Path) -> Any:
 
 
 def test_an_installed_package_adds_a_command(added: Any) -> None:
-    done = added("polish", "bolt", "--verbose")
-    assert (done.returncode, done.stdout) == (0, "bolt shines\n")
+    completed = added("polish", "bolt", "--verbose")
+    assert (completed.returncode, completed.stdout) == (0, "bolt shines\n")
     listed = added("--help").stdout
     assert "Polish a PART." in listed
     assert "did you mean polish?" in added("polsh").stderr
@@ -358,7 +358,7 @@ def test_an_installed_package_adds_a_command(added: Any) -> None:
 
 def test_ours_come_first_and_a_broken_command_says_whose_it_is(added: Any) -> None:
     assert "Usage: nfbmr train" in added("train", "--help").stdout
-    done = added("broken")
-    assert done.returncode == 2
-    assert "other" in done.stderr
+    completed = added("broken")
+    assert completed.returncode == 2
+    assert "other" in completed.stderr
     assert added("--help").returncode == 0

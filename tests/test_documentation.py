@@ -87,9 +87,9 @@ def test_commands_exist_and_take_these_options(line: str, monkeypatch: pytest.Mo
     while isinstance(command, click.Group):
         if command.invoke_without_command and (not words or words[0].startswith("-")):
             break
-        found = command.get_command(context, words.pop(0))
-        assert found is not None, line
-        command = found
+        subcommand = command.get_command(context, words.pop(0))
+        assert subcommand is not None, line
+        command = subcommand
         context = click.Context(command, parent=context)
     # the words are parsed, but nothing is run: a command's own options, and the number of its arguments
     parsed = command.make_context(str(command.name), [*words], parent=context.parent)
@@ -209,8 +209,8 @@ def test_a_dead_link_out_of_the_pages_is_told(caplog: pytest.LogCaptureFixture) 
 @pytest.mark.slow
 def test_the_site_is_made_strictly_and_asks_nobody_for_anything(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
     pages = list(tmp_path.rglob("*.html"))
     assert len(pages) > len(PAGES)
     for page in pages:

@@ -77,15 +77,15 @@ def test_what_is_missing_and_what_to_install(
     space = tmp_path / "space.yaml"
     space.write_text(SPACE, encoding="utf-8")
     (tmp_path / "line.mp4").touch()
-    done = run_without(package, words.format(recipe=recipe, space=space).split(), tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert f'pip install "nfbmr[{extra}]"' in done.stderr
-    assert "Traceback" not in done.stderr
+    completed = run_without(package, words.format(recipe=recipe, space=space).split(), tmp_path)
+    assert completed.returncode == 2, completed.stderr
+    assert f'pip install "nfbmr[{extra}]"' in completed.stderr
+    assert "Traceback" not in completed.stderr
 
 
 def test_the_core_trains_without_any_of_them(recipe: Path, tmp_path: Path) -> None:
-    done = run_without(",".join(EXTRAS), ["train", "--config", str(recipe)], tmp_path)
-    assert done.returncode == 0, done.stderr
+    completed = run_without(",".join(EXTRAS), ["train", "--config", str(recipe)], tmp_path)
+    assert completed.returncode == 0, completed.stderr
     assert list((tmp_path / "runs").glob("*/summary.json"))
 
 

@@ -55,9 +55,9 @@ def measured(tmp_path: Path, method: str, size: int, tile: int, picture: tuple[i
     noise = np.random.default_rng(0).integers(0, 255, (picture[1] // 10, picture[0] // 10, 3), dtype=np.uint8)
     Image.fromarray(noise).resize(picture).save(path, compress_level=1)
     words = [sys.executable, "-c", SCRIPT, method, str(size), str(tile), str(path)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    completed = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+    found: dict[str, Any] = json.loads(completed.stdout.splitlines()[-1])
     assert found["drawn"] == list(picture)
     return found
 

@@ -47,16 +47,21 @@ def images(textures: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pat
 
 
 def test_regions_masks_and_relative_scores_of_files(run: Path, images: list[Path], tmp_path: Path) -> None:
-    found = nfbmr.predict(run, images, masks=tmp_path)
-    for prediction, size in zip(found[:2], ((96, 96), (200, 90)), strict=True):
+    predictions = nfbmr.predict(run, images, masks=tmp_path)
+    for prediction, size in zip(predictions[:2], ((96, 96), (200, 90)), strict=True):
         assert prediction.regions
         mask = np.asarray(Image.open(prediction.mask))
         assert mask.shape == size
         assert sum(region.area for region in prediction.regions) == mask.sum()
         assert prediction.peak.value >= max(region.peak for region in prediction.regions) - 1e-6
         assert (prediction.relative_score > 1) == prediction.rejected
-    assert (found[2].regions, found[2].peak, found[2].mask, found[2].relative_score) == (None,) * 4
-    other = nfbmr.predict(run, images[:1], threshold=found[0].score)
+    assert (
+        predictions[2].regions,
+        predictions[2].peak,
+        predictions[2].mask,
+        predictions[2].relative_score,
+    ) == (None,) * 4
+    other = nfbmr.predict(run, images[:1], threshold=predictions[0].score)
     assert other[0].relative_score == pytest.approx(1.0)
 
 
@@ -67,9 +72,11 @@ def test_images_in_memory_score_as_their_files_do(run: Path, images: list[Path],
     with Image.open(file) as image:
         pixels = np.asarray(image)
         forms = [pixels, np.stack([pixels, pixels]), image, content, base64.b64encode(content).decode(), file]
-        found = nfbmr.predict(run, [*forms, b"no image"], heatmaps=str(tmp_path / "memory"), masks=tmp_path)
-    assert [prediction.path for prediction in found] == [*[None] * 6, file, None]
-    *scored, broken = found
+        predictions = nfbmr.predict(
+            run, [*forms, b"no image"], heatmaps=str(tmp_path / "memory"), masks=tmp_path
+        )
+    assert [prediction.path for prediction in predictions] == [*[None] * 6, file, None]
+    *scored, broken = predictions
     for prediction in scored:
         assert prediction.score == pytest.approx(expected.score, rel=1e-5)
         assert prediction.rejected == expected.rejected
@@ -78,7 +85,7 @@ def test_images_in_memory_score_as_their_files_do(run: Path, images: list[Path],
         drawn, before = (np.asarray(Image.open(one.heatmap), int) for one in (prediction, expected))
         assert np.abs(drawn - before).max() <= 2
     assert "not an image" in (broken.error or "")
-    write_predictions(found, tmp_path / "table.csv")
+    write_predictions(predictions, tmp_path / "table.csv")
     with (tmp_path / "table.csv").open() as table:
         assert [row["path"] for row in csv.DictReader(table)][-2:] == [str(file), ""]
 
@@ -92,10 +99,10 @@ def test_a_wrong_type_is_refused_before_anything_is_scored(run: Path, images: li
 
 
 def test_tables_have_regions_in_each_form(run: Path, images: list[Path], tmp_path: Path) -> None:
-    found = nfbmr.predict(run, images)
+    predictions = nfbmr.predict(run, images)
     for ending in ("csv", "json", "parquet"):
-        write_predictions(found, tmp_path / f"table.{ending}")
-    first, regions = found[0], found[0].regions or ()
+        write_predictions(predictions, tmp_path / f"table.{ending}")
+    first, regions = predictions[0], predictions[0].regions or ()
     rows = json.loads((tmp_path / "table.json").read_text())
     assert rows[0]["regions"][0]["width"] == regions[0].width
     parquet = pq.read_table(tmp_path / "table.parquet").to_pylist()

@@ -100,12 +100,12 @@ def test_a_trial_keeps_its_mapping_and_goes_on_to_the_test_set_with_it(finished)
     config, _ = finished
     other = config.model_copy(update={"mapping": config.mapping.model_copy(update={"latent": 6})})
     stored = {path.name for path in (config.store / "stages").iterdir()}
-    run, told = new_run(other), []
+    run, reported = new_run(other), []
     with StopRequest() as stop:
         execute_run(run, journal_only, stop, test=False)
         assert {path.name for path in (config.store / "stages").iterdir()} == stored
-        execute_run(run, journal_only, stop, on_epoch=lambda stage, epoch, _: told.append((stage, epoch)))
-    assert not [epoch for stage, epoch in told if stage == "mapping"]
+        execute_run(run, journal_only, stop, on_epoch=lambda stage, epoch, _: reported.append((stage, epoch)))
+    assert not [epoch for stage, epoch in reported if stage == "mapping"]
     assert nfbmr.train(other)["reused"]["mapping"] is True
 
 
@@ -199,9 +199,9 @@ def test_predict_gives_the_scores_of_the_evaluation(finished, textures):
         row["name"]: row for row in pq.read_table(RunPaths(run).scores).to_pylist() if row["side"] == "test"
     }
     category = textures / summary["dataset"]["name"].split("/")[-1]
-    found = nfbmr.predict(run, [category / "test"])
-    assert len(found) == len(rows)
-    for prediction in found:
+    predictions = nfbmr.predict(run, [category / "test"])
+    assert len(predictions) == len(rows)
+    for prediction in predictions:
         row = rows[prediction.path.relative_to(category).as_posix()]
         assert prediction.score == pytest.approx(row["score"], rel=1e-3, abs=1e-3)
         assert prediction.rejected == row["rejected"]

@@ -38,14 +38,14 @@ print(json.dumps({"loaded": loaded, "metrics": summary["metrics"], "pictures": s
 
 
 def _train(config: Path) -> dict[str, Any]:
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", _RUN, str(config), json.dumps(_HEAVY)],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert completed.returncode == 0, completed.stderr
+    result: dict[str, Any] = json.loads(completed.stdout.splitlines()[-1])
     return result
 
 

@@ -97,9 +97,9 @@ def test_the_whole_tutorial_ends_with_a_part_judged_over_http(tmp_path: Path) ->
     script = f"set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n{commands}"
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment.pop("MLFLOW_TRACKING_URI", None)
-    done = subprocess.run(
+    completed = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "champion stays at version 1" in done.stdout
-    assert '"rejected"' in done.stdout.splitlines()[-1]
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert "champion stays at version 1" in completed.stdout
+    assert '"rejected"' in completed.stdout.splitlines()[-1]

@@ -51,15 +51,15 @@ def test_no_frame_is_passed_over_because_times_are_fractions(every: str, step: i
 
 
 def test_a_frame_is_scored_as_its_image(run: Path, line: Path, parts: list[Path], tmp_path: Path) -> None:
-    found = nfbmr.predict(run, [parts[0], line], heatmaps=tmp_path / "maps")
+    predictions = nfbmr.predict(run, [parts[0], line], heatmaps=tmp_path / "maps")
     images = nfbmr.predict(run, parts)
-    assert [row.frame for row in found] == [None, *range(len(parts))]
-    assert [row.path for row in found] == [parts[0], *[line] * len(parts)]
-    assert [row.seconds for row in found[1:]] == pytest.approx([n / RATE for n in range(len(parts))])
-    assert [row.score for row in found[1:]] == pytest.approx([row.score for row in images], rel=1e-4)
-    assert [row.rejected for row in found[1:]] == [row.rejected for row in images]
-    assert found[3].heatmap == tmp_path / "maps" / "00003-line-frame000002.png"
-    assert all(row.heatmap.exists() for row in found)
+    assert [row.frame for row in predictions] == [None, *range(len(parts))]
+    assert [row.path for row in predictions] == [parts[0], *[line] * len(parts)]
+    assert [row.seconds for row in predictions[1:]] == pytest.approx([n / RATE for n in range(len(parts))])
+    assert [row.score for row in predictions[1:]] == pytest.approx([row.score for row in images], rel=1e-4)
+    assert [row.rejected for row in predictions[1:]] == [row.rejected for row in images]
+    assert predictions[3].heatmap == tmp_path / "maps" / "00003-line-frame000002.png"
+    assert all(row.heatmap.exists() for row in predictions)
 
 
 def test_the_command_writes_a_row_a_frame(
@@ -92,12 +92,12 @@ def test_what_cannot_be_decoded_is_a_row_and_the_others_are_scored(
         container.mux(stream.encode(silence()))
     command = ["predict", str(run), str(broken), str(sound), str(line), "--every", "4", "--json"]
     assert main([*command, "--out", str(tmp_path / "out"), "--no-heatmaps"]) == 2
-    told = json.loads(capsys.readouterr().out)
-    assert told["unreadable"] == 2
-    assert [row["frame"] for row in told["predictions"]] == [None, None, 0, 4]
-    assert "cannot be decoded" in told["predictions"][0]["error"]
-    assert "no pictures" in told["predictions"][1]["error"]
-    assert str(broken) in told["error"]["what"]
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["unreadable"] == 2
+    assert [row["frame"] for row in answer["predictions"]] == [None, None, 0, 4]
+    assert "cannot be decoded" in answer["predictions"][0]["error"]
+    assert "no pictures" in answer["predictions"][1]["error"]
+    assert str(broken) in answer["error"]["what"]
 
 
 def silence() -> av.AudioFrame:

@@ -277,8 +277,8 @@ def test_without_what_reads_videos_they_are_named_and_images_are_scored(
         without.setitem(sys.modules, "av", None)  # as where it is not installed
         (image,) = look(watching, VIDEO_PATIENCE + 5)
     assert image.path == camera / images[0].name
-    (told,) = [message for message in caplog.messages if "line.mkv" in message]
-    assert "nfbmr[video]" in told
+    (warning,) = [message for message in caplog.messages if "line.mkv" in message]
+    assert "nfbmr[video]" in warning
     assert len(looked(watching, 8)) == 8
 
 

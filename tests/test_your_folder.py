@@ -43,12 +43,12 @@ def test_from_a_camera_to_a_champion(tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment.pop("MLFLOW_TRACKING_URI", None)
     script = f"set -euo pipefail\n{commands}"
-    done = subprocess.run(
+    completed = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert completed.returncode == 0, completed.stdout + completed.stderr
     assert (tmp_path / "sheet.png").is_file()
-    assert "now points to version 1" in done.stdout
+    assert "now points to version 1" in completed.stdout
     with (tmp_path / "predictions/predictions.csv").open(encoding="utf-8") as table:
         rejected = {Path(row["path"]).name: row["rejected"] for row in csv.DictReader(table)}
     assert len(rejected) == 3

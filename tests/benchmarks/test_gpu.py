@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def measure(out: Path, *parts: str) -> tuple[dict[str, Any], str]:
     """Results, and what was told."""
     command = [sys.executable, "-m", "benchmarks.gpu", *parts, "--device", "cpu", "--tiny", "--out", str(out)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
-    results: dict[str, Any] = json.loads(done.stdout)
-    return results, done.stderr
+    completed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    results: dict[str, Any] = json.loads(completed.stdout)
+    return results, completed.stderr
 
 
 def test_all_parts_together_take_less_than_eight_minutes() -> None:

@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_all_of_it_is_measured_beside_raw_calls() -> None:
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "benchmarks.growth", "--quick"],
         cwd=ROOT, capture_output=True, text=True, check=True, timeout=900,
     )  # fmt: skip
-    result = json.loads(done.stdout)
+    result = json.loads(completed.stdout)
     assert tuple(result) == PARTS
     assert [(row["space"], row["count"]) for row in result["trials"]] == [
         (space, count) for space in QUICK.spaces for count in QUICK.counts
@@ -46,4 +46,4 @@ def test_all_of_it_is_measured_beside_raw_calls() -> None:
     for bounded, whole in pairs:
         assert (bounded["window"], whole["window"]) == (WINDOW, None)
         assert (bounded["best"], bounded["last"]) == (whole["best"], whole["last"])
-    assert done.stderr.count("|---") >= len(PARTS)
+    assert completed.stderr.count("|---") >= len(PARTS)

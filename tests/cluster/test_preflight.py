@@ -102,9 +102,9 @@ def with_(number: int, key: str, inner: str, value: Any) -> dict[str, Any]:
     ],
 )
 def test_what_is_wrong_with_one_node_is_told_with_its_name(second: dict[str, Any], said: str) -> None:
-    found = problems(request(), answer(node(0), node(1, **second)))
-    assert len(found) == 1
-    assert said in found[0]
+    reasons = problems(request(), answer(node(0), node(1, **second)))
+    assert len(reasons) == 1
+    assert said in reasons[0]
 
 
 def test_resources_that_nobody_has() -> None:
@@ -129,8 +129,8 @@ def test_memory_and_gpus_that_are_too_small() -> None:
 
 
 def test_everything_is_said_at_once() -> None:
-    told = answer(node(0, reads={"data": None}), node(1, tracking="refused", python="3.12.0"))
-    report = judged(request(bundle={"GPU": 1.0}), told)
+    reply = answer(node(0, reads={"data": None}), node(1, tracking="refused", python="3.12.0"))
+    report = judged(request(bundle={"GPU": 1.0}), reply)
     with pytest.raises(PreflightError) as caught:
         report.refuse()
     assert caught.value.exit_code == 2
@@ -151,8 +151,8 @@ def test_room_is_never_more_than_resources_allow(
     nodes: list[tuple[int, int]], cpus: float, gpus: float, workers: int, concurrent: int | None
 ) -> None:
     asked = request(bundle={"CPU": cpus, "GPU": gpus}, workers=workers, concurrent=concurrent)
-    told = answer(*(node(i, resources={"CPU": c, "GPU": g}) for i, (c, g) in enumerate(nodes)))
-    report = judged(asked, told)
+    reply = answer(*(node(i, resources={"CPU": c, "GPU": g}) for i, (c, g) in enumerate(nodes)))
+    report = judged(asked, reply)
     assert report.at_once * workers * cpus <= sum(c for c, _ in nodes)
     assert report.at_once * workers * gpus <= sum(g for _, g in nodes)
     assert concurrent is None or report.at_once <= concurrent
@@ -170,9 +170,9 @@ def test_the_rate_is_guessed_from_what_is_finished_and_says_so(tmp_path: Path) -
         summary = {"timings": {"flow": seconds / 2, "mapping": seconds / 2}, "config": used}
         (folder / "fitted.json").write_text(json.dumps(summary), encoding="utf-8")
     (tmp_path / "tiles" / "trials" / "0000" / "fitted.json").with_name("broken").touch()
-    found = earlier_trials(tmp_path, config)
-    assert (found["seconds"], found["count"]) == (20.0, 3)
-    report = judged(request(concurrent=2), answer(trial={**found, "bytes": None}))
+    earlier = earlier_trials(tmp_path, config)
+    assert (earlier["seconds"], earlier["count"]) == (20.0, 3)
+    report = judged(request(concurrent=2), answer(trial={**earlier, "bytes": None}))
     assert report.trials_per_hour == 360
     assert "median 20 s of 3" in report.render()
 
@@ -180,13 +180,13 @@ def test_the_rate_is_guessed_from_what_is_finished_and_says_so(tmp_path: Path) -
 def test_a_database_on_several_machines_is_worth_a_note() -> None:
     shared = {"shared": True, "writable": True}
     nodes = [node(i, writes=node(i)["writes"] | {"tracking": shared}) for i in range(2)]
-    told = answer(*nodes, tracking={"uri": "sqlite:////shared/mlflow.db", "own": False})
-    report = judged(request(), told)
+    reply = answer(*nodes, tracking={"uri": "sqlite:////shared/mlflow.db", "own": False})
+    report = judged(request(), reply)
     assert report.problems == ()
     assert any("several machines" in note for note in report.notes)
     assert report.tracking == "sqlite:////shared/mlflow.db"
-    told["tracking"]["own"] = True
-    assert judged(request(), told).tracking is None
+    reply["tracking"]["own"] = True
+    assert judged(request(), reply).tracking is None
 
 
 def test_a_node_tells_what_it_sees(tmp_path: Path) -> None:

@@ -146,12 +146,12 @@ def assert_same_scores(run: Run, expected: Run) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS, indirect=True)
 def test_workers_give_the_model_and_the_scores_of_one(backend, run, expected):
-    told: list[tuple[str, int]] = []
+    reported: list[tuple[str, int]] = []
     made = run()
-    summary = backend(made, on_epoch=lambda stage, epoch, metrics, stop: told.append((stage, epoch)))
+    summary = backend(made, on_epoch=lambda stage, epoch, metrics, stop: reported.append((stage, epoch)))
     assert_same_weights(made, expected)
     assert_same_scores(made, expected)
-    assert backend.name == "group" or told == [
+    assert backend.name == "group" or reported == [
         ("flow", 1), ("flow", 2), ("flow", 3), ("mapping", 1), ("mapping", 2)
     ]  # fmt: skip
     assert summary.run_id == made.run_id

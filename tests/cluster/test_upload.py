@@ -72,14 +72,14 @@ def test_what_is_sent_is_enough_and_small() -> None:
     upload = gather()
     assert upload.size < LIMIT / 20
     with upload.staged() as folder:
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-m", "nfbmr", "config", "--config", "demo"],
             cwd=folder,
             capture_output=True,
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
+        assert completed.returncode == 0, completed.stderr
         assert (folder / "nfbmr" / "evaluation" / "report.html").exists()
     assert not folder.exists()
 

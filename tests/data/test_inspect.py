@@ -49,11 +49,16 @@ def test_a_sound_set_has_no_problems(tmp_path: Path) -> None:
         picture(tmp_path / f"good/{i}.png", i)
     picture(tmp_path / "dent/0.png", 9)
     mask(tmp_path / "ground_truth/dent/0_mask.png")
-    found = inspect_dataset(load_dataset(tmp_path))
-    assert found.problems == ()
-    assert found.counts == {"all": {"dent": 1, "good": 4}}
-    assert (found.sizes, found.modes, found.masks, found.groups) == ({(32, 24): 5}, {"L": 5}, 1, None)
-    assert "no problems found" in found.render()
+    inspection = inspect_dataset(load_dataset(tmp_path))
+    assert inspection.problems == ()
+    assert inspection.counts == {"all": {"dent": 1, "good": 4}}
+    assert (inspection.sizes, inspection.modes, inspection.masks, inspection.groups) == (
+        {(32, 24): 5},
+        {"L": 5},
+        1,
+        None,
+    )
+    assert "no problems found" in inspection.render()
 
 
 @pytest.fixture
@@ -82,8 +87,8 @@ def broken(tmp_path: Path) -> Path:
 
 
 def test_everything_wrong_is_listed_at_once(broken: Path) -> None:
-    found = inspect_dataset(load_dataset(broken))
-    problems = {(p.kind, p.name) for p in found.problems}
+    inspection = inspect_dataset(load_dataset(broken))
+    problems = {(p.kind, p.name) for p in inspection.problems}
     assert problems == {
         ("unreadable image", "good/empty.png"),
         ("unreadable image", "good/text.jpg"),
@@ -96,13 +101,13 @@ def test_everything_wrong_is_listed_at_once(broken: Path) -> None:
         ("unreadable mask", "ground_truth/dent/2_mask.png"),
         ("mask without image", "ground_truth/dent/orphan_mask.png"),
     }
-    details = {p.name: p.detail for p in found.problems}
+    details = {p.name: p.detail for p in inspection.problems}
     assert "60000" in details["good/huge.png"]
     assert "16 x 16, its image is 32 x 24" in details["ground_truth/dent/0_mask.png"]
     assert "one is good and the other defective" in details["good/1.png"]
-    text = found.render()
+    text = inspection.render()
     assert all(repr(name) in text for _, name in problems)
-    notes = " ".join(found.notes)
+    notes = " ".join(inspection.notes)
     assert "different sizes" in notes
     assert "several modes" in notes
     assert "elsewhere.png" in notes
@@ -125,8 +130,8 @@ def test_what_is_no_file_is_named_and_never_opened(tmp_path: Path) -> None:
             listener.bind("socket.jpg")
         finally:
             os.chdir(here)
-        found = inspect_dataset(load_dataset(tmp_path))
-    assert {(p.kind, p.name) for p in found.problems} == {
+        inspection = inspect_dataset(load_dataset(tmp_path))
+    assert {(p.kind, p.name) for p in inspection.problems} == {
         ("link that leads nowhere", "good/gone.png"),
         ("link that leads nowhere", "scratch"),
         ("folder named like an image", "good/folder.png"),
@@ -141,8 +146,8 @@ def test_a_pipe_where_dagm_keeps_its_labels_is_not_waited_for(tmp_path: Path) ->
             picture(tmp_path / f"Class1/{side}/{i}.png", i + 10 * (side == "Test"))
         (tmp_path / f"Class1/{side}/Label").mkdir()
         os.mkfifo(tmp_path / f"Class1/{side}/Label/Labels.txt")
-    found = inspect_dataset(load_dataset(tmp_path / "Class1"))
-    assert [p.kind for p in found.problems] == ["pipe, socket or device"] * 2
+    inspection = inspect_dataset(load_dataset(tmp_path / "Class1"))
+    assert [p.kind for p in inspection.problems] == ["pipe, socket or device"] * 2
 
 
 def test_one_image_is_one_image(tmp_path: Path) -> None:
@@ -157,14 +162,14 @@ def test_one_image_is_one_image(tmp_path: Path) -> None:
 
 
 def test_the_json_is_json_and_whole(broken: Path) -> None:
-    found = inspect_dataset(load_dataset(broken))
-    parsed = json.loads(json.dumps(found.as_json()))
-    assert len(parsed["problems"]) == len(found.problems)
+    inspection = inspect_dataset(load_dataset(broken))
+    parsed = json.loads(json.dumps(inspection.as_json()))
+    assert len(parsed["problems"]) == len(inspection.problems)
     assert parsed["counts"] == {"all": {"dent": 5, "good": 9}}
 
 
 def test_a_set_with_one_good_image(tmp_path: Path) -> None:
     picture(tmp_path / "good/only.png", 0)
-    found = inspect_dataset(load_dataset(tmp_path))
-    assert [p.kind for p in found.problems] == ["too few normal images"]
-    assert any("no defective images" in note for note in found.notes)
+    inspection = inspect_dataset(load_dataset(tmp_path))
+    assert [p.kind for p in inspection.problems] == ["too few normal images"]
+    assert any("no defective images" in note for note in inspection.notes)

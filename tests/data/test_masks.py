@@ -123,8 +123,8 @@ def test_several_masks_of_a_picture_are_united(tmp_path: Path, places: tuple[str
     dataset = load_dataset(tmp_path)
     assert dataset.unused == ()
     for sample in dataset.samples[:3]:
-        one = np.asarray(flawed(int(sample.path.stem))[1]) > 0
-        np.testing.assert_array_equal(read_masks(sample.masks), one | one[::-1])
+        mask = np.asarray(flawed(int(sample.path.stem))[1]) > 0
+        np.testing.assert_array_equal(read_masks(sample.masks), mask | mask[::-1])
 
 
 def test_masks_of_different_sizes_are_refused_by_name(tmp_path: Path) -> None:

@@ -130,8 +130,8 @@ def test_mvtec_loco(tmp_path: Path) -> None:
     }
     all_masked(dataset)
     two = next(s for s in dataset.samples if s.name == "test/logical_anomalies/000.png")
-    one = np.asarray(flawed(0)[1]) > 0
-    np.testing.assert_array_equal(read_masks(two.masks), one | one[::-1])
+    mask = np.asarray(flawed(0)[1]) > 0
+    np.testing.assert_array_equal(read_masks(two.masks), mask | mask[::-1])
     split = make_split(dataset, DataConfig())
     assert {s.subset for s in split.validation} == {"validation"}
     assert (len(split.train), len(split.validation), len(split.test)) == (5, 3, 9)

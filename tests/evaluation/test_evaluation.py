@@ -21,29 +21,29 @@ def some_scores(seed=0, kinds=("good",) * 30 + ("crack",) * 20 + ("break",) * 10
 
 
 def test_every_metric_has_its_name_and_an_interval_around_it():
-    found = evaluate(some_scores(), 1.0, QUICK, 0)
+    estimates = evaluate(some_scores(), 1.0, QUICK, 0)
     per_kind = {f"image_{what}/{kind}" for what in ("auroc", "recall") for kind in ("crack", "break")}
-    assert set(found) == {name for name in TITLES if name.startswith("image_")} | per_kind
-    for estimate in found.values():
+    assert set(estimates) == {name for name in TITLES if name.startswith("image_")} | per_kind
+    for estimate in estimates.values():
         assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
-    json.dumps({name: estimate.as_json() for name, estimate in found.items()}, allow_nan=False)
+    json.dumps({name: estimate.as_json() for name, estimate in estimates.items()}, allow_nan=False)
 
 
 def test_a_kind_is_measured_against_all_good_images():
     scores = some_scores()
-    found = evaluate(scores, 1.0, QUICK, 0)
+    estimates = evaluate(scores, 1.0, QUICK, 0)
     rows = [i for i, kind in enumerate(scores.defects) if kind in ("good", "break")]
     alone = evaluate(scores.take(rows), 1.0, QUICK, 0)
-    assert found["image_auroc/break"] == alone["image_auroc"]
-    assert found["image_recall/break"] == alone["image_recall"]
-    assert found["image_auroc/break"].value > found["image_auroc/crack"].value
+    assert estimates["image_auroc/break"] == alone["image_auroc"]
+    assert estimates["image_recall/break"] == alone["image_recall"]
+    assert estimates["image_auroc/break"].value > estimates["image_auroc/crack"].value
 
 
 def test_a_part_is_rejected_above_the_threshold_not_at_it():
     scores = Scores(("a", "b", "c"), ("good", "crack", "crack"), np.array([1.0, 1.0, 2.0]))
-    found = evaluate(scores, 1.0, QUICK, 0)
-    assert found["image_false_reject_rate"].value == 0
-    assert found["image_recall"].value == 0.5
+    estimates = evaluate(scores, 1.0, QUICK, 0)
+    assert estimates["image_false_reject_rate"].value == 0
+    assert estimates["image_recall"].value == 0.5
 
 
 def test_groups_widen_the_intervals_of_images_that_repeat_each_other():
@@ -65,9 +65,9 @@ def test_pixel_metrics_come_where_there_are_maps_and_masks():
     mask[5:15, 10:20] = True
     map_NHW[4:, 1:3, 2:3] += 1
     masks = dict.fromkeys(range(4, 8), mask)
-    found = evaluate(scores, 0.5, QUICK, 0, maps_NHW=map_NHW, masks=masks.get)
-    assert found["pixel_auroc"].value > 0.8
-    assert found["pixel_aupro"].low <= found["pixel_aupro"].value <= found["pixel_aupro"].high
+    estimates = evaluate(scores, 0.5, QUICK, 0, maps_NHW=map_NHW, masks=masks.get)
+    assert estimates["pixel_auroc"].value > 0.8
+    assert estimates["pixel_aupro"].low <= estimates["pixel_aupro"].value <= estimates["pixel_aupro"].high
     assert "pixel_auroc" not in evaluate(scores, 0.5, QUICK, 0, maps_NHW=map_NHW, masks=lambda _: None)
     assert "pixel_auroc" not in evaluate(scores, 0.5, QUICK, 0)
 
@@ -82,12 +82,12 @@ def test_pixel_intervals_keep_groups_with_the_right_images():
     def masks(i):
         return mask if i % 2 else None
 
-    found = evaluate(scores, 0.5, QUICK, 3, maps_NHW=maps, masks=masks)["pixel_auroc"]
+    estimate = evaluate(scores, 0.5, QUICK, 3, maps_NHW=maps, masks=masks)["pixel_auroc"]
     order = [1, 3, 5, 7, 0, 2, 4, 6]
     again = evaluate(
         scores.take(order), 0.5, QUICK, 3, maps_NHW=maps[order], masks=lambda i: masks(order[i])
     )["pixel_auroc"]
-    assert found == again
+    assert estimate == again
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ def test_pixel_intervals_keep_groups_with_the_right_images():
 )
 def test_what_the_images_do_not_determine_is_undefined_and_a_note_says_why(kinds, defined):
     scores = some_scores(kinds=kinds)
-    found = evaluate(scores, -5.0, QUICK, 0)
-    assert {name for name, e in found.items() if e.defined} == defined
-    assert not found["image_auroc"].defined
+    estimates = evaluate(scores, -5.0, QUICK, 0)
+    assert {name for name, e in estimates.items() if e.defined} == defined
+    assert not estimates["image_auroc"].defined
     assert scores.notes()
 
 
@@ -111,10 +111,10 @@ def test_enough_images_of_both_classes_need_no_note():
 
 
 def test_without_a_threshold_only_the_rankings_are_defined():
-    found = evaluate(some_scores(), float("nan"), QUICK, 0)
-    assert found["image_auroc"].defined
-    assert found["image_ap"].defined
-    assert not any(found[name].defined for name in ("image_f1", "image_recall", "image_recall/crack"))
+    estimates = evaluate(some_scores(), float("nan"), QUICK, 0)
+    assert estimates["image_auroc"].defined
+    assert estimates["image_ap"].defined
+    assert not any(estimates[name].defined for name in ("image_f1", "image_recall", "image_recall/crack"))
 
 
 def test_scores_that_are_no_numbers_are_refused_with_the_image_named():

@@ -113,18 +113,18 @@ def some_maps(seed, n=6, side=8, size=(40, 56), levels=None):
 @pytest.mark.parametrize("seed", range(4))
 def test_pixel_metrics_agree_with_the_exact_ones(seed, limit):
     map_NHW, masks = some_maps(seed)
-    found = metrics.pixel_histograms(map_NHW, masks.any(axis=(1, 2)), lambda i: masks[i])
+    histograms = metrics.pixel_histograms(map_NHW, masks.any(axis=(1, 2)), lambda i: masks[i])
     auroc, aupro = exact_pixels(map_NHW, masks, limit)
-    assert point(found.auroc(), 6) == pytest.approx(auroc, abs=2e-4)
-    assert point(found.aupro(limit), 6) == pytest.approx(aupro, abs=2e-4 / limit)
+    assert point(histograms.auroc(), 6) == pytest.approx(auroc, abs=2e-4)
+    assert point(histograms.aupro(limit), 6) == pytest.approx(aupro, abs=2e-4 / limit)
 
 
 def test_pixel_metrics_count_ties_as_half():
     map_NHW, masks = np.ones((4, 3, 3), dtype=np.float32), some_maps(0, n=4)[1]
-    found = metrics.pixel_histograms(map_NHW, masks.any(axis=(1, 2)), lambda i: masks[i])
-    assert point(found.auroc(), 4) == pytest.approx(0.5)
+    histograms = metrics.pixel_histograms(map_NHW, masks.any(axis=(1, 2)), lambda i: masks[i])
+    assert point(histograms.auroc(), 4) == pytest.approx(0.5)
     # A single step from (0, 0) to (1, 1): the mean height up to 0.3 is 0.15.
-    assert point(found.aupro(0.3), 4) == pytest.approx(0.15)
+    assert point(histograms.aupro(0.3), 4) == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize(("factor", "shift"), [(1e-6, 0.0), (1e6, 0.0), (1.0, -50.0), (1.0, 1000.0)])
@@ -142,22 +142,22 @@ def test_pixel_metrics_depend_on_the_order_of_scores_alone(factor, shift):
 def test_a_single_enormous_score_does_not_blur_the_others():
     map_NHW, masks = some_maps(2)
     map_NHW[0, 0, 0] = 1e7
-    found = metrics.pixel_histograms(map_NHW, masks.any(axis=(1, 2)), lambda i: masks[i])
+    histograms = metrics.pixel_histograms(map_NHW, masks.any(axis=(1, 2)), lambda i: masks[i])
     auroc, aupro = exact_pixels(map_NHW, masks, 0.3)
-    assert point(found.auroc(), 6) == pytest.approx(auroc, abs=5e-4)
-    assert point(found.aupro(0.3), 6) == pytest.approx(aupro, abs=2e-3)
+    assert point(histograms.auroc(), 6) == pytest.approx(auroc, abs=5e-4)
+    assert point(histograms.aupro(0.3), 6) == pytest.approx(aupro, abs=2e-3)
 
 
 @settings(max_examples=20)
 @given(st.lists(st.integers(0, 3), min_size=6, max_size=6).filter(lambda w: sum(w[:3]) and sum(w[3:])))
 def test_pixel_weights_are_repetitions(times):
     map_NHW, masks = some_maps(3)
-    found = metrics.pixel_histograms(map_NHW, masks.any(axis=(1, 2)), lambda i: masks[i])
-    weights_1N = np.asarray([[times[i] for i in found.images]], dtype=float)
+    histograms = metrics.pixel_histograms(map_NHW, masks.any(axis=(1, 2)), lambda i: masks[i])
+    weights_1N = np.asarray([[times[i] for i in histograms.images]], dtype=float)
     rows = [i for i, count in enumerate(times) for _ in range(count)]
     auroc, aupro = exact_pixels(map_NHW[rows], masks[rows], 0.3)
-    assert found.auroc()(weights_1N)[0] == pytest.approx(auroc, abs=3e-4)
-    assert found.aupro(0.3)(weights_1N)[0] == pytest.approx(aupro, abs=1e-3)
+    assert histograms.auroc()(weights_1N)[0] == pytest.approx(auroc, abs=3e-4)
+    assert histograms.aupro(0.3)(weights_1N)[0] == pytest.approx(aupro, abs=1e-3)
 
 
 def test_good_images_need_no_mask_and_defective_ones_without_are_left_out():
@@ -178,6 +178,6 @@ def test_a_defect_of_one_pixel_survives_in_a_large_mask():
     mask[700, 1333] = True
     map_NHW = np.zeros((2, 4, 4), dtype=np.float32)
     map_NHW[0, 1, 2] = 1
-    found = metrics.pixel_histograms(map_NHW, [True, False], lambda i: mask if i == 0 else None)
-    assert found.regions_D.tolist() == [1]
-    assert found.normal_NB.sum(axis=1).tolist() == [512 * 384 - found.defective_DB.sum(), 512 * 384]
+    histograms = metrics.pixel_histograms(map_NHW, [True, False], lambda i: mask if i == 0 else None)
+    assert histograms.regions_D.tolist() == [1]
+    assert histograms.normal_NB.sum(axis=1).tolist() == [512 * 384 - histograms.defective_DB.sum(), 512 * 384]

@@ -122,13 +122,13 @@ def test_what_is_told_of_an_exported_model(trained: Callable[..., Path], patchco
 
 def test_openvino_takes_images_at_the_models_sizes(trained: Callable[..., Path], tmp_path: Path) -> None:
     run = trained("nf-bmr")
-    done = export_model(run, tmp_path / "out", form="openvino", limit=6)
-    assert [one["size"] for one in done.about["inputs"]] == [[64, 64], [96, 96]]
-    assert {file.name for file in done.folder.iterdir()} == {"model.xml", "model.bin", "model.json"}
-    assert done.check.largest <= TOLERANCE
-    assert done.check.images == 6
+    exported = export_model(run, tmp_path / "out", form="openvino", limit=6)
+    assert [one["size"] for one in exported.about["inputs"]] == [[64, 64], [96, 96]]
+    assert {file.name for file in exported.folder.iterdir()} == {"model.xml", "model.bin", "model.json"}
+    assert exported.check.largest <= TOLERANCE
+    assert exported.check.images == 6
     files = sample_of(run, (), None).files[:2]
-    model = ExportedModel.load(done.folder)
+    model = ExportedModel.load(exported.folder)
     alone = [model.score(file) for file in files]
     together = model.score(*files)
     for i, one in enumerate(alone):
@@ -179,10 +179,10 @@ def test_the_command(
     turned = trained("differnet", **{"features.test_rotations": 16})  # as many as it has by default
     command = ["export", str(turned), "--out", str(out), "--limit", "4", "--json"]
     assert main(command) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["folder"] == str(out)
-    assert told["checked"]["images"] == 4
-    assert [one["name"] for one in told["outputs"]] == ["score", "decision"]  # its maps have no positions
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["folder"] == str(out)
+    assert answer["checked"]["images"] == 4
+    assert [one["name"] for one in answer["outputs"]] == ["score", "decision"]  # its maps have no positions
     assert main(command) == 2
     assert "something is there already" in capsys.readouterr().err
 
@@ -191,9 +191,9 @@ def test_the_command(
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
 def test_differnet_leaves_with_all_its_turns(form: Any, trained: Callable[..., Path], tmp_path: Path) -> None:
     run = trained("differnet", **{"features.test_rotations": 16})
-    done = export_model(run, tmp_path / "out", form=form)
-    assert done.check.images == 12
-    assert done.check.largest <= TOLERANCE
+    exported = export_model(run, tmp_path / "out", form=form)
+    assert exported.check.images == 12
+    assert exported.check.largest <= TOLERANCE
 
 
 def test_the_pages_python_runs(
@@ -211,9 +211,9 @@ def test_the_pages_python_runs(
     shutil.copy(file, tmp_path / "part.png")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "docs/export.md", "exec"), {})
-    (found,) = nfbmr.predict(run, [file], device="cpu")
-    label = "defective" if found.rejected else "good"
-    assert capsys.readouterr().out.strip() == f"{found.score:.4g} {label}"
+    (prediction,) = nfbmr.predict(run, [file], device="cpu")
+    label = "defective" if prediction.rejected else "good"
+    assert capsys.readouterr().out.strip() == f"{prediction.score:.4g} {label}"
 
 
 PROGRAM = """
@@ -249,12 +249,12 @@ def test_the_pages_cpp_runs_in_openvino(trained: Callable[..., Path], tmp_path: 
     exported = export_model(run, tmp_path / "line-8", form="openvino")
     file = sample_of(run, (), None).files[0]
     (tmp_path / "part.raw").write_bytes(resized(Image.open(file).convert("RGB"), (64, 64)).tobytes())
-    told = subprocess.run(
+    completed = subprocess.run(
         [str(binary), "part.raw"], cwd=tmp_path, check=True, capture_output=True, text=True
     ).stdout.split()
-    (found,) = nfbmr.predict(run, [file], device="cpu")
-    assert abs(float(told[0]) - found.score) < TOLERANCE * exported.check.spread
-    assert bool(int(told[1])) == found.rejected
+    (prediction,) = nfbmr.predict(run, [file], device="cpu")
+    assert abs(float(completed[0]) - prediction.score) < TOLERANCE * exported.check.spread
+    assert bool(int(completed[1])) == prediction.rejected
 
 
 @SLOW
@@ -263,9 +263,9 @@ def test_the_pages_cpp_runs_in_openvino(trained: Callable[..., Path], tmp_path: 
 def test_every_method_leaves_with_its_own_scores(
     method: str, form: Any, trained: Callable[..., Path], tmp_path: Path
 ) -> None:
-    done = export_model(trained(method), tmp_path / "out", form=form)
-    assert done.check.images == 12
-    assert done.check.largest <= TOLERANCE
+    exported = export_model(trained(method), tmp_path / "out", form=form)
+    assert exported.check.images == 12
+    assert exported.check.largest <= TOLERANCE
 
 
 @SLOW
@@ -289,8 +289,8 @@ def test_every_method_leaves_with_its_own_scores(
 def test_settings_leave_as_well(
     settings: dict[str, Any], trained: Callable[..., Path], tmp_path: Path
 ) -> None:
-    done = export_model(trained("patchcore", **settings), tmp_path / "out", resize="inside")
-    assert done.check.largest <= TOLERANCE
+    exported = export_model(trained("patchcore", **settings), tmp_path / "out", resize="inside")
+    assert exported.check.largest <= TOLERANCE
 
 
 def test_a_sample_is_drawn_evenly_and_named(trained: Callable[..., Path], textures: Path) -> None:

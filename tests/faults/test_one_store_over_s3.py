@@ -98,12 +98,12 @@ def test_drivers_and_nodes_share_a_store_while_nodes_go_and_come(tmp_path, begin
             assert_whole(sweep, sweep.result(), trials=TRIALS)
     assert (tmp_path / "cache-2").exists()  # the new node was used
 
-    found = flows_by_width(sweeps)
-    assert sorted(found) == sorted(HIDDEN)
-    for width, reused in found.items():
+    flows = flows_by_width(sweeps)
+    assert sorted(flows) == sorted(HIDDEN)
+    for width, reused in flows.items():
         # None where the node went when the flow was stored and its trial not yet recorded.
         assert reused.count(False) <= 1, (width, reused)
-    assert sum(len(reused) for reused in found.values()) == 2 * TRIALS
+    assert sum(len(reused) for reused in flows.values()) == 2 * TRIALS
 
     written = times_written(bucket)
     made = {name: times for name, times in written.items() if name.endswith((".arrow", "stage.json"))}

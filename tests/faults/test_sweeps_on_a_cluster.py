@@ -46,10 +46,10 @@ def test_after_kill_9_of_the_driver_the_sweep_goes_on_where_it_was(tmp_path, beg
         sweep.until(lambda: sweep.trials_fitted() >= 2 and sweep.trials_begun() > sweep.trials_fitted())
         sweep.process.send_signal(signal.SIGKILL)
         sweep.process.communicate()
-        done = {path: path.stat().st_mtime_ns for path in sweep.paths.root.glob("trials/*/fitted.json")}
+        written_at = {path: path.stat().st_mtime_ns for path in sweep.paths.root.glob("trials/*/fitted.json")}
         again = begin(cluster, "driver", resume=True)
         assert_whole(again, again.result())
-        assert all(path.stat().st_mtime_ns == written for path, written in done.items())
+        assert all(path.stat().st_mtime_ns == written for path, written in written_at.items())
 
 
 def test_two_sweeps_at_once_share_a_store_and_a_server(tmp_path, begin):

@@ -91,8 +91,8 @@ def test_a_store_that_is_not_there(
     assert main(["features", *words, "--json"]) == 0  # where runs would make one
     assert json.loads(capsys.readouterr().out)
     assert main(["features", *words, "--store", "stroe", "--json"]) == 2
-    told = json.loads(capsys.readouterr().out)["error"]
-    assert (told["what"], told["where"]) == ("no such store", "stroe")
+    answer = json.loads(capsys.readouterr().out)["error"]
+    assert (answer["what"], answer["where"]) == ("no such store", "stroe")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -103,9 +103,9 @@ def test_a_store_that_cannot_be_used_is_found_before_anything_is_read(
     nowhere = ["--data", str(tmp_path / "nowhere")]
     for store in (tmp_path / "file", Path("/proc/store")):
         assert main(["features", "build", *nowhere, "--store", str(store), "--json"]) == 2
-        told = json.loads(capsys.readouterr().out)["error"]
-        assert told["where"] == str(store)
-        assert "--store" in told["fix"]
+        answer = json.loads(capsys.readouterr().out)["error"]
+        assert answer["where"] == str(store)
+        assert "--store" in answer["fix"]
 
 
 def test_counts_are_in_plain_english(

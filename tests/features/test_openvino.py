@@ -319,5 +319,5 @@ def test_it_sends_no_word_home() -> None:
         "import_openvino()\n"
         "print([name for name in sys.modules if name.startswith('openvino_telemetry.')])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    completed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert completed.stdout.strip() == "[]"

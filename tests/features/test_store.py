@@ -371,5 +371,7 @@ for _ in range(20):
 
 def test_arrow_may_be_met_first_in_a_thread_that_ends():
     """A shard is written by a thread of its own; without our setting the next thread crashes the process."""
-    done = subprocess.run([sys.executable, "-c", FROM_THREADS], check=False, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    completed = subprocess.run(
+        [sys.executable, "-c", FROM_THREADS], check=False, capture_output=True, text=True
+    )
+    assert (completed.returncode, completed.stderr) == (0, "")

@@ -118,9 +118,9 @@ def test_large_pictures_are_few_at_once() -> None:
 
 
 def test_a_run_in_tiles_predicts_what_it_evaluated(tiny: Callable[..., Config]) -> None:
-    done = nfbmr.train(tiny(features__size=256, features__tile=128, features__compute="fp32"))
-    assert done["config"]["features"]["tile"] == 128
-    rows = pq.read_table(Path(done["run_dir"]) / "scores.parquet").to_pylist()
+    summary = nfbmr.train(tiny(features__size=256, features__tile=128, features__compute="fp32"))
+    assert summary["config"]["features"]["tile"] == 128
+    rows = pq.read_table(Path(summary["run_dir"]) / "scores.parquet").to_pylist()
     known = {row["path"].decode(): row["score"] for row in rows if row["side"] == "test"}
-    for prediction in nfbmr.predict(done["run_dir"], list(known)):
+    for prediction in nfbmr.predict(summary["run_dir"], list(known)):
         assert prediction.score == pytest.approx(known[str(prediction.path)], rel=1e-3, abs=1e-3)

@@ -24,11 +24,11 @@ def tensors() -> dict[str, torch.Tensor]:
 
 def test_random_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(1)
-    one = resolve_weights(NAME, "random")
+    weights = resolve_weights(NAME, "random")
     torch.manual_seed(2)
-    assert resolve_weights(NAME, "random").digest == one.digest
-    assert one.digest.startswith("random-0-")
-    assert resolve_weights(NAME, "random", seed=1).digest != one.digest
+    assert resolve_weights(NAME, "random").digest == weights.digest
+    assert weights.digest.startswith("random-0-")
+    assert resolve_weights(NAME, "random", seed=1).digest != weights.digest
 
 
 def test_drawing_weights_leaves_the_callers_random_state_alone() -> None:

@@ -97,7 +97,7 @@ def call() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(
         *words: str, cwd: Path, env: Mapping[str, str] | None = None, check: bool = True, **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+        completed = subprocess.run(
             command(*words),
             cwd=cwd,
             env=clean_environment(env),
@@ -107,9 +107,9 @@ def call() -> Callable[..., subprocess.CompletedProcess[str]]:
             timeout=options.pop("timeout", 280),
             **options,
         )
-        if check and done.returncode != 0:
-            raise AssertionError(f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}")
-        return done
+        if check and completed.returncode != 0:
+            raise AssertionError(f"{words}: {completed.returncode}\n{completed.stdout}\n{completed.stderr}")
+        return completed
 
     return run
 
@@ -119,9 +119,9 @@ def call_watched(call: Callable[..., Any]) -> Callable[..., tuple[Any, set[str]]
     """Runs ``nfbmr`` in a process of its own: what it said, and the top-level modules that it imported."""
 
     def run(*words: str, cwd: Path, **options: Any) -> tuple[Any, set[str]]:
-        done = call(*words, cwd=cwd, env={"PYTHONPROFILEIMPORTTIME": "1"}, **options)
-        lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
-        return done, {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+        completed = call(*words, cwd=cwd, env={"PYTHONPROFILEIMPORTTIME": "1"}, **options)
+        lines = [line for line in completed.stderr.splitlines() if line.startswith("import time:")]
+        return completed, {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
 
     return run
 
@@ -230,7 +230,7 @@ class Postgres:
         return f"postgresql://mlflow@127.0.0.1:{self.port}/{name}", {"PGPASSWORD": self.password}
 
     def sql(self, database: str, words: str) -> str:
-        done = subprocess.run(
+        completed = subprocess.run(
             [
                 self.binaries / "psql",
                 "-h",
@@ -251,7 +251,7 @@ class Postgres:
             text=True,
             check=True,
         )
-        return done.stdout.strip()
+        return completed.stdout.strip()
 
     def full(self, address: str) -> str:
         """The address with the password in it."""

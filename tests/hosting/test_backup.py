@@ -73,10 +73,10 @@ def test_a_backup_under_load_restores_to_one_moment(kind, tmp_path, start, call,
         place = ["--backend", address, "--json"]
         if kind == "postgresql":
             place += ["--artifacts", str(tmp_path / "old" / "mlartifacts")]
-        done = call(
+        completed = call(
             "server", "backup", str(tmp_path / f"backup-{number}"), *place, cwd=tmp_path / "old", env=env
         )
-        made.append(json.loads(done.stdout))
+        made.append(json.loads(completed.stdout))
         until("SELECT count(*) FROM metrics", made[-1]["rows"]["metrics"])
     (tmp_path / "files" / "stop").touch()
     told = tell(writer)
@@ -130,8 +130,8 @@ def small(tmp_path_factory, start, call, environment):
 def test_a_backup_can_be_moved_and_restored_elsewhere(small, tmp_path, start, call):
     folder, told = small
     (folder / "saved" / "nothing").mkdir(exist_ok=True)
-    done = call("server", "restore", str(folder / "saved"), "--json", cwd=tmp_path)
-    said = json.loads(done.stdout)
+    completed = call("server", "restore", str(folder / "saved"), "--json", cwd=tmp_path)
+    said = json.loads(completed.stdout)
     assert said["rows"]["runs"] == 1
     assert said["files"] == 1
     # runs on this machine wrote artifacts themselves, under the name of the old folder
@@ -187,9 +187,9 @@ def test_a_damaged_backup_is_not_restored(small, tmp_path, call):
         file.write_bytes(content)
         target = tmp_path / f"target-{number}"
         target.mkdir()
-        done = call("server", "restore", str(copy), cwd=target, check=False)
-        assert done.returncode == 2
-        assert "damaged" in done.stderr
+        completed = call("server", "restore", str(copy), cwd=target, check=False)
+        assert completed.returncode == 2
+        assert "damaged" in completed.stderr
         assert not (target / "mlflow.db").exists()
     unfinished = tmp_path / "copy-0"
     (unfinished / "backup.json").unlink()
@@ -200,9 +200,9 @@ def test_a_damaged_backup_is_not_restored(small, tmp_path, call):
 
 
 def test_without_a_database_there_is_nothing_to_back_up(tmp_path, call):
-    done = call("server", "backup", cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert "nothing in this database" in done.stderr
+    completed = call("server", "backup", cwd=tmp_path, check=False)
+    assert completed.returncode == 2
+    assert "nothing in this database" in completed.stderr
     assert not (tmp_path / "mlflow.db").exists()
     assert not (tmp_path / "backups").exists() or not any((tmp_path / "backups").iterdir())
 
@@ -214,9 +214,9 @@ def test_a_backup_waits_for_no_collection_and_none_for_it(small, tmp_path, call)
     with (folder / ".mlflow.db.upkeep").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         for words in (["backup", str(tmp_path / "b")], ["gc"], ["upgrade"]):
-            done = call("server", *words, cwd=folder, check=False)
-            assert done.returncode == 2
-            assert "under way" in done.stderr
+            completed = call("server", *words, cwd=folder, check=False)
+            assert completed.returncode == 2
+            assert "under way" in completed.stderr
 
 
 def test_an_object_store_is_backed_up_and_restored(tmp_path, start, call, environment, s3):
@@ -224,8 +224,8 @@ def test_an_object_store_is_backed_up_and_restored(tmp_path, start, call, enviro
     running = start(tmp_path, env=place)
     told = tell(write(running, tmp_path / "files", environment, threads=1, seconds=0))
     (run_id,) = told
-    done = call("server", "backup", "saved", "--json", cwd=tmp_path, env=place)
-    assert json.loads(done.stdout)["files"] == 1
+    completed = call("server", "backup", "saved", "--json", cwd=tmp_path, env=place)
+    assert json.loads(completed.stdout)["files"] == 1
     running.end()
     elsewhere = {
         **s3,

@@ -47,11 +47,11 @@ def run_mlflow(plain: Plain, environment: Callable[..., dict[str, str]], *words:
         "MLFLOW_TRACKING_USERNAME": ADMIN[0],
         "MLFLOW_TRACKING_PASSWORD": ADMIN[1],
     }
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "mlflow", *words], cwd=plain.folder, env=environment(where),
         capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
-    return done.stdout
+    return completed.stdout
 
 
 @pytest.fixture(scope="module")

@@ -168,9 +168,11 @@ def test_a_server_killed_in_mid_upload_loses_nothing(
 
     client = MlflowClient(server.address)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    found = client.search_runs(experiments)
-    assert sorted(run.data.tags["nfbmr.run_id"] for run in found) == sorted(digests)  # each of them once
-    for run in found:
+    stored_runs = client.search_runs(experiments)
+    assert sorted(run.data.tags["nfbmr.run_id"] for run in stored_runs) == sorted(
+        digests
+    )  # each of them once
+    for run in stored_runs:
         assert run.info.status == "FINISHED"
         history = client.get_metric_history(run.info.run_id, "flow/loss")
         assert sorted(point.step for point in history) == list(range(EPOCHS))

@@ -136,11 +136,11 @@ def test_what_pages_ask_for_when_they_open_is_answered_without_a_user_too(tmp_pa
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_start_that_takes_too_long_is_given_up_with_words(tmp_path, call, workers):
     words = ["server", "--port", "0", "--workers", str(workers), "--start-timeout", "0.5"]
-    done = call(*words, cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert "is not ready after 0.5 s" in done.stderr
-    assert "--start-timeout" in done.stderr
-    assert "Traceback" not in done.stderr
+    completed = call(*words, cwd=tmp_path, check=False)
+    assert completed.returncode == 2
+    assert "is not ready after 0.5 s" in completed.stderr
+    assert "--start-timeout" in completed.stderr
+    assert "Traceback" not in completed.stderr
 
 
 def test_a_port_that_is_taken_is_said_at_once(tmp_path, call_watched):
@@ -148,10 +148,10 @@ def test_a_port_that_is_taken_is_said_at_once(tmp_path, call_watched):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        done, imported = call_watched("server", "--port", port, cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert port in done.stderr
-    assert "--port" in done.stderr
+        completed, imported = call_watched("server", "--port", port, cwd=tmp_path, check=False)
+    assert completed.returncode == 2
+    assert port in completed.stderr
+    assert "--port" in completed.stderr
     # before anything that takes time: MLflow was not even loaded, and no database made
     assert "mlflow_server" in imported
     assert "mlflow" not in imported

@@ -45,9 +45,9 @@ def test_beyond_this_machine_it_asks_who_is_there():
 
 
 def test_without_a_password_there_is_no_first_administrator(tmp_path, call):
-    done = call("server", "--port", "0", "--allowed-hosts", "a.example", cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert "NFBMR_ADMIN_PASSWORD" in done.stderr
+    completed = call("server", "--port", "0", "--allowed-hosts", "a.example", cwd=tmp_path, check=False)
+    assert completed.returncode == 2
+    assert "NFBMR_ADMIN_PASSWORD" in completed.stderr
     short = call(
         "server",
         "--port",
@@ -91,9 +91,9 @@ def test_the_secret_key_is_private_and_stays_the_same(tmp_path, start, call):
     assert key.read_text() == before
     again.end()
     key.chmod(0o644)
-    done = call("server", "--port", "0", "--auth", cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert "chmod 600" in done.stderr
+    completed = call("server", "--port", "0", "--auth", cwd=tmp_path, check=False)
+    assert completed.returncode == 2
+    assert "chmod 600" in completed.stderr
 
 
 def test_a_password_of_the_database_is_shown_nowhere(tmp_path, postgres, call, start):
@@ -113,8 +113,8 @@ def test_a_password_of_the_database_is_shown_nowhere(tmp_path, postgres, call, s
     words = " ".join(word for process in family for word in process.cmdline())
     assert password not in words
     assert "p%40ss" not in words
-    done = call("server", "backup", "saved", cwd=tmp_path, env={"NFBMR_SERVER_BACKEND": full})
-    told = (tmp_path / "saved" / "backup.json").read_text() + done.stdout + done.stderr
+    completed = call("server", "backup", "saved", cwd=tmp_path, env={"NFBMR_SERVER_BACKEND": full})
+    told = (tmp_path / "saved" / "backup.json").read_text() + completed.stdout + completed.stderr
     assert running.end() == 0
     for text in (told, running.said(), json.dumps(running.summary)):
         assert password not in text
@@ -126,10 +126,10 @@ def test_a_database_that_does_not_answer_is_said_without_its_password(tmp_path, 
     nobody = "postgresql://mlflow:another-password@127.0.0.1:1/postgres"
     for address in (wrong, nobody):
         env = {"NFBMR_SERVER_BACKEND": address}
-        done = call("server", "--port", "0", cwd=tmp_path, env=env, check=False)
-        assert done.returncode == 2
-        assert "does not answer" in done.stderr
-        assert "another-password" not in done.stderr + done.stdout
+        completed = call("server", "--port", "0", cwd=tmp_path, env=env, check=False)
+        assert completed.returncode == 2
+        assert "does not answer" in completed.stderr
+        assert "another-password" not in completed.stderr + completed.stdout
 
 
 def test_an_address_with_a_password_is_refused_on_a_command_line():

@@ -99,11 +99,11 @@ def test_an_upgrade_makes_a_backup_of_what_is_there_first(kind, tmp_path, reques
     with Database(backend) as database:
         assert database.schema().records == old
 
-    done = json.loads(
+    collected = json.loads(
         call("server", "upgrade", "--backup", "before", "--json", *place, cwd=tmp_path, env=env).stdout
     )
-    assert done["upgraded"] is True
-    assert (done["before"]["records"], done["after"]["records"]) == (old, newest_schema().records)
+    assert collected["upgraded"] is True
+    assert (collected["before"]["records"], collected["after"]["records"]) == (old, newest_schema().records)
     assert Backup.read(tmp_path / "before").schema.records == old
     assert Backup.read(tmp_path / "before").rows["runs"] == 2
 
@@ -125,9 +125,9 @@ def test_newer_tables_than_the_installed_ones_are_left_alone(tmp_path, call):
         database.create("mlflow-artifacts:/")
         with database.connection() as connection:
             connection.execute(sa.text("UPDATE alembic_version SET version_num = 'ffffffffffff'"))
-    done = call("server", "upgrade", cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert "newer MLflow" in done.stderr
+    completed = call("server", "upgrade", cwd=tmp_path, check=False)
+    assert completed.returncode == 2
+    assert "newer MLflow" in completed.stderr
     with Database(backend) as database:
         assert database.schema().records == "ffffffffffff"
 
@@ -138,13 +138,13 @@ def test_something_else_is_not_taken_for_a_server(tmp_path, call):
         connection.execute(sa.text("CREATE TABLE recipes (name TEXT)"))
     engine.dispose()
     for words in (["--port", "0"], ["backup"], ["upgrade"], ["gc"]):
-        done = call("server", *words, cwd=tmp_path, check=False)
-        assert done.returncode == 2
-        assert "something else" in done.stderr
+        completed = call("server", *words, cwd=tmp_path, check=False)
+        assert completed.returncode == 2
+        assert "something else" in completed.stderr
     (tmp_path / "text.db").write_text("not a database at all, but a text of some length" * 50)
-    done = call("server", "--backend", "sqlite:///text.db", "--port", "0", cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert "not a database" in done.stderr
+    completed = call("server", "--backend", "sqlite:///text.db", "--port", "0", cwd=tmp_path, check=False)
+    assert completed.returncode == 2
+    assert "not a database" in completed.stderr
 
 
 # Garbage
@@ -191,14 +191,14 @@ def test_garbage_is_collected_and_nothing_else(filled, call):
     young = json.loads(call("server", "gc", "--older-than", "1d", *place, cwd=running.folder).stdout)
     assert (young["runs"], young["experiments"], young["files"]) == ([], [], 0)
     wanted = {made["removed"]["id"], made["elsewhere"]["id"]}
-    told = json.loads(call("server", "gc", "--dry-run", *place, cwd=running.folder).stdout)
-    assert set(told["runs"]) == wanted
-    assert (told["files"], told["size"]) == (2, 2000)
-    assert told["kept"] == [made["champion"]["id"]]
+    answer = json.loads(call("server", "gc", "--dry-run", *place, cwd=running.folder).stdout)
+    assert set(answer["runs"]) == wanted
+    assert (answer["files"], answer["size"]) == (2, 2000)
+    assert answer["kept"] == [made["champion"]["id"]]
     assert all(files_of(running, run) for run in made.values())
-    done = json.loads(call("server", "gc", *place, cwd=running.folder).stdout)
-    assert {**done, "dry_run": True} == told
-    assert done["experiments"] == [made["elsewhere"]["experiment"]]
+    collected = json.loads(call("server", "gc", *place, cwd=running.folder).stdout)
+    assert {**collected, "dry_run": True} == answer
+    assert collected["experiments"] == [made["elsewhere"]["experiment"]]
     for name, run in made.items():
         gone = name in ("removed", "elsewhere")
         assert bool(files_of(running, run)) is not gone, name
@@ -224,12 +224,12 @@ def test_artifacts_that_are_not_the_servers_are_left_alone(tmp_path, call, start
         database.connection() as connection,
     ):
         connection.execute(sa.text("UPDATE runs SET artifact_uri = :there"), {"there": other.as_uri()})
-    done = json.loads(call("server", "gc", "--json", cwd=tmp_path).stdout)
-    assert done["elsewhere"] == [other.as_uri()]
+    collected = json.loads(call("server", "gc", "--json", cwd=tmp_path).stdout)
+    assert collected["elsewhere"] == [other.as_uri()]
     assert (other / "thesis.txt").exists()
 
 
 def test_a_length_of_time_that_is_none_is_refused(tmp_path, call):
-    done = call("server", "gc", "--older-than", "soon", cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert "30d" in done.stderr
+    completed = call("server", "gc", "--older-than", "soon", cwd=tmp_path, check=False)
+    assert completed.returncode == 2
+    assert "30d" in completed.stderr

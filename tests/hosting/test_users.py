@@ -49,27 +49,27 @@ def test_passwords_are_kept_as_hashes(folder, call):
     ],
 )
 def test_what_cannot_be_is_refused_and_changes_nothing(folder, call, words, said):
-    done = call("server", "users", *words, cwd=folder, env=PASSWORD, check=False)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert PASSWORD["NFBMR_USER_PASSWORD"] not in done.stderr
+    completed = call("server", "users", *words, cwd=folder, env=PASSWORD, check=False)
+    assert completed.returncode == 2
+    assert said in completed.stderr
+    assert PASSWORD["NFBMR_USER_PASSWORD"] not in completed.stderr
     assert listed(folder, call) == {"ada": "admin", "wim": "writer"}
 
 
 @pytest.mark.parametrize("password", ["brief", "elevenchars", "with an umlaut: ü", "with\ta tab in it"])
 def test_passwords_that_are_too_short_or_cannot_be_sent_are_refused(folder, call, password):
     env = {"NFBMR_USER_PASSWORD": password}
-    done = call("server", "users", "passwd", "wim", cwd=folder, env=env, check=False)
-    assert done.returncode == 2
-    assert password not in done.stderr
+    completed = call("server", "users", "passwd", "wim", cwd=folder, env=env, check=False)
+    assert completed.returncode == 2
+    assert password not in completed.stderr
 
 
 def test_without_a_terminal_a_password_is_not_asked_for(folder, call):
     import subprocess
 
-    done = call("server", "users", "add", "nic", cwd=folder, check=False, stdin=subprocess.DEVNULL)
-    assert done.returncode == 2
-    assert "--password-file" in done.stderr
+    completed = call("server", "users", "add", "nic", cwd=folder, check=False, stdin=subprocess.DEVNULL)
+    assert completed.returncode == 2
+    assert "--password-file" in completed.stderr
 
 
 def test_a_password_comes_from_standard_input(folder, call):
@@ -81,13 +81,13 @@ def test_the_database_may_be_named_before_the_subcommand(folder, call, tmp_path)
     words = ["server", "--backend", f"sqlite:///{folder / 'mlflow.db'}", "users", "list"]
     assert "wim" in call(*words, cwd=tmp_path).stdout
     assert not list(tmp_path.iterdir())
-    done = call("server", "--host", "0.0.0.0", "backup", cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert "--host is for the server itself" in done.stderr
+    completed = call("server", "--host", "0.0.0.0", "backup", cwd=tmp_path, check=False)
+    assert completed.returncode == 2
+    assert "--host is for the server itself" in completed.stderr
 
 
 def test_help_needs_no_mlflow(call_watched, tmp_path):
-    done, imported = call_watched("server", "users", "--help", cwd=tmp_path)
+    completed, imported = call_watched("server", "users", "--help", cwd=tmp_path)
     assert "nfbmr" in imported
     assert not imported & {"mlflow", "sqlalchemy", "flask", "torch"}
-    assert "grant" in done.stdout
+    assert "grant" in completed.stdout

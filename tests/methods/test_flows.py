@@ -106,11 +106,11 @@ def test_cflow_scores_the_log_density_of_each_position() -> None:
     flow = disturbed(CFlowStage(((4, 2, 3),), Config.model_validate(settings)).flows[0])
     y = torch.randn(2, 4, 2, 3, dtype=torch.float64)
     code = position_code(8, 2, 3).double()
-    found = log_likelihood(flow, y, code).detach()
+    log_likelihoods = log_likelihood(flow, y, code).detach()
     for b, i, j in ((0, 0, 0), (1, 1, 2)):
         z, logdet = (one.detach() for one in flow(y[b, :, i, j][None], [code[:, i, j][None]]))
         density = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum() + logdet[0]
-        assert float(found[b, i, j]) == pytest.approx(float(density / 4), rel=1e-5)
+        assert float(log_likelihoods[b, i, j]) == pytest.approx(float(density / 4), rel=1e-5)
 
 
 def test_a_positions_code_tells_it_from_all_others() -> None:

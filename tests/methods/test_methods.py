@@ -137,9 +137,9 @@ def test_prediction_gives_the_scores_of_the_evaluation(finished: dict[str, Any])
 
     rows = pq.read_table(Path(finished["run_dir"]) / "scores.parquet").to_pylist()
     known = {row["path"]: row["score"] for row in rows if row["side"] == "test"}
-    found = nfbmr.predict(finished["run_dir"], [path.decode() for path in known])
-    assert len(found) == len(known)
-    for prediction in found:
+    predictions = nfbmr.predict(finished["run_dir"], [path.decode() for path in known])
+    assert len(predictions) == len(known)
+    for prediction in predictions:
         score = known[str(prediction.path).encode()]
         assert prediction.score == pytest.approx(score, rel=1e-3, abs=1e-3 * max(1.0, abs(score)))
 
@@ -158,16 +158,16 @@ def test_wide_images_keep_their_proportions_to_the_end(
     import pyarrow.parquet as pq
 
     config = configured(method, **{"data.path": str(wide)}, output=tmp_path / "runs")
-    done = nfbmr.train(config)
-    assert 0 <= done["metrics"]["test"]["image_auroc"]["value"] <= 1
-    detector = Detector.load(Path(done["run_dir"]) / "model")
+    summary = nfbmr.train(config)
+    assert 0 <= summary["metrics"]["test"]["image_auroc"]["value"] <= 1
+    detector = Detector.load(Path(summary["run_dir"]) / "model")
     features = detector.config.features
     if config.features.turns:  # a turned rectangle is another rectangle
         assert features.aspect == 1.0
     else:
         assert features.aspect == 2.0
         assert features.shape in ((48, 96), (96, 176))
-    rows = pq.read_table(Path(done["run_dir"]) / "scores.parquet").to_pylist()
+    rows = pq.read_table(Path(summary["run_dir"]) / "scores.parquet").to_pylist()
     known = {Path(row["path"].decode()): row["score"] for row in rows if row["side"] == "test"}
     predictor = Predictor(detector)
     for score, (prediction, scored) in zip(known.values(), predictor(list(known)), strict=True):

@@ -118,10 +118,10 @@ def test_a_configuration_of_ours_says_nothing_of_a_method_that_its_reader_may_no
     program = (
         "import sys; from nfbmr.config import Config; print(Config.model_validate_json(sys.argv[1]).method)"
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", program, row.model_dump_json()], capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == "padim"
+    assert completed.stdout.strip() == "padim"
 
 
 def test_a_method_that_is_no_text_is_refused_in_words() -> None:

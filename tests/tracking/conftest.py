@@ -132,10 +132,10 @@ def on_server() -> Callable[..., list[Record]]:
         from mlflow import MlflowClient
 
         client = MlflowClient(uri)
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
+        stored_experiment = client.get_experiment_by_name(experiment)
+        if stored_experiment is None:
             return []
-        runs = client.search_runs([found.experiment_id], f"tags.`nfbmr.run_id` = '{run_id}'")
+        runs = client.search_runs([stored_experiment.experiment_id], f"tags.`nfbmr.run_id` = '{run_id}'")
         return [_record(client, run) for run in runs]
 
     return read

@@ -284,8 +284,8 @@ def test_a_deleted_experiment_is_the_reason_and_other_runs_are_sent(
         tracker = MLflowTracker(folder, run_id=folder.parent.name, uri=uri, experiment=experiment)
         tracker.metrics({"flow/loss": 0.5}, step=1)
         tracker.finish()
-    told = [message for message in caplog.messages if "the experiment 'old' was deleted" in message]
-    assert any("nfbmr track sync" in message for message in told)
+    warnings = [message for message in caplog.messages if "the experiment 'old' was deleted" in message]
+    assert any("nfbmr track sync" in message for message in warnings)
     assert "cannot be reached" not in caplog.text
     waiting, sent = sync(folders, pause=60)
     assert "mlflow experiments restore" in waiting.problem

@@ -19,9 +19,9 @@ METRICS = {"test": {"image_auroc": ESTIMATE}, "validation": {"image_auroc": {"va
 def tags_of(uri: str, experiment: str) -> dict[str, str]:
     from mlflow import MlflowClient
 
-    found = MlflowClient(uri).get_experiment_by_name(experiment)
-    assert found is not None
-    return dict(found.tags)
+    stored_experiment = MlflowClient(uri).get_experiment_by_name(experiment)
+    assert stored_experiment is not None
+    return dict(stored_experiment.tags)
 
 
 def test_a_new_experiment_has_views(uri):

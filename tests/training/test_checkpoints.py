@@ -111,12 +111,12 @@ for tensors, text in ((1_000_000, ""), (10, "x" * 200_000)):
 @pytest.mark.skipif(sys.platform == "win32", reason="this system has no limit on a file's size")
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     """Full while the tensors are written, then while the JSON is."""
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=False
     )
-    assert done.stdout.count("cannot write") == 2, done.stderr
-    assert done.stdout.count("free some space") == 2
-    assert done.stdout.count("left: {'epoch': 1} 2") == 2
+    assert completed.stdout.count("cannot write") == 2, completed.stderr
+    assert completed.stdout.count("free some space") == 2
+    assert completed.stdout.count("left: {'epoch': 1} 2") == 2
 
 
 def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:

@@ -47,15 +47,15 @@ def test_the_loss_goes_down(trial: Any, kind: str, precision: Any) -> None:
 
 
 def test_every_epoch_is_told_from_one_on_with_its_metrics(trial: Any) -> None:
-    told: list[tuple[int, dict[str, float]]] = []
+    reported: list[tuple[int, dict[str, float]]] = []
     result = trial().run(
-        on_epoch=lambda epoch, metrics: told.append((epoch, dict(metrics))),
+        on_epoch=lambda epoch, metrics: reported.append((epoch, dict(metrics))),
         validate=lambda: ValidationResult({"objective": 0.25, "validation_auroc": 0.25}),
     )
-    assert [epoch for epoch, _ in told] == [1, 2, 3, 4]
-    assert [metrics for _, metrics in told] == list(result.history)
-    assert told[0][1].keys() == {"epoch", "loss", "lr", "seconds", "objective", "validation_auroc"}
-    assert told[0][1]["lr"] > told[-1][1]["lr"] > 0
+    assert [epoch for epoch, _ in reported] == [1, 2, 3, 4]
+    assert [metrics for _, metrics in reported] == list(result.history)
+    assert reported[0][1].keys() == {"epoch", "loss", "lr", "seconds", "objective", "validation_auroc"}
+    assert reported[0][1]["lr"] > reported[-1][1]["lr"] > 0
 
 
 def test_the_loss_of_an_epoch_is_the_mean_over_its_images(trial: Any) -> None:

@@ -52,10 +52,10 @@ def test_few_images_that_are_nearly_all_rejected_say_enough() -> None:
 
 def test_the_sentence_and_the_numbers() -> None:
     old = np.linspace(0, 1, 101)
-    found = drift(old, old + 0.5, threshold=0.95, stated=0.05, unreadable={"a.png": "empty"})
-    assert found.sentence.startswith("The threshold no longer holds: it rejects ")
-    assert "101 new good images, where 5% were stated; the scores have moved far up" in found.sentence
-    as_json = found.as_json()
+    verdict = drift(old, old + 0.5, threshold=0.95, stated=0.05, unreadable={"a.png": "empty"})
+    assert verdict.sentence.startswith("The threshold no longer holds: it rejects ")
+    assert "101 new good images, where 5% were stated; the scores have moved far up" in verdict.sentence
+    as_json = verdict.as_json()
     assert as_json["false_reject_rate"]["value"] == pytest.approx(0.554, abs=0.01)
     assert as_json["kolmogorov_smirnov"]["statistic"] == pytest.approx(0.5, abs=0.02)
     assert as_json["unreadable"] == {"a.png": "empty"}

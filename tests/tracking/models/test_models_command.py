@@ -168,18 +168,18 @@ def test_a_small_version_beside_a_whole_one(nfbmr: Callable[..., Any], runs: Any
 
 
 def test_two_side_by_side(nfbmr: Callable[..., Any], told: Callable[..., Any], runs: Any) -> None:
-    code, found = nfbmr("compare", "parts/1", "parts/2")
-    assert (code, found["images"]) == (0, 12)
-    assert set(found["metrics"]) == {
+    code, answer = nfbmr("compare", "parts/1", "parts/2")
+    assert (code, answer["images"]) == (0, 12)
+    assert set(answer["metrics"]) == {
         "image_auroc",
         "image_ap",
         "image_f1",
         "image_precision",
         "image_recall",
     }
-    line = found["metrics"]["image_auroc"]
+    line = answer["metrics"]["image_auroc"]
     assert line["difference"]["value"] == pytest.approx(line["first"] - line["second"])
-    assert found["settings"] == {"seed": {"first": 0, "second": 1}}
+    assert answer["settings"] == {"seed": {"first": 0, "second": 1}}
     code, same = nfbmr("compare", str(runs.first), "parts/1")
     assert same["metrics"]["image_auroc"]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     code, out, _ = told("compare", "parts/1", "parts/3")
@@ -194,15 +194,15 @@ def test_a_check_of_new_good_parts(nfbmr: Callable[..., Any], runs: Any, tmp_pat
         for path in (runs.data / "train" / "good").glob("*.png"):
             shutil.copyfile(path, good / f"{number}-{path.name}")
     (good / "broken.png").write_bytes(b"no image")
-    code, found = nfbmr("check", "parts", "--version", "1", "--images", str(good))
-    assert found["new"]["images"] == 56
-    assert found["validation"]["images"] == 3
-    assert list(found["unreadable"]) == [str(good / "broken.png")]
-    assert code == (0 if found["holds"] else 1)
+    code, answer = nfbmr("check", "parts", "--version", "1", "--images", str(good))
+    assert answer["new"]["images"] == 56
+    assert answer["validation"]["images"] == 3
+    assert list(answer["unreadable"]) == [str(good / "broken.png")]
+    assert code == (0 if answer["holds"] else 1)
     bad = runs.data / "test"
-    code, found = nfbmr("check", "parts", "--version", "1", "--images", str(bad))
+    code, answer = nfbmr("check", "parts", "--version", "1", "--images", str(bad))
     assert code == 1
-    assert found["sentence"].startswith("The threshold no longer holds")
+    assert answer["sentence"].startswith("The threshold no longer holds")
 
 
 @pytest.mark.slow
@@ -313,8 +313,8 @@ def test_exported_files_go_along_with_the_model_they_were_made_of(
 
     run = train(tiny(features__compute="fp32", train__flow__epochs=1, train__mapping__epochs=1))["run_dir"]
     folder = export_model(Path(run), tmp_path / "line-7", limit=3).folder
-    code, done = nfbmr("register", str(run), "--name", "leaving", "--export", str(folder))
-    assert (code, done["version"], done["new"]) == (0, "1", True)
+    code, printed = nfbmr("register", str(run), "--name", "leaving", "--export", str(folder))
+    assert (code, printed["version"], printed["new"]) == (0, "1", True)
     (version,) = registry.versions("leaving")
     place = registry.download(version, tmp_path / "fetched")
     for name in ("model.onnx", "model.json"):

@@ -47,8 +47,8 @@ def test_a_walk_from_nothing_to_a_champion_and_back(registry: Registry) -> None:
     assert (again.before, again.after, champion(registry)) == ("2", "1", "1")
     with pytest.raises(RegistryError, match="no earlier champion"):
         rollback(alias_state(registry, "parts", "champion"), registry.versions("parts"))
-    told = [(entry.action, entry.before, entry.after) for entry in entries(registry)]
-    assert told == [
+    history = [(entry.action, entry.before, entry.after) for entry in entries(registry)]
+    assert history == [
         ("promote", None, "1"),
         ("promote", "1", "2"),
         ("promote", "2", "3"),
@@ -185,10 +185,10 @@ def test_of_several_at_once_exactly_one_wins(stock: str, registry: Registry) -> 
         assert len(won) == 1
         assert len(told) == 5
         assert all("meanwhile" in text for text in told)
-        found = entries(registry)
-        assert len(found) == number
-        assert found[-1].reason == won[0]
-        assert champion(registry) == found[-1].after
+        history = entries(registry)
+        assert len(history) == number
+        assert history[-1].reason == won[0]
+        assert champion(registry) == history[-1].after
 
 
 @pytest.mark.slow
@@ -247,8 +247,8 @@ def test_a_move_made_without_nfbmr_is_found_and_written_down(registry: Registry)
     assert "points to version 3, and nfbmr left it at version 1" in seen.notes[0]
     moved = move(registry, "2")
     assert moved.before == "3"
-    told = [(entry.action, entry.before, entry.after) for entry in entries(registry)]
-    assert told == [("promote", None, "1"), ("found", "1", "3"), ("promote", "3", "2")]
+    history = [(entry.action, entry.before, entry.after) for entry in entries(registry)]
+    assert history == [("promote", None, "1"), ("found", "1", "3"), ("promote", "3", "2")]
     back = rollback(alias_state(registry, "parts", "champion"), registry.versions("parts"))
     assert back.after == "3"
 

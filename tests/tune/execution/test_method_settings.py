@@ -104,10 +104,10 @@ def test_rows_that_cannot_run_are_refused_all_at_once(textures, tmp_path):
     text = "rows: {bank: {method: patchcore}, gauss: {method: padim}, pooled: {method: differnet}}"
     with pytest.raises(Exception, match=r"2 problems") as caught:
         plan_ablation(parse_spec(text, "t", "t.yaml"), given, seeds=1)
-    told = str(caught.value)
-    assert "gauss" in told
-    assert "pooled" in told
-    assert "no score of its own for the image" in told
+    reason = str(caught.value)
+    assert "gauss" in reason
+    assert "pooled" in reason
+    assert "no score of its own for the image" in reason
 
 
 @pytest.mark.parametrize(

@@ -32,27 +32,27 @@ def noise(count: int, size: float) -> np.ndarray:
 
 
 def test_what_decides_is_told_from_what_does_not() -> None:
-    done = trials(30)
-    values = [0.1 * (trial.params["taps"] == "late") for trial in done] + noise(30, 0.01)
-    found = importances(done, values, NAMES)
-    assert found[0].name == "taps"
-    assert found[0].certain
-    assert 0.5 < found[0].estimate.value < 1.5
-    assert not any(one.certain for one in found[1:])
-    assert importances(done, values, NAMES) == found
+    finished = trials(30)
+    values = [0.1 * (trial.params["taps"] == "late") for trial in finished] + noise(30, 0.01)
+    estimates = importances(finished, values, NAMES)
+    assert estimates[0].name == "taps"
+    assert estimates[0].certain
+    assert 0.5 < estimates[0].estimate.value < 1.5
+    assert not any(one.certain for one in estimates[1:])
+    assert importances(finished, values, NAMES) == estimates
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_of_noise_nothing_is_certain(seed: int) -> None:
-    done = trials(FEWEST_TRIALS, seed)
-    found = importances(done, noise(FEWEST_TRIALS, 1.0), NAMES, seed=seed)
-    assert not any(one.certain for one in found)
-    assert all(one.estimate.low <= one.estimate.value <= one.estimate.high for one in found)
+    finished = trials(FEWEST_TRIALS, seed)
+    estimates = importances(finished, noise(FEWEST_TRIALS, 1.0), NAMES, seed=seed)
+    assert not any(one.certain for one in estimates)
+    assert all(one.estimate.low <= one.estimate.value <= one.estimate.high for one in estimates)
 
 
 def test_an_objective_that_does_not_vary_depends_on_nothing() -> None:
-    found = importances(trials(20), [0.9] * 20, NAMES)
-    assert not any(one.estimate.defined or one.certain for one in found)
+    estimates = importances(trials(20), [0.9] * 20, NAMES)
+    assert not any(one.estimate.defined or one.certain for one in estimates)
 
 
 def test_a_choice_is_a_column_each_and_what_a_trial_did_not_have_a_value_of_its_own() -> None:

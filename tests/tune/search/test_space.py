@@ -93,7 +93,7 @@ def test_steps_are_counted_from_the_lowest_value(low, width, step, seed):
 
 
 def test_all_mistakes_are_listed_at_once_each_with_its_line():
-    told = refused(
+    refusal = refused(
         "flow.block: {int: [2, 8]}\n"
         "flow.hidden: {int: [512, 64]}\n"
         "flow:\n"
@@ -112,15 +112,15 @@ def test_all_mistakes_are_listed_at_once_each_with_its_line():
         7: "did you mean brightness?",
         8: "did you mean nf-bmr?",
     }.items():
-        assert any(f"my.yaml:{line}:" in row and words in row for row in told.splitlines()), words
+        assert any(f"my.yaml:{line}:" in row and words in row for row in refusal.splitlines()), words
 
 
 @pytest.mark.parametrize("key", NOT_SEARCHED)
 def test_what_must_be_equal_for_all_trials_is_not_searched(key):
     name = next(known for known in keys() if known == key or known.startswith(f"{key}."))
-    told = refused(f"{name}: {{choice: [1, 2]}}")
-    assert "is not searched" in told
-    assert NOT_SEARCHED[key].split(";")[0] in told
+    refusal = refused(f"{name}: {{choice: [1, 2]}}")
+    assert "is not searched" in refusal
+    assert NOT_SEARCHED[key].split(";")[0] in refusal
 
 
 @pytest.mark.parametrize(
@@ -225,11 +225,11 @@ method: {choice: [patchcore, padim, differnet, spade]}
 scoring.reduction: {choice: [image, max]}
 features.taps: {choice: [[blocks.2], [blocks.2, blocks.4]]}
 """
-    told = refused(text, configure())
-    assert "my.yaml:4: method=padim, scoring.reduction=image" in told
-    assert "no score of its own for the image" in told
-    assert "two taps or more" in told  # spade, with one
-    assert "differnet" not in told.replace("method=differnet, scoring.reduction=image", "")
+    refusal = refused(text, configure())
+    assert "my.yaml:4: method=padim, scoring.reduction=image" in refusal
+    assert "no score of its own for the image" in refusal
+    assert "two taps or more" in refusal  # spade, with one
+    assert "differnet" not in refusal.replace("method=differnet, scoring.reduction=image", "")
 
 
 def test_a_method_that_cannot_run_with_what_the_user_chose_is_refused():
@@ -239,9 +239,9 @@ def test_a_method_that_cannot_run_with_what_the_user_chose_is_refused():
     check_space(
         Space.parse("method: {choice: [patchcore, padim]}"), base
     )  # by default only: padim has another
-    told = refused("method: {choice: [patchcore, padim]}", base, chosen)
-    assert "my.yaml:1: method=padim" in told
-    assert "no score of its own for the image" in told
+    refusal = refused("method: {choice: [patchcore, padim]}", base, chosen)
+    assert "my.yaml:1: method=padim" in refusal
+    assert "no score of its own for the image" in refusal
 
 
 def test_methods_one_by_one_are_fine_where_their_conditions_say_so():

@@ -120,10 +120,10 @@ def test_a_gaussian_process_has_all_that_it_needs(tmp_path):
         "plan = t.SweepPlan('tiles', t.Config(), space, trials=t.STARTUP + 1, sampler='gp')\n"
         "print(len(t.run_all(t.Study(paths, plan))))"
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "tiles")], capture_output=True, text=True, check=False
     )
-    assert (done.stdout, done.stderr) == (f"{STARTUP + 1}\n", "")
+    assert (completed.stdout, completed.stderr) == (f"{STARTUP + 1}\n", "")
 
 
 WHEN = "method: {choice: [nf, nf-bmr]}\nmapping.latent: {int: [8, 256], log: true, when: {method: nf-bmr}}\n"

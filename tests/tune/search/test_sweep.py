@@ -277,9 +277,9 @@ def test_going_on_keeps_what_makes_trials_comparable(capsys, swept):
     plan, _, _ = swept
     where = ["--output", str(plan.config.output), "--resume", "tiles", "--local"]
     assert main(["sweep", *where, "--sampler", "gp", "--set", "flow.blocks=4"]) == 2
-    told = capsys.readouterr().err
-    assert "--sampler" in told
-    assert "flow.blocks" in told
+    messages = capsys.readouterr().err
+    assert "--sampler" in messages
+    assert "flow.blocks" in messages
 
 
 @pytest.mark.slow

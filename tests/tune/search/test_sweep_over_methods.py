@@ -102,7 +102,7 @@ def test_methods_that_cannot_run_with_what_was_asked_are_refused_before_anything
     arguments = ["--data", str(textures), "--output", str(output), "--space", str(space)]
     arguments += ["--set", "scoring.reduction=image", "--method", "patchcore", "--local"]
     assert main(["sweep", *arguments]) == 2
-    told = capsys.readouterr().err
-    assert "method=padim" in told
-    assert "no score of its own for the image" in told
+    messages = capsys.readouterr().err
+    assert "method=padim" in messages
+    assert "no score of its own for the image" in messages
     assert not output.exists()

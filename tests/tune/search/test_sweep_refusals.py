@@ -49,18 +49,18 @@ def call(capsys, *arguments: str) -> tuple[int, str]:
 )
 def test_bad_calls_are_refused_before_anything_is_made(capsys, tmp_path, arguments, words):
     output = tmp_path / "runs"
-    code, told = call(capsys, "--output", str(output), "--local", *arguments)
-    assert code == 2, told
-    assert words in told
+    code, messages = call(capsys, "--output", str(output), "--local", *arguments)
+    assert code == 2, messages
+    assert words in messages
     assert not output.exists()
 
 
 def test_a_space_with_mistakes_is_refused_with_all_of_them(capsys, tmp_path):
     space = tmp_path / "space.yaml"
     space.write_text("flow.block: {int: [1, 2]}\nflow.hidden: {int: [9, 3]}\ndata.path: {choice: [a, b]}\n")
-    code, told = call(capsys, "--space", str(space), "--output", str(tmp_path / "runs"), "--local")
+    code, messages = call(capsys, "--space", str(space), "--output", str(tmp_path / "runs"), "--local")
     assert code == 2
-    assert all(f"space.yaml:{line}:" in told for line in (1, 2, 3))
+    assert all(f"space.yaml:{line}:" in messages for line in (1, 2, 3))
     assert not (tmp_path / "runs").exists()
 
 

@@ -61,8 +61,8 @@ def test_intervals_of_means_and_of_differences_cover_the_truth(training, seeds, 
     covered = np.zeros(2)
     for _ in range(times):
         cells = experiment(rng, shifts=shifts, seeds=seeds, training=training, copies=copies)
-        found = Comparison(cells, "image_auroc", resamples=200)
-        mean, difference = found.mean("a").estimate, found.difference("b", "a").estimate
+        comparison = Comparison(cells, "image_auroc", resamples=200)
+        mean, difference = comparison.mean("a").estimate, comparison.difference("b", "a").estimate
         covered += [
             mean.low <= truth["a"] <= mean.high,
             difference.low <= truth["b"] - truth["a"] <= difference.high,
@@ -76,9 +76,9 @@ def test_pairing_narrows_a_difference():
     paired, apart = [], []
     for _ in range(10):
         cells = experiment(rng, shifts={"a": 2.0, "b": 1.7}, training=0.0, noise=0.2)
-        found = Comparison(cells, "image_auroc", resamples=200)
-        d = found.difference("b", "a").estimate
-        widths = [(e.high - e.low) for e in (found.mean("a").estimate, found.mean("b").estimate)]
+        comparison = Comparison(cells, "image_auroc", resamples=200)
+        d = comparison.difference("b", "a").estimate
+        widths = [(e.high - e.low) for e in (comparison.mean("a").estimate, comparison.mean("b").estimate)]
         paired.append(d.high - d.low)
         apart.append(math.hypot(*widths))
     assert np.mean(paired) < 0.5 * np.mean(apart)
@@ -90,9 +90,9 @@ def test_other_images_cannot_be_paired_and_this_is_said():
     cells = [
         cell(row, 0, rng.normal(size=20), defective, names=[f"{row}{i}" for i in range(20)]) for row in "ab"
     ]
-    found = Comparison(cells, "image_auroc", resamples=50)
-    assert not found.difference("a", "b").same_images
-    assert found.difference("a", "a").same_images
+    comparison = Comparison(cells, "image_auroc", resamples=50)
+    assert not comparison.difference("a", "b").same_images
+    assert comparison.difference("a", "a").same_images
 
 
 @settings(max_examples=20)
@@ -113,7 +113,7 @@ def test_means_are_means_and_differences_are_differences(seed, metric):
         for category in ("x", "y", "z")
         for c in experiment(rng, shifts={"a": 1.0, "b": 2.0}, seeds=2)
     ]
-    found = Comparison(cells, metric, resamples=50)
+    comparison = Comparison(cells, metric, resamples=50)
     plain = {
         (c.row, c.category, c.seed): image_metric(metric, c.score, c.rejected, c.defective)(
             np.ones((1, GOOD + BAD))
@@ -122,14 +122,16 @@ def test_means_are_means_and_differences_are_differences(seed, metric):
     }
     for row in "ab":
         mine = [value for (r, _, _), value in plain.items() if r == row]
-        mean = found.mean(row)
+        mean = comparison.mean(row)
         assert mean.estimate.value == pytest.approx(np.mean(mine))
         assert mean.estimate.low <= mean.estimate.value <= mean.estimate.high
         assert mean.seeds == 2
-        by_category = [found.mean(row, [category]).estimate.value for category in "xyz"]
+        by_category = [comparison.mean(row, [category]).estimate.value for category in "xyz"]
         assert np.mean(by_category) == pytest.approx(mean.estimate.value)
-    difference = found.difference("b", "a").estimate.value
-    assert difference == pytest.approx(found.mean("b").estimate.value - found.mean("a").estimate.value)
+    difference = comparison.difference("b", "a").estimate.value
+    assert difference == pytest.approx(
+        comparison.mean("b").estimate.value - comparison.mean("a").estimate.value
+    )
 
 
 def test_one_seed_gives_the_interval_of_the_images_alone():
@@ -155,8 +157,8 @@ def test_images_of_one_part_are_drawn_together():
     groups = [f"part {i // 6}" for i in range(120)]
     widths = []
     for given_groups in (groups, None):
-        one = cell("a", 0, score, defective, groups=given_groups)
-        e = Comparison([one], "image_auroc", resamples=400).mean("a").estimate
+        cell_a = cell("a", 0, score, defective, groups=given_groups)
+        e = Comparison([cell_a], "image_auroc", resamples=400).mean("a").estimate
         widths.append(e.high - e.low)
     assert widths[0] > 1.5 * widths[1]
 
@@ -169,21 +171,21 @@ def test_a_seed_counts_where_all_categories_have_it():
         for c in experiment(rng, shifts={"a": 1.0, "b": 2.0}, seeds=3)
     ]
     lost = [c for c in cells if (c.row, c.category, c.seed) != ("b", "y", 1)]
-    found = Comparison(lost, "image_auroc", resamples=50)
-    assert found.seeds("a", ["x", "y"]) == (0, 1, 2)
-    assert found.seeds("b", ["x", "y"]) == (0, 2)
-    assert found.mean("b", ["x"]).seeds == 3
-    assert found.difference("b", "a").seeds == 2
+    comparison = Comparison(lost, "image_auroc", resamples=50)
+    assert comparison.seeds("a", ["x", "y"]) == (0, 1, 2)
+    assert comparison.seeds("b", ["x", "y"]) == (0, 2)
+    assert comparison.mean("b", ["x"]).seeds == 3
+    assert comparison.difference("b", "a").seeds == 2
     # the cells that are left give what they gave before
-    assert found.mean("a").estimate == Comparison(cells, "image_auroc", resamples=50).mean("a").estimate
-    nothing = found.mean("c")
+    assert comparison.mean("a").estimate == Comparison(cells, "image_auroc", resamples=50).mean("a").estimate
+    nothing = comparison.mean("c")
     assert not nothing.estimate.defined
     assert nothing.seeds == 0
-    assert found.difference("c", "a").verdict == "unknown"
+    assert comparison.difference("c", "a").verdict == "unknown"
 
 
 def test_a_test_set_without_defects_gives_nothing_and_no_error():
-    one = cell("a", 0, np.arange(5.0), np.zeros(5, dtype=bool))
-    found = Comparison([one], "image_auroc", resamples=20)
-    assert not found.mean("a").estimate.defined
-    assert math.isnan(found.value("a", None, 0))
+    cell_a = cell("a", 0, np.arange(5.0), np.zeros(5, dtype=bool))
+    comparison = Comparison([cell_a], "image_auroc", resamples=20)
+    assert not comparison.mean("a").estimate.defined
+    assert math.isnan(comparison.value("a", None, 0))

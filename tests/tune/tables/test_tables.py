@@ -39,11 +39,11 @@ def table(rows=("a & b", "plain_row"), parts=("x", "y"), *, missing=None, publis
     for row in rows:
         entries = {}
         for metric in METRICS:
-            found = Comparison(cells, metric, resamples=40)
+            comparison = Comparison(cells, metric, resamples=40)
             entries[metric] = {
                 part: Entry(
-                    found.mean(row, chosen),
-                    None if row == rows[0] else found.difference(row, rows[0], chosen),
+                    comparison.mean(row, chosen),
+                    None if row == rows[0] else comparison.difference(row, rows[0], chosen),
                     int(bool(missing) and part is None),
                 )
                 for part, chosen in ((None, None), *((p, [p]) for p in parts))
@@ -349,12 +349,12 @@ nonsense: 1
 """
     with pytest.raises(ConfigError) as caught:
         parse_spec(text, "t", "t.yaml")
-    told = caught.value.what
+    reason = caught.value.what
     for part in (
         "t.yaml:1", "two", "image_auroc", "train.flow.epochs", "t.yaml:5", "flow.blocks", "seed", "a/b",
         "data.path", "three", "published.values.one", "nonsense",
     ):  # fmt: skip
-        assert part in told, part
+        assert part in reason, part
 
 
 @pytest.mark.parametrize(

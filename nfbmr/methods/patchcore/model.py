@@ -112,20 +112,15 @@ class PatchCoreStage(ClosedFormStage):
 
     def _nearest(self, patches_QC: Tensor, positions: int) -> tuple[Tensor, Tensor]:
         """Distance to the nearest of the bank and its number, (Q,) each, of images of so many positions."""
-        patches_KC = self._patches
-        if not self._asks_cells(patches_KC):
+        patches_KC, search = self._patches, self._config.search
+        large = len(patches_KC) >= LARGE_BANK and patches_KC.device.type == "cpu"
+        if search == "exact" or (search == "auto" and not large) or torch.compiler.is_exporting():
             return nearest(patches_QC, patches_KC, self.bank.squares("patches_KC"))
         if self._cells is None or self._cells.source_KC is not patches_KC:
             self._cells = Cells(patches_KC, self._seed)
         images_BPC = patches_QC.view(-1, positions, patches_QC.shape[1])
         distance_BP, nearest_BP = self._cells.nearest_of_images(images_BPC)
         return distance_BP.flatten(), nearest_BP.flatten()
-
-    def _asks_cells(self, patches_KC: Tensor) -> bool:
-        if torch.compiler.is_exporting() or self._config.search == "exact":
-            return False
-        large = len(patches_KC) >= LARGE_BANK and patches_KC.device.type == "cpu"
-        return large or self._config.search == "cells"
 
     def _asked(self, y: Tensors) -> Tensor:
         """Patches as they are compared: (B H W, C)."""

@@ -2,7 +2,8 @@
 
 A finished picture lies in the machine's cache under a digest of all that it was drawn from: the numbers, the
 pixels, the lettering, this package's code and the versions of what draws. A run again in which nothing has
-changed copies its pictures, and loads neither matplotlib nor scikit-learn.
+changed copies its pictures, and loads neither matplotlib nor scikit-learn. The pictures used longest ago go
+first when there are more than `_MOST_BYTES`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from nfbmr.paths import atomic
 
 _LIBRARIES = ("matplotlib", "Pillow", "numpy", "scipy", "scikit-learn")
 _FOLDER = "pictures"
+_MOST_BYTES = 256_000_000
 
 
 def drawn_once(draw: Callable[..., Path], path: Path, *data: Any, **options: Any) -> Path:
@@ -55,7 +57,7 @@ def drawn_once(draw: Callable[..., Path], path: Path, *data: Any, **options: Any
         return path
     draw(*data, path, **options)
     thumbnails.keep(kept, _sealed(path.read_bytes()))
-    thumbnails.prune(cache_folder() / _FOLDER)
+    thumbnails.prune(cache_folder() / _FOLDER, _MOST_BYTES)
     return path
 
 

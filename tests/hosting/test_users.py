@@ -7,6 +7,8 @@ import sqlite3
 
 import pytest
 
+from nfbmr.cli.main import main
+
 PASSWORD = {"NFBMR_USER_PASSWORD": "a-long-enough-password"}
 
 
@@ -19,13 +21,26 @@ def folder(tmp_path_factory, call):
     return made
 
 
-def listed(folder, call) -> dict[str, str]:
-    said = json.loads(call("server", "users", "list", "--json", cwd=folder).stdout)
-    return {user["name"]: user["role"] for user in said["users"]}
+@pytest.fixture
+def users(folder, monkeypatch, capfd):
+    """Runs ``nfbmr server users`` in that folder and in this process: another one takes seconds to start."""
+    monkeypatch.chdir(folder)
+
+    def run(*words, env=None):
+        for name, value in (env or {}).items():
+            monkeypatch.setenv(name, value)
+        return main(["server", "users", *words]), capfd.readouterr()
+
+    return run
 
 
-def test_passwords_are_kept_as_hashes(folder, call):
-    assert listed(folder, call) == {"ada": "admin", "wim": "writer"}
+def listed(users) -> dict[str, str]:
+    _, said = users("list", "--json")
+    return {user["name"]: user["role"] for user in json.loads(said.out)["users"]}
+
+
+def test_passwords_are_kept_as_hashes(folder, users):
+    assert listed(users) == {"ada": "admin", "wim": "writer"}
     database = sqlite3.connect(folder / "mlflow.db")
     hashes = [row[0] for row in database.execute("SELECT password_hash FROM users")]
     database.close()
@@ -48,20 +63,19 @@ def test_passwords_are_kept_as_hashes(folder, call):
         (["grant", "wim", "writer", "--experiment", "Defualt"], "did you mean Default"),
     ],
 )
-def test_what_cannot_be_is_refused_and_changes_nothing(folder, call, words, said):
-    completed = call("server", "users", *words, cwd=folder, env=PASSWORD, check=False)
-    assert completed.returncode == 2
-    assert said in completed.stderr
-    assert PASSWORD["NFBMR_USER_PASSWORD"] not in completed.stderr
-    assert listed(folder, call) == {"ada": "admin", "wim": "writer"}
+def test_what_cannot_be_is_refused_and_changes_nothing(users, words, said):
+    code, done = users(*words, env=PASSWORD)
+    assert code == 2
+    assert said in done.err
+    assert PASSWORD["NFBMR_USER_PASSWORD"] not in done.err
+    assert listed(users) == {"ada": "admin", "wim": "writer"}
 
 
 @pytest.mark.parametrize("password", ["brief", "elevenchars", "with an umlaut: ü", "with\ta tab in it"])
-def test_passwords_that_are_too_short_or_cannot_be_sent_are_refused(folder, call, password):
-    env = {"NFBMR_USER_PASSWORD": password}
-    completed = call("server", "users", "passwd", "wim", cwd=folder, env=env, check=False)
-    assert completed.returncode == 2
-    assert password not in completed.stderr
+def test_passwords_that_are_too_short_or_cannot_be_sent_are_refused(users, password):
+    code, done = users("passwd", "wim", env={"NFBMR_USER_PASSWORD": password})
+    assert code == 2
+    assert password not in done.err
 
 
 def test_without_a_terminal_a_password_is_not_asked_for(folder, call):

@@ -82,16 +82,21 @@ class RunLogger:
     def epoch(self, stage: str, epoch: int, metrics: Mapping[str, float]) -> None:
         """An epoch's metrics, with the epoch as their step; those that were validated are logged as well.
 
-        An epoch has one point a metric: seconds of an epoch that is trained again stay the first ones.
+        What is recorded already stays: the same numbers, and the seconds of an epoch that is trained again.
+        Other numbers, as settings or images have changed, are recorded.
         """
         names = ("loss", "validation_loss", "validation_auroc")
         if "validation_auroc" in metrics:
             words = [f"{name.replace('_', ' ')} {metrics[name]:.4f}" for name in names if name in metrics]
             log.info("stage %s, epoch %d: %s", stage, epoch, ", ".join(words))
         values = {f"{stage}/{name}": value for name, value in metrics.items() if name != "epoch"}
-        values = {name: value for name, value in values.items() if (name, epoch) not in self._recorded}
+        values = {name: value for name, value in values.items() if not self._is_recorded(name, epoch, value)}
         if values:
             self.tracker.metrics(values, step=epoch)
+
+    def _is_recorded(self, name: str, step: int, value: float) -> bool:
+        before = self._recorded.get((name, step))
+        return before is not None and (before == value or name.endswith("seconds"))
 
     def end(self, summary: RunSummary) -> None:
         """Results, report, pictures and the model; losses went out as they were made."""

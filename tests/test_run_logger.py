@@ -51,6 +51,22 @@ def test_epochs_that_are_trained_again_are_recorded_once(tiny: Callable[..., Any
     assert _steps(_go_on(run, test=False), "flow/loss") == [1, 2, 3]
 
 
+def test_an_epoch_that_gives_other_numbers_is_recorded_again(tiny: Callable[..., Any]) -> None:
+    run = new_run(tiny())
+
+    def crash(name: str, epoch: int, _: Mapping[str, float]) -> None:
+        if (name, epoch) == ("flow", 2):
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        execute_run(run, journal_only, StopRequest(), test=False, on_epoch=crash)
+    text = run.paths.config.read_text()
+    rate = next(line for line in text.splitlines() if line.strip().startswith("lr:"))
+    run.paths.config.write_text(text.replace(rate, f"{rate[: rate.index(':')]}: 0.0123"))
+    points = _go_on(run, test=False).metrics["flow/loss"]
+    assert len({point.value for point in points if point.step == 2}) == 2
+
+
 def test_results_that_stay_are_recorded_once(tiny: Callable[..., Any]) -> None:
     """A trial of a sweep ends before its test set is read, and is gone on with if it is chosen."""
     run = new_run(tiny())

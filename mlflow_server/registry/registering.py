@@ -44,6 +44,7 @@ class ChosenTrial(Summary):
     """Of a sweep's summary what registering it takes; None where no trial finished."""
 
     WHAT = "summary of a sweep"
+    FORMAT = 2  # the sweep's own, which this room does not import
 
     best: ChosenRun | None = None
 

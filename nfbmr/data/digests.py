@@ -24,6 +24,9 @@ _SETTLED_NS = 2_000_000_000
 _FOLDERS = 4096
 _WRITING = threading.Lock()
 
+_VERSION = 2
+"""Raised when something else is said of a header."""
+
 State = tuple[int, int, int, int]
 """What tells that a file is still the same: numbers of its status."""
 
@@ -36,12 +39,14 @@ class Header(NamedTuple):
         width: Likewise.
         mode: Pillow's name for how pixels are stored.
         needs_depth: Whether its values are integers of more than 8 bits, whose range the file does not say.
+        is_negative: Whether zero is white in its deep values.
     """
 
     height: int
     width: int
     mode: str
     needs_depth: bool
+    is_negative: bool
 
 
 class Known(NamedTuple):
@@ -90,12 +95,12 @@ def _known(folder: Path, cache: Path) -> dict[str, tuple[State, Known]]:
     except (OSError, ValueError):
         return known
     for line in lines:
-        with contextlib.suppress(ValueError, TypeError):
+        with contextlib.suppress(ValueError, TypeError, OverflowError, RecursionError):
             name, (number, size, changed, touched), digest, said = json.loads(line)
             header = None
             if said is not None:
-                height, width, mode, needs_depth = said
-                header = Header(int(height), int(width), str(mode), bool(needs_depth))
+                height, width, mode, needs_depth, is_negative = said
+                header = Header(int(height), int(width), str(mode), bool(needs_depth), bool(is_negative))
             if len(digest) == 2 * hashlib.sha256().digest_size:
                 state = (int(number), int(size), int(changed), int(touched))
                 known[str(name)] = (state, Known(str(digest), header))
@@ -103,4 +108,4 @@ def _known(folder: Path, cache: Path) -> dict[str, tuple[State, Known]]:
 
 
 def _lines(folder: Path, cache: Path) -> Path:
-    return cache / "digests" / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:24]}.jsonl"
+    return cache / f"digests-{_VERSION}" / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:24]}.jsonl"

@@ -32,6 +32,7 @@ from nfbmr.data.modes import (
     ZERO_IS_WHITE,
     flattened,
     is_deep,
+    is_negative,
     is_packed,
     orientation,
     upright,
@@ -86,7 +87,7 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
         white = 1.0 if image.mode == "F" else 65535
         return np.asarray(np.asarray(image) != (white if ZERO_IS_WHITE in image.info else 0), dtype=np.bool_)
     pixels_HWC = np.asarray(image.convert("RGBA"))
-    marked_HWC = pixels_HWC[..., :3] > (127 if image.format == "JPEG" else 0)
+    marked_HWC = pixels_HWC[..., :3] > (127 if image.format in ("JPEG", "MPO") else 0)
     return np.asarray(marked_HWC.any(axis=2) & (pixels_HWC[..., 3] > 0))
 
 
@@ -242,7 +243,7 @@ def _said_by(image: Image.Image) -> Header:
     if not unasked and orientation(image) in SIDEWAYS:
         width, height = height, width
     needs_depth = is_deep(image) and image.mode != "F" and image.format not in FULL_RANGE
-    return Header(height, width, image.mode, needs_depth)
+    return Header(height, width, image.mode, needs_depth, is_negative(image))
 
 
 def highest_value(path: Path) -> int | None:

@@ -66,8 +66,7 @@ def upright(image: Image.Image) -> Image.Image:
     """A loaded image turned as its EXIF data say; what its file says of deep values is written down in it."""
     if is_packed(image):
         image.info["depth"] = PACKED_BITS
-    if is_deep(image) and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:
-        # A radiograph, for the most part. Pillow makes a positive of 8 bits, and leaves deeper values.
+    if is_negative(image):
         image.info[ZERO_IS_WHITE] = True
     turn = _UPRIGHT.get(orientation(image))
     if turn is None:
@@ -90,6 +89,14 @@ def orientation(image: Image.Image) -> int:
 def is_deep(image: Image.Image) -> bool:
     """Whether the values are integers of more than 8 bits, or floats."""
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def is_negative(image: Image.Image) -> bool:
+    """Whether it is a TIFF of deep values in which zero is white: a radiograph, for the most part.
+
+    Pillow makes a positive of 8 bits, and leaves deeper values.
+    """
+    return is_deep(image) and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
 
 
 def is_packed(image: Image.Image) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,11 +22,11 @@ from PIL import Image
 from PIL.Image import Transpose
 
 from nfbmr.config import View
-from nfbmr.data.images import file_digest, load_image
+from nfbmr.data.images import file_digest, header_of, load_image
 from nfbmr.data.pasting import Kind, paste_defect
 from nfbmr.data.samples import Sample
 from nfbmr.data.sources import Decoded, Encoded, Source
-from nfbmr.errors import ConfigError
+from nfbmr.errors import ConfigError, ImageError
 
 Pixels = NDArray[np.uint8]
 """Values of a picture, 8 bits."""
@@ -153,6 +154,8 @@ class Picture:
         digest: SHA-256 of its bytes, 64 hexadecimal digits.
         ops: What is done to the pixels, first to last.
         held: The image, where it is in memory; `path` is then a mere name.
+        is_negative: Whether zero is white in its deep values. It was not heeded before: features that were
+            stored then are not found.
 
     Example:
         >>> a = Picture(Path("here/1.png"), "5e" * 32)
@@ -165,11 +168,14 @@ class Picture:
     digest: str
     ops: tuple[_Op, ...] = ()
     held: Encoded | Decoded | None = None
+    is_negative: bool = False
 
     @property
     def key(self) -> str:
         """32 hexadecimal digits over the file's content and the operations."""
         recipe = {"version": _VERSION, "content": self.digest, "ops": [op.as_json() for op in self.ops]}
+        if self.is_negative:
+            recipe["zero_is_white"] = True
         text = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -232,7 +238,7 @@ def picture_of(sample: Sample) -> Picture:
     Raises:
         ImageError: The file cannot be read.
     """
-    return Picture(sample.path, file_digest(sample.path))
+    return _of_file(sample.path)
 
 
 def picture_from(source: Source) -> Picture:
@@ -242,8 +248,15 @@ def picture_from(source: Source) -> Picture:
         ImageError: The file cannot be read.
     """
     if isinstance(source, Path):
-        return Picture(source, file_digest(source))
+        return _of_file(source)
     return Picture(Path(source.name), file_digest(source), held=source)
+
+
+def _of_file(path: Path) -> Picture:
+    digest, negative = file_digest(path), False
+    with suppress(ImageError):  # said by whoever decodes it
+        negative = header_of(path).is_negative
+    return Picture(path, digest, is_negative=negative)
 
 
 def sides(size: Size) -> tuple[int, int]:

@@ -104,6 +104,6 @@ def _read(path: Path) -> NDArray[np.uint8] | None:
             small_HW = np.array(image)
         os.utime(path)
     # A damaged chunk is a SyntaxError to Pillow.
-    except (OSError, ValueError, EOFError, SyntaxError):
+    except (OSError, ValueError, EOFError, SyntaxError, Image.DecompressionBombError):
         return None
     return small_HW

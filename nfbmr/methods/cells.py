@@ -25,13 +25,13 @@ from nfbmr.methods.nearest import nearest
 
 PROBES = 12
 """Cells that a vector looks into: 99.4 % of the patches of a printed board get the nearest of 20 000 rows."""
-ROUNDS = 8
+ROUNDS = 4
 """Of k-means."""
 EXACT_SHARE = 0.02
 """Share of an image's distances, the largest, that are exact."""
 REFINED = 128
 """Vectors that are searched through the whole bank at once, to make them so."""
-_SAMPLED = 64  # rows a cell that k-means looks at
+_SAMPLED = 32  # rows a cell that k-means looks at
 
 
 class Cells:
@@ -39,8 +39,9 @@ class Cells:
 
     Attributes:
         source_KC: The bank as it was given.
+        source_square_K: Its rows' squared norms.
         rows_KC: Its rows in order of their cells.
-        square_K: Their squared norms.
+        square_K: Squared norms of these.
         number_K: What number each has in the bank.
         centers_GC: Center of each cell.
         starts: Where each cell begins in `rows_KC`, and where the last one ends.
@@ -54,19 +55,19 @@ class Cells:
         count = max(1, math.isqrt(PROBES * len(bank_KC)))
         generator = torch.Generator().manual_seed(seed)
         sampled_N = torch.randperm(len(bank_KC), generator=generator)[: count * _SAMPLED]
-        self.source_KC = bank_KC
+        self.source_KC, self.source_square_K = bank_KC, bank_KC.square().sum(1)
         self.centers_GC = _centers(bank_KC[sampled_N], count)
         cell_K = nearest(bank_KC, self.centers_GC)[1]
         self.number_K = cell_K.argsort(stable=True)
         self.rows_KC = bank_KC[self.number_K]
-        self.square_K = self.rows_KC.square().sum(1)
+        self.square_K = self.source_square_K[self.number_K]
         self.starts = [0, *torch.bincount(cell_K, minlength=count).cumsum(0).tolist()]
 
     def nearest(self, x_QC: Tensor) -> tuple[Tensor, Tensor]:
         """Distance of each vector to the nearest row of its cells, (Q,), and that row's number, (Q,)."""
         with torch.no_grad():
             row_Q = self._rows(x_QC.detach())
-        return self._distances(x_QC, row_Q), self.number_K[row_Q]
+        return self._distances(x_QC, row_Q), row_Q
 
     def nearest_of_images(self, x_BQC: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`nearest` for the vectors of each image, (B, Q).
@@ -75,10 +76,10 @@ class Cells:
         """
         with torch.no_grad():
             row_BQ = torch.stack([self._largest_exact(x_QC) for x_QC in x_BQC.detach()])
-        return self._distances(x_BQC, row_BQ), self.number_K[row_BQ]
+        return self._distances(x_BQC, row_BQ), row_BQ
 
     def _largest_exact(self, x_QC: Tensor) -> Tensor:
-        """The rows by their cells, (Q,), exact for vectors that are farthest from theirs."""
+        """Numbers of the rows, (Q,), exact for vectors that are farthest from theirs."""
         row_Q = self._rows(x_QC)
         distance_Q, farthest_Q = self._distances(x_QC, row_Q).sort(descending=True)
         count = max(1, round(EXACT_SHARE * len(x_QC)))
@@ -88,7 +89,7 @@ class Cells:
                 break
             part = slice(start, start + REFINED)
             distance_Q[part], row_Q[farthest_Q[part]] = nearest(
-                x_QC[farthest_Q[part]], self.rows_KC, self.square_K
+                x_QC[farthest_Q[part]], self.source_KC, self.source_square_K
             )
         return row_Q
 
@@ -113,10 +114,10 @@ class Cells:
         value_QP, row_QP = torch.empty_like(value_L), torch.empty_like(row_L)
         value_QP[order_L], row_QP[order_L] = value_L, row_L
         best_Q1 = value_QP.view(-1, probes).argmin(1, keepdim=True)
-        return row_QP.view(-1, probes).gather(1, best_Q1)[:, 0]
+        return self.number_K[row_QP.view(-1, probes).gather(1, best_Q1)[:, 0]]
 
     def _distances(self, x_QC: Tensor, row_Q: Tensor) -> Tensor:
-        return (x_QC - self.rows_KC[row_Q]).square().sum(-1).sqrt()
+        return (x_QC - self.source_KC[row_Q]).square().sum(-1).sqrt()
 
 
 def _centers(x_NC: Tensor, count: int) -> Tensor:

@@ -14,7 +14,7 @@ import pytest
 from nfbmr.data import digests
 from nfbmr.data.images import file_digest
 
-KNOWN = digests.Known("5e" * 32, digests.Header(48, 64, "RGB", needs_depth=False))
+KNOWN = digests.Known("5e" * 32, digests.Header(48, 64, "RGB", needs_depth=False, is_negative=False))
 
 
 @pytest.fixture(autouse=True)
@@ -66,8 +66,9 @@ def test_a_file_that_changed_a_moment_ago_is_read_again(file: Path) -> None:
 def test_damaged_lines_are_passed_over(file: Path, cache: Path) -> None:
     state = _state(file)
     digests.keep(file, state, KNOWN)
-    (lines,) = (cache / "digests").iterdir()
-    lines.write_text('{"\n[1]\n["a.png", [1, 2], "x", null]\n' + lines.read_text() + '["a.png", [1, 2, ')
+    (lines,) = cache.glob("digests-*/*")
+    damaged = '{"\n[1]\n["a.png", [1, 2], "x", null]\n["a.png", [1, 2, Infinity, 4], "x", null]\n'
+    lines.write_text(damaged + lines.read_text() + '["a.png", [1, 2, ')
     digests._known.cache_clear()
     assert digests.kept(file, state) == KNOWN
 

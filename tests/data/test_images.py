@@ -19,6 +19,7 @@ from nfbmr.data.images import (
     read_image,
     read_mask,
 )
+from nfbmr.data.pictures import Picture, picture_from
 from nfbmr.data.sources import MAX_PIXELS
 from nfbmr.errors import ImageError
 
@@ -146,6 +147,10 @@ def test_a_negative_is_seen_as_a_positive_whatever_its_depth(tmp_path, dtype, wh
     assert np.abs(read_image(from_pillow(Image.open(path)))[..., 0].astype(int) - seen).max() <= 1
     marked = np.where(RAMP > 100, 255, 0)
     assert np.array_equal(read_mask(negative("mask.tif", marked)), seen > 100)
+    # Features that were stored when deep negatives were not heeded are not those of this picture.
+    picture = picture_from(path)
+    assert picture.is_negative == (dtype is not np.uint8)
+    assert (picture.key == Picture(path, picture.digest).key) == (dtype is np.uint8)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -139,6 +139,11 @@ def test_a_jpeg_mask_marks_what_is_bright_and_not_its_noise(tmp_path: Path) -> N
     stored = save(mask, tmp_path / "mask.jpg")
     assert np.count_nonzero(np.asarray(Image.open(stored))) > np.count_nonzero(np.asarray(mask))
     assert (read_mask(stored) == (np.asarray(mask) > 0)).mean() > 0.995
+    several = tmp_path / "mask.mpo"
+    mask.save(several, format="MPO", save_all=True, append_images=[mask])
+    with Image.open(several) as image:
+        assert image.format == "MPO"
+    assert (read_mask(several) == (np.asarray(mask) > 0)).mean() > 0.995
 
 
 def test_a_mask_without_a_picture_is_named_and_counts_nowhere(

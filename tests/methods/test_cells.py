@@ -74,8 +74,8 @@ def test_gradients_are_those_of_the_exact_search() -> None:
     torch.testing.assert_close(cells, x.grad)
 
 
-def stage(search: str, bank: Tensor) -> PatchCoreStage:
-    config = nfbmr.configure(settings={"method": "patchcore", "patchcore.search": search})
+def stage(search: str, bank: Tensor, **settings: object) -> PatchCoreStage:
+    config = nfbmr.configure(settings={"method": "patchcore", "patchcore.search": search, **settings})
     made = PatchCoreStage(((24, 20, 20),), config)
     made.bank.put(patches_KC=bank)
     return made
@@ -88,6 +88,25 @@ def test_patchcore_gives_the_same_image_scores_by_either_search() -> None:
     assert torch.equal(by_cells[:, 1], exact[:, 1])
     assert (by_cells[:, 0] >= exact[:, 0] - 1e-5).all()
     torch.testing.assert_close(by_cells[:, 0].amax((1, 2)), exact[:, 0].amax((1, 2)))
+
+
+def test_of_equally_near_rows_the_same_decides_the_score() -> None:
+    generator = torch.Generator().manual_seed(13)
+    bank = torch.randint(0, 3, (9000, 24), generator=generator).float()
+    y = torch.randint(0, 3, (2, 24, 20, 20), generator=generator).float()
+    assert torch.equal(stage("cells", bank).maps(y)[:, 1], stage("exact", bank).maps(y)[:, 1])
+
+
+@pytest.mark.parametrize(("reduction", "topk", "same"), [("mean", 0.01, True), ("topk", 0.01, False)])
+def test_a_score_of_the_whole_map_is_that_of_the_exact_search(
+    reduction: str, topk: float, same: bool
+) -> None:
+    generator = torch.Generator().manual_seed(14)
+    bank = torch.randn(LARGE_BANK, 24, generator=generator)
+    y = torch.randn(2, 24, 20, 20, generator=generator)
+    settings = {"scoring.reduction": reduction, "scoring.topk": [topk]}
+    by_default, exact = (stage(search, bank, **settings).maps(y) for search in ("auto", "exact"))
+    assert torch.equal(by_default[:, 0], exact[:, 0]) == same
 
 
 def test_another_bank_has_other_cells() -> None:

@@ -31,7 +31,8 @@ class PatchCoreConfig(MethodConfig):
     search: Literal["auto", "exact", "cells"] = Field(
         "auto",
         description="for a patch's nearest in the bank: exact, or cells: in the nearest dozen of its k-means "
-        "cells alone, an image's largest distances exact all the same; auto: cells on CPUs, of 8192 or more",
+        "cells alone, an image's largest distances exact all the same; auto: cells on CPUs, of 8192 or more, "
+        "where the score is made of the largest",
     )
 
     _odd = field_validator("patch")(odd_side)

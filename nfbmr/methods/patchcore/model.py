@@ -27,7 +27,7 @@ from torch.nn.functional import avg_pool2d, normalize
 
 from nfbmr.config import Config
 from nfbmr.features.table import Shape, Tensors, ViewedFeatures
-from nfbmr.methods.cells import Cells
+from nfbmr.methods.cells import EXACT_SHARE, Cells
 from nfbmr.methods.coreset import greedy_coreset
 from nfbmr.methods.nearest import closest, nearest
 from nfbmr.methods.networks import AnomalyModel
@@ -74,6 +74,10 @@ class PatchCoreStage(ClosedFormStage):
         self._seed = config.seed
         self.bank = MemoryBank(patches_KC=torch.zeros(0, sum(shape[0] for shape in shapes)))
         self._cells: Cells | None = None
+        reduction, highest = config.scoring.reduction, max(config.scoring.topk)
+        self._scores_largest = reduction in ("image", "max") or (
+            reduction == "topk" and highest <= EXACT_SHARE
+        )
         super().__init__(self.bank, self._config)
 
     @property
@@ -114,7 +118,8 @@ class PatchCoreStage(ClosedFormStage):
         """Distance to the nearest of the bank and its number, (Q,) each, of images of so many positions."""
         patches_KC, search = self._patches, self._config.search
         large = len(patches_KC) >= LARGE_BANK and patches_KC.device.type == "cpu"
-        if search == "exact" or (search == "auto" and not large) or torch.compiler.is_exporting():
+        pays = large and self._scores_largest
+        if search == "exact" or (search == "auto" and not pays) or torch.compiler.is_exporting():
             return nearest(patches_QC, patches_KC, self.bank.squares("patches_KC"))
         if self._cells is None or self._cells.source_KC is not patches_KC:
             self._cells = Cells(patches_KC, self._seed)

@@ -14,6 +14,7 @@ import pytest
 from mlflow_server.registry.registering import register
 from mlflow_server.registry.registry import Registry
 from nfbmr.cli.main import main
+from tests.summaries import sweep_summary
 
 WITHOUT_PROCESS = ["--gate", "reproduces=off", "--gate", "latency=off"]
 LAX = [*WITHOUT_PROCESS, "--gate", "false_rejects=1", "--gate", "not_worse=1"]
@@ -136,6 +137,23 @@ def test_registering_twice_gives_one_version(nfbmr: Callable[..., Any], runs: An
     assert (code, other["version"], other["new"]) == (0, "1", True)
     by_name = json.loads((runs.first / "run.json").read_text())["run_id"]
     code, known = nfbmr("register", by_name, "--name", "parts")
+    assert (code, known["version"], known["new"]) == (0, "1", False)
+
+
+def test_a_sweep_is_registered_by_the_trial_that_it_chose(
+    nfbmr: Callable[..., Any], runs: Any, tmp_path: Path
+) -> None:
+    run = json.loads((runs.first / "summary.json").read_text())
+    chosen = {
+        "number": 3,
+        "params": {"flow.blocks": 4},
+        "values": {"validation/image_auroc": 0.9},
+        "run_id": run["run_id"],
+        "run_dir": str(runs.first),
+        "validation": {},
+    }
+    sweep_summary(best=chosen).write(tmp_path / "summary.json")
+    code, known = nfbmr("register", str(tmp_path), "--name", "parts")
     assert (code, known["version"], known["new"]) == (0, "1", False)
 
 

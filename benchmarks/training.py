@@ -55,6 +55,8 @@ SETTINGS = {
     "small": Setting((192, 12, 12), 256, {"bf16": 0.5, "fp32": 0.6}),
     "paper": Setting((304, 24, 24), 1024, {"bf16": 0.8, "fp32": 0.8}),
 }
+PATIENCE = 1.0
+"""Seconds that a matrix product may take which measures a processor's rate."""
 STAGES = ("flow", "mapping")
 
 
@@ -115,16 +117,23 @@ def measure(
 
 
 def product_rate(dtype: torch.dtype, device: torch.device, repeats: int = 8) -> float:
-    """TFLOP/s of a large square matrix product, the best of a few and of two sizes."""
+    """TFLOP/s of a large square matrix product, the best of a few and of several sizes.
+
+    Sizes grow until a product would take longer than `PATIENCE`: a large one takes minutes where bfloat16 is
+    emulated.
+    """
     best = 0.0
-    for n in (4096, 8192) if device.type == "cuda" else (1024, 2048):
+    for n in (4096, 8192) if device.type == "cuda" else (256, 1024, 2048):
+        operations = 2 * n**3 / 1e12
+        if best and operations / best > PATIENCE:
+            break
         a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
         for _ in range(repeats):
             _wait(device)
             start = time.perf_counter()
             torch.mm(a, b)
             _wait(device)
-            best = max(best, 2 * n**3 / (time.perf_counter() - start) / 1e12)
+            best = max(best, operations / (time.perf_counter() - start))
     return best
 
 

@@ -72,7 +72,7 @@ def _opened(images: Path, *command: str) -> Counter[str]:
 
 def _hashed(cache: Path) -> Counter[str]:
     """How often each file was hashed: a line each."""
-    lines = (line for file in (cache / "digests").iterdir() for line in file.read_text().splitlines())
+    lines = (line for file in cache.glob("digests-*/*") for line in file.read_text().splitlines())
     return Counter(f"{json.loads(line)[1][0]}" for line in lines)
 
 

@@ -1,4 +1,4 @@
-r"""The nearest rows of a large bank, in a fifth of the time: an inverted file of cells.
+r"""The nearest rows of a large bank, in about a quarter of the time: an inverted file of cells.
 
 The bank is divided among cells, each around a center that k-means finds; a vector looks for its nearest
 row in the `PROBES` cells alone whose centers are nearest (Jégou, Douze & Schmid, PAMI 33, 2011: the inverted

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from pyarrow import fs
 
-from tests.features.s3 import end, start
+from nfbmr.features.store import FeatureStore, open_store
+from tests.features.s3 import KEYS, end, start
 
 
 @pytest.fixture(scope="module")
@@ -13,3 +16,34 @@ def server() -> Iterator[str]:
     process, address = start()
     yield address
     end(process)
+
+
+@pytest.fixture
+def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> fs.S3FileSystem:
+    """The server is the one that the environment names; an empty bucket `parts` is there."""
+    for name, value in {**KEYS, "AWS_ENDPOINT_URL": server}.items():
+        monkeypatch.setenv(name, value)
+    files = fs.S3FileSystem(
+        endpoint_override=server.removeprefix("http://"),
+        scheme="http",
+        region="us-east-1",
+        allow_bucket_creation=True,
+        allow_bucket_deletion=True,
+    )
+    if files.get_file_info("parts").type != fs.FileType.NotFound:
+        files.delete_dir("parts")
+    files.create_dir("parts")
+    return files
+
+
+@pytest.fixture
+def machine(
+    s3: fs.S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], FeatureStore]:
+    """Opens the shared store as a machine with a cache of its own."""
+
+    def opened(name: str) -> FeatureStore:
+        monkeypatch.setenv("NFBMR_CACHE", str(tmp_path / name))
+        return open_store("s3://parts/shared/store")
+
+    return opened

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from nfbmr.features.store import FeatureStore, SpaceSpec
+
+SPEC = SpaceSpec("features", {"tap": "blocks.1", "dtype": "float32"})
 SERVER = Path(__file__).with_name("s3_server.py")
 KEYS = {"AWS_ACCESS_KEY_ID": "user", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true"}
 
@@ -29,3 +32,12 @@ def start() -> tuple[subprocess.Popen[str], str]:
 def end(server: subprocess.Popen[str]) -> None:
     """End it, and wait."""
     server.communicate()  # its input closes, and it ends
+
+
+def stage_folder(store: FeatureStore, content: bytes | None) -> Path:
+    folder = store.root / "stages" / "0a1b"
+    if content is not None:
+        folder.mkdir(parents=True)
+        (folder / "stage.safetensors").write_bytes(content)
+        (folder / "stage.json").write_text("{}")
+    return folder

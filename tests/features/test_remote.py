@@ -22,50 +22,15 @@ from nfbmr.config import Config, FeatureConfig
 from nfbmr.data.pictures import Picture, picture_of
 from nfbmr.data.samples import Sample
 from nfbmr.errors import StoreError
-from nfbmr.features.backends import StoreBackend
 from nfbmr.features.extraction import extract
-from nfbmr.features.files import File
 from nfbmr.features.maintenance import verify
-from nfbmr.features.mirror import Mirror
 from nfbmr.features.shards import shard_paths
-from nfbmr.features.store import FeatureStore, Space, SpaceSpec, open_store
-from tests.features.s3 import KEYS
+from nfbmr.features.store import FeatureStore, open_store
+from tests.features.s3 import SPEC, stage_folder
 
-SPEC = SpaceSpec("features", {"tap": "blocks.1", "dtype": "float32"})
 CONFIG = FeatureConfig(
     backbone="test_efficientnet", weights="random", taps=(1, "blocks.2"), size=64, compute="fp32", batch=4
 )
-
-
-@pytest.fixture
-def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> fs.S3FileSystem:
-    """The server is the one that the environment names; an empty bucket `parts` is there."""
-    for name, value in {**KEYS, "AWS_ENDPOINT_URL": server}.items():
-        monkeypatch.setenv(name, value)
-    files = fs.S3FileSystem(
-        endpoint_override=server.removeprefix("http://"),
-        scheme="http",
-        region="us-east-1",
-        allow_bucket_creation=True,
-        allow_bucket_deletion=True,
-    )
-    if files.get_file_info("parts").type != fs.FileType.NotFound:
-        files.delete_dir("parts")
-    files.create_dir("parts")
-    return files
-
-
-@pytest.fixture
-def machine(
-    s3: fs.S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], FeatureStore]:
-    """Opens the shared store as a machine with a cache of its own."""
-
-    def opened(name: str) -> FeatureStore:
-        monkeypatch.setenv("NFBMR_CACHE", str(tmp_path / name))
-        return open_store("s3://parts/shared/store")
-
-    return opened
 
 
 def objects(s3: fs.S3FileSystem, ending: str = "") -> list[str]:
@@ -206,52 +171,6 @@ def test_a_shard_that_arrives_damaged_is_done_anew(
     assert machine("c").space(SPEC).missing(["x"]) == ()
 
 
-class RemovedMeanwhile(StoreBackend):
-    """An object store in which another machine removes shards and weights as soon as they were seen."""
-
-    def files(self, folder: str = "") -> dict[str, File]:
-        listed = super().files(folder)
-        for name in listed:
-            if name.endswith(".arrow"):
-                self.discard(f"{folder}/{name}")
-        return listed
-
-    def stage_sums(self, folder: str) -> dict[str, str] | None:
-        sums = super().stage_sums(folder)
-        self.discard_folder(folder)
-        return sums
-
-
-def test_what_another_machine_removes_meanwhile_is_missing_and_made_again(
-    machine: Callable[[str], FeatureStore], caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
-    a = machine("a")
-    a.space(SPEC).append(["x"], torch.ones(1, 4, 3, 3))
-    a.publish_stage(stage_folder(a, b"weights"))
-    b = machine("b")
-    mirror = Mirror(RemovedMeanwhile("s3://parts/shared/store"), b.root)
-    space = Space(b.folder(SPEC), SPEC, mirror)
-    assert space.missing(["x"]) == ("x",)
-    folder = stage_folder(b, None)
-    mirror.exchange_stage(folder)
-    assert not list(folder.glob("*"))
-    assert caplog.text.count("bytes that were written") == 0
-
-    machine("c").space(SPEC).append(["x"], torch.ones(1, 4, 3, 3))  # of the same name as the one removed
-    mirror.objects = StoreBackend("s3://parts/shared/store")
-    assert space.missing(["x"]) == ()
-
-
-def test_what_is_removed_while_a_store_is_verified_is_not_damaged(
-    machine: Callable[[str], FeatureStore], s3: fs.S3FileSystem
-) -> None:
-    a = machine("a")
-    a.space(SPEC).append(["x"], torch.ones(1, 4, 3, 3))
-    a.publish_stage(stage_folder(a, b"weights"))
-    checked = verify(RemovedMeanwhile("s3://parts/shared/store"))
-    assert (checked.shards, checked.rows, checked.stages, checked.damaged) == (0, 0, 0, ())
-
-
 class CutOff(BaseHTTPRequestHandler):
     """Passes requests on, and breaks off in the middle of the first answers that carry a shard."""
 
@@ -337,15 +256,6 @@ def test_an_upload_that_broke_off_is_sent_again(
 
 
 # ------------------------------------------------------------------------------------------------- stages
-
-
-def stage_folder(store: FeatureStore, content: bytes | None) -> Path:
-    folder = store.root / "stages" / "0a1b"
-    if content is not None:
-        folder.mkdir(parents=True)
-        (folder / "stage.safetensors").write_bytes(content)
-        (folder / "stage.json").write_text("{}")
-    return folder
 
 
 def test_a_stage_that_one_machine_has_fitted_another_gets_whole(

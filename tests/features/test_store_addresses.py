@@ -16,8 +16,7 @@ from nfbmr.config import Config
 from nfbmr.errors import OutputError, StoreError
 from nfbmr.features.store import open_store
 from nfbmr.resolve import dump_yaml, load_config
-from tests.features.s3 import KEYS, end, start
-from tests.features.test_remote import SPEC
+from tests.features.s3 import KEYS, SPEC, end, start
 
 
 def test_a_server_that_fails_in_the_middle_stops_nothing_and_gets_the_rest_later(

@@ -19,6 +19,7 @@ from nfbmr.config.features import (
     VIEWS,
     DetailFeatureConfig,
     FeatureConfig,
+    Flips,
     TargetConfig,
     View,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "DetailStageConfig",
     "EvaluationConfig",
     "FeatureConfig",
+    "Flips",
     "FlowConfig",
     "Fraction",
     "LayoutPatterns",

@@ -17,6 +17,8 @@ VIEWS = ("flip-h", "flip-v", "rot90", "rot180", "rot270", "darker", "brighter")
 """Names of the training augmentations, for messages and options."""
 View = Literal["flip-h", "flip-v", "rot90", "rot180", "rot270", "darker", "brighter"]
 """A training augmentation: a mirror, a turn by quarters, or another exposure."""
+Flips = Literal["none", "horizontal", "both"]
+"""Mirror images that features are averaged over (:mod:`nfbmr.features.flips`)."""
 _Scale = Annotated[float, Field(gt=0.0, le=1.0)]
 _DetailSize = Annotated[int, Field(ge=32, le=4096)]
 _Depth = Literal[8, 10, 12, 14, 16]
@@ -45,6 +47,7 @@ class DetailFeatureConfig(Section):
     neighbourhood: int = Field(
         3, ge=1, description="side of the neighbourhood that each position averages; odd (PatchCore: 3)"
     )
+    flips: Flips = Field("none", description="as features.flips, of the second look")
 
     _distinct = field_validator("taps")(distinct)
     _odd = field_validator("neighbourhood")(odd_side)
@@ -99,6 +102,11 @@ class FeatureConfig(Section):
         "none", description="per image: nothing, mean grey set to 0.5, or mean 0.5 and standard deviation 0.2"
     )
     views: tuple[View, ...] = Field((), description="training augmentations, each extracted once")
+    flips: Flips = Field(
+        "none",
+        description="features are the mean over an image and its mirror images: none, horizontal (two "
+        "forward passes), both (four)",
+    )
     rotations: PositiveInt = Field(
         1, description="training images are also seen turned by each of so many parts of a full turn"
     )

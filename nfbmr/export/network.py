@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nfbmr.config import FeatureConfig
 from nfbmr.export.pictures import Normalised, Turned, exposed, resized
 from nfbmr.features.backbone import Backbone, shared_backbone
+from nfbmr.features.flips import flip_averaged
 from nfbmr.features.keys import as_stored
 from nfbmr.features.passes import passes_of
 from nfbmr.features.table import Features, FeatureTable, Rows, Tensors
@@ -65,11 +66,14 @@ class Pass(nn.Module):
     def forward(self, x_B3ST: Tensor) -> Tensors:
         """A (B V, C, h, w) a tap, in the stored type."""
         x_N3ST: Tensor = self.normalised(self.turned(x_B3ST))
+        y = flip_averaged(self._whole, x_N3ST, self.config.flips)
+        return tuple(to_16_bits(as_stored(y_BCHW, self.config), self._dtype) for y_BCHW in y)
+
+    def _whole(self, x_N3ST: Tensor) -> Tensors:
         if self._tiling is None:
             y: Tensors = self.backbone(x_N3ST)
-        else:
-            y = self._tiling.joined(self.backbone, x_N3ST, self.backbone)
-        return tuple(to_16_bits(as_stored(y_BCHW, self.config), self._dtype) for y_BCHW in y)
+            return y
+        return self._tiling.joined(self.backbone, x_N3ST, self.backbone)
 
 
 def to_16_bits(y_BCHW: Tensor, dtype: torch.dtype) -> Tensor:

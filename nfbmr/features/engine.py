@@ -14,8 +14,10 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
+from nfbmr.config import Flips
 from nfbmr.data.pictures import Size, sides
 from nfbmr.features.backbone import Backbone
+from nfbmr.features.flips import flip_averaged
 from nfbmr.features.fused import fused
 from nfbmr.features.openvino_pass import OpenVinoPass
 from nfbmr.features.tiles import tiling_of
@@ -45,6 +47,7 @@ class Engine:
         device: Where it runs.
         compiled: Try torch.compile with frozen weights; where that fails the pass runs without.
         tile: Side in pixels of the tiles of larger pictures (:mod:`nfbmr.features.tiles`); None for none.
+        flips: Mirror images that features are averaged over (:mod:`nfbmr.features.flips`).
         library: ``openvino`` for :class:`~nfbmr.features.openvino_pass.OpenVinoPass`: on the CPU, in fp32,
             and not compiled by torch.
 
@@ -62,6 +65,7 @@ class Engine:
         device: str = "cpu",
         compiled: bool = False,
         tile: int | None = None,
+        flips: Flips = "none",
         library: Library = "torch",
     ) -> None:
         self.backbone = backbone
@@ -73,6 +77,7 @@ class Engine:
             size = self._tiling.seen
             self._tiling.check(backbone)
         self._chunk = max(1, round(_PIXELS_IN_CACHE / math.prod(sides(size)))) if on_cpu else _ALL
+        self._flips = flips
         self._compiled: Any = None
         self._largest = 0
         if library == "openvino":
@@ -87,9 +92,12 @@ class Engine:
     def __call__(self, x_B3SS: Tensor) -> tuple[Tensor, ...]:
         """Features of every tap, on the CPU."""
         with torch.inference_mode():
-            if self._tiling is None:
-                return self._maps(x_B3SS)
-            return self._tiling.joined(self._maps, x_B3SS, self.backbone)
+            return flip_averaged(self._whole, x_B3SS, self._flips)
+
+    def _whole(self, x_B3SS: Tensor) -> tuple[Tensor, ...]:
+        if self._tiling is None:
+            return self._maps(x_B3SS)
+        return self._tiling.joined(self._maps, x_B3SS, self.backbone)
 
     def _maps(self, x_B3SS: Tensor) -> tuple[Tensor, ...]:
         x = x_B3SS.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)

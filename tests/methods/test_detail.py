@@ -78,6 +78,9 @@ def test_a_run_says_what_each_level_counts(
     levels = summary["selection"]["levels"]
     assert [level["name"] for level in levels] == names
     assert sum(level["share"] for level in levels) == pytest.approx(1.0)
+    parts = summary["selection"]["parts"]
+    weights = dict(zip(parts, summary["selection"]["weights"], strict=True))
+    assert {part for part, weight in weights.items() if weight} == {names[-1]}  # the heat map is the last's
 
 
 def test_without_taps_there_is_one_map_and_no_level(small: Callable[..., Config], tmp_path: Path) -> None:

@@ -22,8 +22,12 @@ from nfbmr.methods.networks import AnomalyModel, only
 from nfbmr.scoring.levels import Level
 from nfbmr.training.stages import FlowStage, Stage
 
-MAP_WEIGHTS = {1: (1.0,), 2: (1 / 3, 2 / 3)}
-"""In the heat map: of the flow of positions, and of the memory bank where there is one (LOG.md)."""
+MAP_WEIGHTS = {1: (1.0,), 2: (0.0, 1.0)}
+"""In the heat map: of the flow of positions, and of the memory bank where there is one.
+
+A flow's norms are a haze around a defect and over whatever training hardly saw, where distances to good
+positions are not (LOG.md, 2026-12-01); the flow's worst position still counts in the image's score.
+"""
 
 
 class NF(AnomalyModel):
@@ -97,7 +101,7 @@ class NF(AnomalyModel):
 
     @property
     def map_weights(self) -> tuple[float, ...]:
-        """The heat map is the detail level's: flow and memory bank together."""
+        """The heat map is the detail level's: of the memory bank, or of the flow where there is none."""
         if not self._detail:
             return self.paper_weights
         return (*(0.0 for _ in self.context.components), *MAP_WEIGHTS[len(self._detail)])

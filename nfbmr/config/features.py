@@ -17,7 +17,7 @@ VIEWS = ("flip-h", "flip-v", "rot90", "rot180", "rot270", "darker", "brighter")
 """Names of the training augmentations, for messages and options."""
 View = Literal["flip-h", "flip-v", "rot90", "rot180", "rot270", "darker", "brighter"]
 """A training augmentation: a mirror, a turn by quarters, or another exposure."""
-Flips = Literal["none", "horizontal", "both"]
+Flips = Literal["none", "horizontal", "both", "square"]
 """Mirror images that features are averaged over (:mod:`nfbmr.features.flips`)."""
 _Scale = Annotated[float, Field(gt=0.0, le=1.0)]
 _DetailSize = Annotated[int, Field(ge=32, le=4096)]
@@ -105,7 +105,7 @@ class FeatureConfig(Section):
     flips: Flips = Field(
         "none",
         description="features are the mean over an image and its mirror images: none, horizontal (two "
-        "forward passes), both (four)",
+        "forward passes), both (four), square (eight: quarter turns as well)",
     )
     rotations: PositiveInt = Field(
         1, description="training images are also seen turned by each of so many parts of a full turn"
@@ -134,7 +134,9 @@ class FeatureConfig(Section):
         if self.test_rotations > 1 and not self.pooled:
             raise ValueError("maps of turned images do not lie on each other: test_rotations needs pooled")
         if self.turns and self.aspect not in ("auto", 1.0):
-            raise ValueError("a turned image has other proportions: with turns and rotations aspect is 1")
+            raise ValueError(
+                "a turned image has other proportions: with turns, rotations and flips=square aspect is 1"
+            )
         return self
 
     @model_validator(mode="after")
@@ -148,7 +150,12 @@ class FeatureConfig(Section):
     @property
     def turns(self) -> bool:
         """Whether an image is also seen turned by less than half a turn, which only a square allows."""
-        return max(self.rotations, self.test_rotations) > 1 or not {"rot90", "rot270"}.isdisjoint(self.views)
+        return (
+            max(self.rotations, self.test_rotations) > 1
+            or not {"rot90", "rot270"}.isdisjoint(self.views)
+            or self.flips == "square"
+            or (self.detail.flips == "square" and bool(self.detail.taps))
+        )
 
     @property
     def bits(self) -> int:

@@ -16,28 +16,49 @@ Shapes: B batch, S T the sides of a picture, C H W a tap's map.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from torch import Tensor
 
 from nfbmr.config import Flips
 
-AXES: dict[Flips, tuple[tuple[int, ...], ...]] = {
-    "none": ((),),
-    "horizontal": ((), (-1,)),
-    "both": ((), (-1,), (-2,), (-2, -1)),
+
+class Mirror(NamedTuple):
+    """A member of a group of mirror images: rows and columns exchanged or not, then axes flipped."""
+
+    axes: tuple[int, ...] = ()
+    transposed: bool = False
+
+    def of(self, x: Tensor) -> Tensor:
+        """A picture, mirrored: the last two axes of (..., S, T)."""
+        return (x.transpose(-2, -1) if self.transposed else x).flip(self.axes)
+
+    def back(self, y: Tensor) -> Tensor:
+        """A map of a mirrored picture, over the picture as it was."""
+        y = y.flip(self.axes)
+        return y.transpose(-2, -1) if self.transposed else y
+
+
+_FLIPPED = tuple(map(Mirror, ((), (-1,), (-2,), (-2, -1))))
+MIRRORS: dict[Flips, tuple[Mirror, ...]] = {
+    "none": _FLIPPED[:1],
+    "horizontal": _FLIPPED[:2],
+    "both": _FLIPPED,
+    "square": (*_FLIPPED, *(mirror._replace(transposed=True) for mirror in _FLIPPED)),
 }
-"""The axes that each member of the group flips; each is its own inverse."""
+"""Each group by its name; the picture as it is comes first."""
 
 
 def flip_averaged(
     forward: Callable[[Tensor], tuple[Tensor, ...]], x_B3ST: Tensor, flips: Flips
 ) -> tuple[Tensor, ...]:
-    """The mean of a network's maps over a picture's flips, each map flipped back.
+    """The mean of a network's maps over a picture's mirror images, each map turned back.
 
     Args:
         forward: Gives the map of every tap, (B, C, H, W).
         x_B3ST: Pictures.
-        flips: ``none``, ``horizontal`` (two passes), or ``both`` (four).
+        flips: ``none``, ``horizontal`` (two passes), ``both`` (four), or ``square`` (eight: quarter turns as
+            well, of square pictures).
 
     Returns:
         A (B, C, H, W) a tap, summed in float32, in the type of `forward`'s.
@@ -48,13 +69,12 @@ def flip_averaged(
         >>> flip_averaged(lambda x: (x.cumsum(-1),), x, "horizontal")[0]
         tensor([[[[2.0000, 2.5000]]]])
     """
-    members = AXES[flips]
-    if len(members) == 1:
-        return forward(x_B3ST)
+    _, *others = MIRRORS[flips]
     maps = forward(x_B3ST)
+    if not others:
+        return maps
     totals = [y.float() for y in maps]
-    for axes in members[1:]:
-        totals = [
-            total + y.flip(axes).float() for total, y in zip(totals, forward(x_B3ST.flip(axes)), strict=True)
-        ]
-    return tuple((total / len(members)).to(y.dtype) for total, y in zip(totals, maps, strict=True))
+    for mirror in others:
+        mirrored = forward(mirror.of(x_B3ST))
+        totals = [total + mirror.back(y).float() for total, y in zip(totals, mirrored, strict=True)]
+    return tuple((total / len(MIRRORS[flips])).to(y.dtype) for total, y in zip(totals, maps, strict=True))

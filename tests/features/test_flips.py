@@ -15,7 +15,7 @@ from nfbmr.data.samples import Sample
 from nfbmr.features.backbone import load_backbone
 from nfbmr.features.engine import Compute, Engine
 from nfbmr.features.extraction import extract
-from nfbmr.features.flips import AXES
+from nfbmr.features.flips import MIRRORS
 from nfbmr.features.passes import passes_of
 from nfbmr.features.reader import FeatureReader
 from nfbmr.features.store import open_store
@@ -29,7 +29,7 @@ def x() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("compute", ["fp32", "bf16"])
-@pytest.mark.parametrize("flips", ["horizontal", "both"])
+@pytest.mark.parametrize("flips", ["horizontal", "both", "square"])
 def test_a_mirrored_picture_has_mirrored_features(x: torch.Tensor, flips: Flips, compute: Compute) -> None:
     backbone = load_backbone(CONFIG)
     plain = Engine(backbone, compute=compute, size=64)
@@ -38,9 +38,9 @@ def test_a_mirrored_picture_has_mirrored_features(x: torch.Tensor, flips: Flips,
     assert y.is_contiguous(memory_format=torch.channels_last)
     assert y.dtype == plain(x)[0].dtype
     tolerance = (1e-5 if compute == "fp32" else 2e-2) * y.abs().max()
-    for axes in AXES[flips]:
-        (mirrored,) = engine(x.flip(axes))
-        assert (mirrored.flip(axes).float() - y.float()).abs().max() < tolerance
+    for mirror in MIRRORS[flips]:
+        (mirrored,) = engine(mirror.of(x))
+        assert (mirror.back(mirrored).float() - y.float()).abs().max() < tolerance
     (other,) = plain(x.flip(-1))
     assert (other.flip(-1).float() - plain(x)[0].float()).abs().max() > tolerance  # of one pass it has not
 
@@ -76,6 +76,14 @@ def test_averaged_features_are_stored_beside_plain_ones_and_read_alike(
     reader = FeatureReader(averaged, torch.device("cpu"))
     (seen,) = reader([reader.prepared(picture)]).tables
     assert torch.equal(seen.gather([0]), again.tables[0].gather([0]))
+
+
+def test_quarter_turns_want_squares() -> None:
+    assert FeatureConfig(flips="square").turns
+    assert FeatureConfig(detail=DetailFeatureConfig(taps=(1,), flips="square")).turns
+    assert not FeatureConfig(flips="both").turns
+    with pytest.raises(ValueError, match=r"flips=square aspect is 1"):
+        FeatureConfig(flips="square", aspect=2.0)
 
 
 def test_the_detail_look_has_its_own_flips() -> None:

@@ -7,7 +7,7 @@ lists all at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,14 @@ class Layer:
         values: Nested mappings, dotted keys, or a mixture.
         places: A more exact origin by dotted key, such as ``my.yaml:12``.
         problems: What was already found wrong while reading.
+        complete: Whether it is all of a run's settings: what is not in it did not exist then.
     """
 
     origin: str
     values: Mapping[str, Any]
     places: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    complete: bool = False
 
     def place(self, key: str) -> str:
         """Where a key's value comes from."""
@@ -137,7 +139,7 @@ def _named_or_file(text: str, named: Mapping[str, Mapping[str, Any]]) -> Layer:
     if path.is_file() or path.suffix.lower() in _FILE_SUFFIXES:
         return file_layer(path)
     if path.is_dir() and (path / "config.yaml").is_file():  # the folder of a run: the same again
-        return file_layer(path / "config.yaml")
+        return replace(file_layer(path / "config.yaml"), complete=True)
     hint = did_you_mean(text, named)
     problem = f"--config {text}: neither a file nor a named configuration ({', '.join(sorted(named))}){hint}"
     return Layer(text, {}, problems=(problem,))

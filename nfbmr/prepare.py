@@ -13,6 +13,7 @@ from typing import NamedTuple
 from nfbmr.addresses import folder_here
 from nfbmr.config import Config, FeatureConfig
 from nfbmr.data.defects import synthetic_defects
+from nfbmr.data.direction import ONE_WAY, coherence
 from nfbmr.data.notices import notices
 from nfbmr.data.pictures import Picture, ViewOp, picture_of
 from nfbmr.data.proportions import detail_size, sizes_of, typical_aspect, typical_depth
@@ -126,10 +127,11 @@ def _extracted(
 
 
 def with_sizes(config: Config, split: Split) -> Config:
-    """The configuration with `features.aspect`, `depth` and `detail.size` numbers: ``auto`` asks the images.
+    """The configuration with `aspect`, `depth`, `detail.size` and `detail.symmetry` said where they are auto.
 
     The training images alone are asked. Images that are also seen turned are seen in squares, since a turned
-    rectangle is another rectangle.
+    rectangle is another rectangle. The detail look is averaged over turns where they are squares without a
+    direction, and over flips where not.
     """
     features = config.features
     if features.depth == "auto":
@@ -137,7 +139,7 @@ def with_sizes(config: Config, split: Split) -> Config:
         features = features.model_copy(update={"depth": depth})
         config = config.model_copy(update={"features": features})
     detail = features.detail
-    if features.aspect != "auto" and (detail.size != "auto" or not detail.taps):
+    if features.aspect != "auto" and ("auto" not in (detail.size, detail.symmetry) or not detail.taps):
         return config
     sizes = sizes_of(sample.path for sample in split.train)
     if features.aspect == "auto":
@@ -149,7 +151,11 @@ def with_sizes(config: Config, split: Split) -> Config:
     if detail.size == "auto" and detail.taps:
         detail = detail.model_copy(update={"size": detail_size(sizes)})
         log.info("their detail is looked at on %d x %d px or as many", detail.size, detail.size)
-        features = features.model_copy(update={"detail": detail})
+    if detail.symmetry == "auto" and detail.taps:
+        turning = features.aspect == 1.0 and coherence([sample.path for sample in split.train]) <= ONE_WAY
+        detail = detail.model_copy(update={"symmetry": "turns" if turning else "flips"})
+        log.info("features of that look are averaged over %s", detail.symmetry)
+    features = features.model_copy(update={"detail": detail})
     return config.model_copy(update={"features": features})
 
 

@@ -103,8 +103,10 @@ def resolve(
         for layer in layers:
             if "method" in layer.values:
                 name, origin = layer.values["method"], layer.place("method")
+        # A run of an older version had no value for what was added since, and not today's of its method.
+        again = any(layer.complete and layer.values.get("method") == name for layer in layers)
         if isinstance(name, str) and name in methods:
-            layers.insert(0, Layer(f"method {name}", methods[name]))
+            layers.insert(0, Layer(f"method {name}", {} if again else methods[name]))
         else:
             hint = did_you_mean(str(name), methods)
             problems.append(f"method = {name} ({origin}): should be one of {', '.join(methods)}{hint}")
@@ -170,6 +172,9 @@ def _validated(settings: Mapping[str, _Setting], problems: list[str]) -> Config 
             key = next(
                 (k for n in range(len(location), 0, -1) if (k := ".".join(location[:n])) in keys()), ""
             )
+            if not key and ".".join(location) in sections():  # of several of its keys together
+                problems.append(f"{'.'.join(location)}: {detail['msg'].removeprefix('Value error, ')}")
+                continue
             if not key and location:
                 problems.append(f"{'.'.join(location)}: no such key{did_you_mean(location[0], sections())}")
                 continue

@@ -114,6 +114,25 @@ def test_the_folder_of_a_run_is_a_configuration(tmp_path: Path) -> None:
     assert resolve(config_layers([str(tmp_path)], named={})).config.seed == 5
 
 
+def test_a_run_again_takes_none_of_its_methods_later_defaults(tmp_path: Path) -> None:
+    methods = {"nf-bmr": {"features": {"size": 64, "detail": {"symmetry": "auto"}}}}
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "config.yaml").write_text("method: nf-bmr\nfeatures: {size: 96}")  # of before there was the key
+    features = resolve(config_layers([str(old)], named={}), methods=methods).config.features
+    assert (features.size, features.detail.symmetry) == (96, "none")
+    file = old / "config.yaml"  # given as a file it is some settings, and the method's defaults are below
+    assert (
+        resolve(config_layers([str(file)], named={}), methods=methods).config.features.detail.symmetry
+        == "auto"
+    )
+
+
+def test_what_several_keys_of_a_section_contradict_is_said() -> None:
+    with pytest.raises(ConfigError, match=r"features: a turned image has other proportions.*aspect is 1"):
+        resolve([set_layer(["features.symmetry=square", "features.aspect=1.5"])])
+
+
 # --------------------------------------------------------------------------------------------- --set
 
 

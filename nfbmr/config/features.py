@@ -17,8 +17,10 @@ VIEWS = ("flip-h", "flip-v", "rot90", "rot180", "rot270", "darker", "brighter")
 """Names of the training augmentations, for messages and options."""
 View = Literal["flip-h", "flip-v", "rot90", "rot180", "rot270", "darker", "brighter"]
 """A training augmentation: a mirror, a turn by quarters, or another exposure."""
-Flips = Literal["none", "horizontal", "both", "square"]
-"""Mirror images that features are averaged over (:mod:`nfbmr.features.flips`)."""
+Symmetry = Literal["none", "mirror", "flips", "turns", "square"]
+"""Images of an image that its features are averaged over (:mod:`nfbmr.features.symmetry`)."""
+TURNING: tuple[Symmetry, ...] = ("turns", "square")
+"""Those that exchange rows and columns, which only a square allows."""
 _Scale = Annotated[float, Field(gt=0.0, le=1.0)]
 _DetailSize = Annotated[int, Field(ge=32, le=4096)]
 _Depth = Literal[8, 10, 12, 14, 16]
@@ -47,7 +49,11 @@ class DetailFeatureConfig(Section):
     neighbourhood: int = Field(
         3, ge=1, description="side of the neighbourhood that each position averages; odd (PatchCore: 3)"
     )
-    flips: Flips = Field("none", description="as features.flips, of the second look")
+    symmetry: Symmetry | Literal["auto"] = Field(
+        "none",
+        description="as features.symmetry, of the second look; auto = turns of square images whose "
+        "edges run all ways, flips of others",
+    )
 
     _distinct = field_validator("taps")(distinct)
     _odd = field_validator("neighbourhood")(odd_side)
@@ -56,6 +62,11 @@ class DetailFeatureConfig(Section):
     def pixels(self) -> int:
         """The size; 640 where it is open and no run has asked the images yet."""
         return 640 if self.size == "auto" else self.size
+
+    @property
+    def averaged_over(self) -> Symmetry:
+        """The symmetry; flips where it is open and no run has asked the images yet."""
+        return "flips" if self.symmetry == "auto" else self.symmetry
 
 
 class FeatureConfig(Section):
@@ -102,10 +113,10 @@ class FeatureConfig(Section):
         "none", description="per image: nothing, mean grey set to 0.5, or mean 0.5 and standard deviation 0.2"
     )
     views: tuple[View, ...] = Field((), description="training augmentations, each extracted once")
-    flips: Flips = Field(
+    symmetry: Symmetry = Field(
         "none",
-        description="features are the mean over an image and its mirror images: none, horizontal (two "
-        "forward passes), both (four), square (eight: quarter turns as well)",
+        description="features are the mean over an image and its mirror (left-right: two forward passes), "
+        "flips (both ways: four), turns (by quarters: four) or both of them (square: eight)",
     )
     rotations: PositiveInt = Field(
         1, description="training images are also seen turned by each of so many parts of a full turn"
@@ -135,7 +146,8 @@ class FeatureConfig(Section):
             raise ValueError("maps of turned images do not lie on each other: test_rotations needs pooled")
         if self.turns and self.aspect not in ("auto", 1.0):
             raise ValueError(
-                "a turned image has other proportions: with turns, rotations and flips=square aspect is 1"
+                "a turned image has other proportions: with turns, rotations and symmetry=turns or square, "
+                "aspect is 1"
             )
         return self
 
@@ -153,8 +165,8 @@ class FeatureConfig(Section):
         return (
             max(self.rotations, self.test_rotations) > 1
             or not {"rot90", "rot270"}.isdisjoint(self.views)
-            or self.flips == "square"
-            or (self.detail.flips == "square" and bool(self.detail.taps))
+            or self.symmetry in TURNING
+            or (self.detail.symmetry in TURNING and bool(self.detail.taps))
         )
 
     @property

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from nfbmr.config import FeatureConfig
 from nfbmr.export.pictures import Normalised, Turned, exposed, resized
 from nfbmr.features.backbone import Backbone, shared_backbone
-from nfbmr.features.flips import flip_averaged
 from nfbmr.features.keys import as_stored
 from nfbmr.features.passes import passes_of
+from nfbmr.features.symmetry import symmetrized
 from nfbmr.features.table import Features, FeatureTable, Rows, Tensors
 from nfbmr.features.tiles import Tiling, tiling_of
 from nfbmr.methods.detector import Detector
@@ -66,7 +66,7 @@ class Pass(nn.Module):
     def forward(self, x_B3ST: Tensor) -> Tensors:
         """A (B V, C, h, w) a tap, in the stored type."""
         x_N3ST: Tensor = self.normalised(self.turned(x_B3ST))
-        y = flip_averaged(self._whole, x_N3ST, self.config.flips)
+        y = symmetrized(self._whole, x_N3ST, self.config.symmetry)
         return tuple(to_16_bits(as_stored(y_BCHW, self.config), self._dtype) for y_BCHW in y)
 
     def _whole(self, x_N3ST: Tensor) -> Tensors:

@@ -28,6 +28,7 @@ from nfbmr.features.engine import DTYPES, Compute, Engine, Library
 from nfbmr.features.keys import space_spec
 from nfbmr.features.passes import passes_of
 from nfbmr.features.store import FeatureStore
+from nfbmr.features.symmetry import GROUPS
 from nfbmr.features.tiles import tiling_of
 from nfbmr.locks import file_lock
 from nfbmr.paths import read_json, write_json
@@ -191,7 +192,7 @@ def choose_library(config: FeatureConfig, count: int, *, stop: Stop = None) -> L
         Interrupted: `stop` said so; nothing is remembered.
     """
     passes = passes_of(config)
-    if count * sum(math.prod(net.shape) for net in passes) < PIXELS_THAT_PAY:
+    if count * sum(math.prod(net.shape) * len(GROUPS[net.symmetry]) for net in passes) < PIXELS_THAT_PAY:
         return "torch"
     infos = [backbone_info(net) for net in passes]
     described = [_described(info.name, info.taps, net) for info, net in zip(infos, passes, strict=True)]
@@ -221,7 +222,8 @@ def _wins(seconds: Mapping[str, float | None], first: str, other: str, by: float
 def _described(name: str, taps: tuple[str, ...], config: FeatureConfig) -> str:
     height, width = _seen(config)
     size = f"{height}px" if height == width else f"{width}x{height}px"
-    return f"{name} {','.join(taps)} {size}"
+    averaged = "" if config.symmetry == "none" else f" {config.symmetry}"
+    return f"{name} {','.join(taps)} {size}{averaged}"
 
 
 def _seen(config: FeatureConfig) -> tuple[int, int]:
@@ -236,7 +238,14 @@ def _passes(
     """One picture through every look."""
     ready = [
         partial(
-            Engine(net, compute=compute, size=_seen(config), device=device, library=library),
+            Engine(
+                net,
+                compute=compute,
+                size=_seen(config),
+                device=device,
+                symmetry=config.symmetry,
+                library=library,
+            ),
             torch.randn(1, 3, *_seen(config)),
         )
         for net, config in looks

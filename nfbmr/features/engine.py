@@ -14,12 +14,12 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from nfbmr.config import Flips
+from nfbmr.config import Symmetry
 from nfbmr.data.pictures import Size, sides
 from nfbmr.features.backbone import Backbone
-from nfbmr.features.flips import flip_averaged
 from nfbmr.features.fused import fused
 from nfbmr.features.openvino_pass import OpenVinoPass
+from nfbmr.features.symmetry import symmetrized
 from nfbmr.features.tiles import tiling_of
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Engine:
         device: Where it runs.
         compiled: Try torch.compile with frozen weights; where that fails the pass runs without.
         tile: Side in pixels of the tiles of larger pictures (:mod:`nfbmr.features.tiles`); None for none.
-        flips: Mirror images that features are averaged over (:mod:`nfbmr.features.flips`).
+        symmetry: Images of each picture that features are averaged over (:mod:`nfbmr.features.symmetry`).
         library: ``openvino`` for :class:`~nfbmr.features.openvino_pass.OpenVinoPass`: on the CPU, in fp32,
             and not compiled by torch.
 
@@ -65,7 +65,7 @@ class Engine:
         device: str = "cpu",
         compiled: bool = False,
         tile: int | None = None,
-        flips: Flips = "none",
+        symmetry: Symmetry = "none",
         library: Library = "torch",
     ) -> None:
         self.backbone = backbone
@@ -77,7 +77,7 @@ class Engine:
             size = self._tiling.seen
             self._tiling.check(backbone)
         self._chunk = max(1, round(_PIXELS_IN_CACHE / math.prod(sides(size)))) if on_cpu else _ALL
-        self._flips = flips
+        self._symmetry = symmetry
         self._compiled: Any = None
         self._largest = 0
         if library == "openvino":
@@ -92,7 +92,7 @@ class Engine:
     def __call__(self, x_B3SS: Tensor) -> tuple[Tensor, ...]:
         """Features of every tap, on the CPU."""
         with torch.inference_mode():
-            return flip_averaged(self._whole, x_B3SS, self._flips)
+            return symmetrized(self._whole, x_B3SS, self._symmetry)
 
     def _whole(self, x_B3SS: Tensor) -> tuple[Tensor, ...]:
         if self._tiling is None:

@@ -196,7 +196,7 @@ def _fill_pass(
                     device=device,
                     compiled=config.compile,
                     tile=config.tile,
-                    flips=config.flips,
+                    symmetry=config.symmetry,
                     library=library,
                 )
                 errors = _fill(spaces, todo, engine, config, stop)

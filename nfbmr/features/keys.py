@@ -49,7 +49,7 @@ def space_spec(
             "pooled": config.pooled,
             "folded": backbone.folded,
             **({"axes": "corrected"} if tap in backbone.corrected else {}),
-            **({} if config.flips == "none" else {"flips": config.flips}),
+            **({} if config.symmetry == "none" else {"symmetry": config.symmetry}),
             **({} if config.bits == 16 else {"depth": config.bits}),
             **({} if library == "torch" else {"engine": library}),
             **({} if tiling is None else {"tile": list(tiling.seen), "margin": tiling.margin}),

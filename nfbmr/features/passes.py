@@ -47,7 +47,12 @@ def passes_of(config: FeatureConfig) -> tuple[FeatureConfig, ...]:
     ]
     if config.detail.taps:
         size = config.detail.pixels
-        look = {"taps": config.detail.taps, "size": size, "scales": (1.0,), "flips": config.detail.flips}
+        look = {
+            "taps": config.detail.taps,
+            "size": size,
+            "scales": (1.0,),
+            "symmetry": config.detail.averaged_over,
+        }
         alone = {"target": TargetConfig(), "detail": DetailFeatureConfig()}
         passes.append(config.model_copy(update=look | alone))
     return tuple(map(in_patches, passes))

@@ -94,7 +94,7 @@ def _engines(
                 size=network.shape,
                 device=str(device),
                 tile=network.tile,
-                flips=network.flips,
+                symmetry=network.symmetry,
                 library=library,
             )
             for network in passes

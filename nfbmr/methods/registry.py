@@ -60,7 +60,7 @@ DEMO: Settings = {
         "scales": [1.0],
         "joined": "coarsest",
         "taps": ["blocks.4"],
-        "detail": {"taps": []},
+        "detail": {"taps": [], "symmetry": "none"},
     },
     "selection": {"epoch": "best"},
     "flow": {"blocks": 4, "hidden": 64, "kernels": [3]},

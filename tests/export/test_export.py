@@ -274,7 +274,7 @@ def test_every_method_leaves_with_its_own_scores(
     [
         {"features.photometric": "standardize"},
         {"features.tile": 128, "features.size": 256},
-        {"features.flips": "both"},
+        {"features.symmetry": "square"},
         {"features.dtype": "bfloat16"},
         {"scoring.smooth": 2.0, "scoring.weights": "auto", "scoring.reduction": "topk"},
         {"scoring.weights": "auto", "scoring.normalise": "position"},

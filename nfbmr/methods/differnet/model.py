@@ -29,6 +29,7 @@ from nfbmr.data.pictures import Picture, prepare
 from nfbmr.errors import BackboneError
 from nfbmr.features.backbone import shared_backbone
 from nfbmr.features.passes import passes_of
+from nfbmr.features.symmetry import symmetrized
 from nfbmr.features.table import Shape
 from nfbmr.flows.coupling import AffineCoupling
 from nfbmr.methods.networks import AnomalyModel, only
@@ -90,7 +91,7 @@ class DifferNet(AnomalyModel):
             pooled = [
                 y.mean((2, 3), keepdim=True)
                 for look in passes
-                for y in backbone(_resized(x_13SS, look.shape))
+                for y in symmetrized(backbone, _resized(x_13SS, look.shape), look.symmetry)
             ]
             score = self.stages[0].maps(torch.cat(pooled, dim=1)).sum()
             (gradient_13SS,) = torch.autograd.grad(score, x_13SS)

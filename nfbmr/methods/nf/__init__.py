@@ -10,7 +10,7 @@ JOINED_SIZES: dict[str, Any] = {
     "features": {
         "scales": [1.0, 0.5, 0.25],
         "joined": "middle",
-        "detail": {"taps": ["blocks.2", "blocks.4"], "flips": "both"},
+        "detail": {"taps": ["blocks.2", "blocks.4"], "symmetry": "auto"},
     },
     "flow": {"blocks": 6, "kernels": [1]},
     "train": {"flow": {"epochs": 10, "batch": 16, "lr": 2e-3}, "mapping": {"batch": 16, "lr": 1e-3}},

@@ -40,7 +40,7 @@ def coherence(paths: Sequence[Path]) -> float:
             small_HW, _ = thumbnail(path)
             if min(small_HW.shape) < 2:
                 continue
-            edges_2P = np.stack(np.gradient(small_HW.astype(np.float64))).reshape(2, -1)
+            edges_2P = np.asarray(np.gradient(small_HW.astype(np.float64))).reshape(2, -1)
             tensor_22 = edges_2P @ edges_2P.T
             total_22 += tensor_22 / max(float(np.trace(tensor_22)), 1e-12)
     smaller, larger = np.linalg.eigvalsh(total_22)

@@ -18,7 +18,7 @@ from nfbmr.features.keys import as_stored
 from nfbmr.features.passes import passes_of
 from nfbmr.features.symmetry import symmetrized
 from nfbmr.features.table import Features, FeatureTable, Rows, Tensors
-from nfbmr.features.tiles import Tiling, tiling_of
+from nfbmr.features.tiles import Tiling, tiling_of, whole_maps
 from nfbmr.methods.detector import Detector
 from nfbmr.scoring.fusion import Scorer
 
@@ -66,14 +66,12 @@ class Pass(nn.Module):
     def forward(self, x_B3ST: Tensor) -> Tensors:
         """A (B V, C, h, w) a tap, in the stored type."""
         x_N3ST: Tensor = self.normalised(self.turned(x_B3ST))
-        y = symmetrized(self._whole, x_N3ST, self.config.symmetry)
+        y = symmetrized(
+            lambda x: whole_maps(self._tiling, self.backbone, x, self.backbone),
+            x_N3ST,
+            self.config.symmetry,
+        )
         return tuple(to_16_bits(as_stored(y_BCHW, self.config), self._dtype) for y_BCHW in y)
-
-    def _whole(self, x_N3ST: Tensor) -> Tensors:
-        if self._tiling is None:
-            y: Tensors = self.backbone(x_N3ST)
-            return y
-        return self._tiling.joined(self.backbone, x_N3ST, self.backbone)
 
 
 def to_16_bits(y_BCHW: Tensor, dtype: torch.dtype) -> Tensor:

@@ -20,7 +20,7 @@ from nfbmr.features.backbone import Backbone
 from nfbmr.features.fused import fused
 from nfbmr.features.openvino_pass import OpenVinoPass
 from nfbmr.features.symmetry import symmetrized
-from nfbmr.features.tiles import tiling_of
+from nfbmr.features.tiles import tiling_of, whole_maps
 
 log = logging.getLogger(__name__)
 
@@ -92,12 +92,9 @@ class Engine:
     def __call__(self, x_B3SS: Tensor) -> tuple[Tensor, ...]:
         """Features of every tap, on the CPU."""
         with torch.inference_mode():
-            return symmetrized(self._whole, x_B3SS, self._symmetry)
-
-    def _whole(self, x_B3SS: Tensor) -> tuple[Tensor, ...]:
-        if self._tiling is None:
-            return self._maps(x_B3SS)
-        return self._tiling.joined(self._maps, x_B3SS, self.backbone)
+            return symmetrized(
+                lambda x: whole_maps(self._tiling, self._maps, x, self.backbone), x_B3SS, self._symmetry
+            )
 
     def _maps(self, x_B3SS: Tensor) -> tuple[Tensor, ...]:
         x = x_B3SS.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)

@@ -129,6 +129,16 @@ class Tiling:
                     )
 
 
+def whole_maps(
+    tiling: Tiling | None,
+    forward: Callable[[Tensor], tuple[Tensor, ...]],
+    x_B3HW: Tensor,
+    backbone: Tapped,
+) -> tuple[Tensor, ...]:
+    """Maps of whole pictures, (B, C, h, w) a tap: in one pass, or tile by tile (:meth:`Tiling.joined`)."""
+    return forward(x_B3HW) if tiling is None else tiling.joined(forward, x_B3HW, backbone)
+
+
 def tiling_of(picture: tuple[int, int], tile: int | None) -> Tiling | None:
     """How a picture of (H, W) is cut; None where it is no larger than a tile."""
     if tile is None or max(picture) <= tile:

@@ -22,13 +22,6 @@ from nfbmr.methods.networks import AnomalyModel, only
 from nfbmr.scoring.levels import Level
 from nfbmr.training.stages import FlowStage, Stage
 
-MAP_WEIGHTS = {1: (1.0,), 2: (0.0, 1.0)}
-"""In the heat map: of the flow of positions, and of the memory bank where there is one.
-
-A flow's norms are a haze around a defect and over whatever training hardly saw, where distances to good
-positions are not (LOG.md, 2026-12-01); the flow's worst position still counts in the image's score.
-"""
-
 
 class NF(AnomalyModel):
     """The TNF, whose latents are stored; after it the flow of the detail level, where there is one."""
@@ -101,10 +94,14 @@ class NF(AnomalyModel):
 
     @property
     def map_weights(self) -> tuple[float, ...]:
-        """The heat map is the detail level's: of the memory bank, or of the flow where there is none."""
+        """The heat map is the last component's: the memory bank's distances, or the flow's norms without one.
+
+        A flow's norms are a haze around a defect and over whatever training hardly saw, where distances to
+        good positions are not (LOG.md, 2026-12-01); its worst position counts in the image's score.
+        """
         if not self._detail:
             return self.paper_weights
-        return (*(0.0 for _ in self.context.components), *MAP_WEIGHTS[len(self._detail)])
+        return (*(0.0 for _ in self.components[1:]), 1.0)
 
     def latents(self, *y: Tensor) -> Tensor:
         """``z = TNF(y)``, (B, C, h, w)."""

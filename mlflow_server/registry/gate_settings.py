@@ -25,7 +25,7 @@ class GateSettings(Section):
 
     Example:
         >>> GateSettings().latency, GateSettings(latency="off").latency
-        (1000.0, 'off')
+        (3000.0, 'off')
     """
 
     reproduces: Limit = Field(
@@ -43,7 +43,7 @@ class GateSettings(Section):
         0.25, description="share of good validation images above the threshold, at the interval's upper end"
     )
     latency: Limit = Field(
-        1000.0, description="milliseconds an image on this machine, prepared to score parts"
+        3000.0, description="milliseconds an image on this machine, prepared to score parts"
     )
     size: Limit = Field(500.0, description="megabytes of the whole model, backbone included")
     metric: Literal["image_auroc", "image_ap", "image_f1", "image_precision", "image_recall"] = Field(

@@ -115,8 +115,9 @@ class FeatureConfig(Section):
     views: tuple[View, ...] = Field((), description="training augmentations, each extracted once")
     symmetry: Symmetry = Field(
         "none",
-        description="features are the mean over an image and its mirror (left-right: two forward passes), "
-        "flips (both ways: four), turns (by quarters: four) or both of them (square: eight)",
+        description="test-time augmentation: features averaged over none, the mirror image (mirror: two "
+        "forward passes), left-right and up-down flips (flips: four), quarter turns (turns: four) or all "
+        "eight (square)",
     )
     rotations: PositiveInt = Field(
         1, description="training images are also seen turned by each of so many parts of a full turn"

@@ -14,6 +14,7 @@ Shapes: N images, H W a small picture.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,11 +32,11 @@ def coherence(paths: Sequence[Path]) -> float:
     """How much the edges of a set's images run one way, from 0 to 1; 0 where no image has an edge.
 
     Args:
-        paths: Image files; some 60 are looked at, spread evenly, and those that cannot be read are left out:
-            whoever needs their pixels names them.
+        paths: Image files; 60 at most are looked at, spread evenly, and those that cannot be read are left
+            out: whoever needs their pixels names them.
     """
     total_22 = np.zeros((2, 2))
-    for path in paths[:: max(1, len(paths) // _LOOKED_AT)]:
+    for path in paths[:: max(1, math.ceil(len(paths) / _LOOKED_AT))]:
         with contextlib.suppress(ImageError):
             small_HW, _ = thumbnail(path)
             if min(small_HW.shape) < 2:

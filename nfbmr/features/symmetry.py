@@ -8,8 +8,9 @@ and turns,
     y(x) = \frac{1}{|G|} \sum_{g \in G} g^{-1} f(g\,x),
 
 has less of both: :math:`y(g\,x) = g\,y(x)`, so that a good part that lies another way has features that
-training has seen (symmetrisation; Puny et al., Frame Averaging, ICLR 2022). What it loses is the difference
-between a place and its image under G. It costs |G| forward passes and nothing after them.
+training has seen (symmetrisation, Puny et al., Frame Averaging, ICLR 2022; a test-time augmentation of
+features). What it loses is the difference between a place and its image under G. It costs |G| forward passes
+and nothing after them.
 
 Shapes: B batch, S T the sides of a picture, C H W a tap's map.
 """

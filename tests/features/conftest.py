@@ -7,7 +7,7 @@ import pytest
 from pyarrow import fs
 
 from nfbmr.features.store import FeatureStore, open_store
-from tests.features.s3 import KEYS, end, start
+from tests.features.s3 import client, end, start
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +21,7 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> fs.S3FileSystem:
     """The server is the one that the environment names; an empty bucket `parts` is there."""
-    for name, value in {**KEYS, "AWS_ENDPOINT_URL": server}.items():
-        monkeypatch.setenv(name, value)
-    files = fs.S3FileSystem(
-        endpoint_override=server.removeprefix("http://"),
-        scheme="http",
-        region="us-east-1",
-        allow_bucket_creation=True,
-        allow_bucket_deletion=True,
-    )
+    files = client(server, monkeypatch)
     if files.get_file_info("parts").type != fs.FileType.NotFound:
         files.delete_dir("parts")
     files.create_dir("parts")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 
 from nfbmr.features.store import FeatureStore, SpaceSpec
 
@@ -32,6 +33,19 @@ def start() -> tuple[subprocess.Popen[str], str]:
 def end(server: subprocess.Popen[str]) -> None:
     """End it, and wait."""
     server.communicate()  # its input closes, and it ends
+
+
+def client(address: str, monkeypatch: pytest.MonkeyPatch) -> fs.S3FileSystem:
+    """A client of a server, which the environment names from now on."""
+    for name, value in {**KEYS, "AWS_ENDPOINT_URL": address}.items():
+        monkeypatch.setenv(name, value)
+    return fs.S3FileSystem(
+        endpoint_override=address.removeprefix("http://"),
+        scheme="http",
+        region="us-east-1",
+        allow_bucket_creation=True,
+        allow_bucket_deletion=True,
+    )
 
 
 def stage_folder(store: FeatureStore, content: bytes | None) -> Path:

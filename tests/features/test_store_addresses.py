@@ -9,29 +9,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from pyarrow import fs
 
 from nfbmr.addresses import ObjectPath, folder_here, store_address
 from nfbmr.config import Config
 from nfbmr.errors import OutputError, StoreError
 from nfbmr.features.store import open_store
 from nfbmr.resolve import dump_yaml, load_config
-from tests.features.s3 import KEYS, SPEC, end, start
+from tests.features.s3 import SPEC, client, end, start
 
 
 def test_a_server_that_fails_in_the_middle_stops_nothing_and_gets_the_rest_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     process, address = start()
-    for name, value in {**KEYS, "AWS_ENDPOINT_URL": address, "NFBMR_CACHE": str(tmp_path / "a")}.items():
-        monkeypatch.setenv(name, value)
-    files = fs.S3FileSystem(
-        endpoint_override=address.removeprefix("http://"),
-        scheme="http",
-        region="us-east-1",
-        allow_bucket_creation=True,
-    )
-    files.create_dir("parts")
+    monkeypatch.setenv("NFBMR_CACHE", str(tmp_path / "a"))
+    client(address, monkeypatch).create_dir("parts")
     space = open_store("s3://parts/store").space(SPEC)
     end(process)
     with caplog.at_level(logging.WARNING):

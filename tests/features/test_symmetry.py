@@ -1,4 +1,4 @@
-"""Features averaged over mirror images: a part that lies the other way round looks the same."""
+"""Features averaged over mirror images and turns: a part that lies another way looks the same."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from nfbmr.config import DetailFeatureConfig, FeatureConfig, Symmetry
+from nfbmr.config.features import TURNING
 from nfbmr.data.pictures import Picture, picture_of
 from nfbmr.data.samples import Sample
 from nfbmr.features.backbone import load_backbone
@@ -30,9 +31,7 @@ def x() -> torch.Tensor:
 
 @pytest.mark.parametrize("compute", ["fp32", "bf16"])
 @pytest.mark.parametrize("symmetry", ["mirror", "flips", "turns", "square"])
-def test_a_mirrored_picture_has_mirrored_features(
-    x: torch.Tensor, symmetry: Symmetry, compute: Compute
-) -> None:
+def test_a_moved_picture_has_moved_features(x: torch.Tensor, symmetry: Symmetry, compute: Compute) -> None:
     backbone = load_backbone(CONFIG)
     plain = Engine(backbone, compute=compute, size=64)
     engine = Engine(backbone, compute=compute, size=64, symmetry=symmetry)
@@ -41,8 +40,8 @@ def test_a_mirrored_picture_has_mirrored_features(
     assert y.dtype == plain(x)[0].dtype
     tolerance = (1e-5 if compute == "fp32" else 2e-2) * y.abs().max()
     for move in GROUPS[symmetry]:
-        (mirrored,) = engine(move.of(x))
-        assert (move.back(mirrored).float() - y.float()).abs().max() < tolerance
+        (moved,) = engine(move.of(x))
+        assert (move.back(moved).float() - y.float()).abs().max() < tolerance
     (other,) = plain(x.flip(-1))
     assert (other.flip(-1).float() - plain(x)[0].float()).abs().max() > tolerance  # of one pass it has not
 
@@ -81,6 +80,7 @@ def test_averaged_features_are_stored_beside_plain_ones_and_read_alike(
 
 
 def test_quarter_turns_want_squares() -> None:
+    assert {name for name, moves in GROUPS.items() if any(move.transposed for move in moves)} == set(TURNING)
     assert FeatureConfig(symmetry="square").turns
     assert FeatureConfig(detail=DetailFeatureConfig(taps=(1,), symmetry="square")).turns
     assert not FeatureConfig(symmetry="flips").turns

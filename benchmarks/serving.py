@@ -1,9 +1,9 @@
 """Serving: requests a second and the 99th percentile, for 1, 8 and 64 clients, and memory over time.
 
 Run ``python -m benchmarks.serving`` (``--quick`` for a look). One model, registered and promoted, is served
-by ``mlflow models serve`` and by ``nfbmr serve``, one after the other in the same run. Clients ask without a
-pause over a connection each, with the same JSON: one image as base64. Memory is that of a server's whole
-family of processes, what they share counted once (PSS).
+by ``mlflow models serve``, ``nfbmr serve`` and ``nfbmr serve --local``, one after the other in the same run.
+Clients ask without a pause over a connection each, with the same JSON: one image as base64. Memory is that of
+a server's whole family of processes, what they share counted once (PSS).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any
 import psutil
 
 PATIENCE = 300.0
-MLFLOW, NFBMR = "mlflow models serve", "nfbmr serve"
+MLFLOW, NFBMR, LOCAL = "mlflow models serve", "nfbmr serve", "nfbmr serve --local"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Server:
 def measure(
     *, clients: Sequence[int], seconds: float, memory_minutes: float, replicas: int, size: int = 256
 ) -> dict[str, Any]:
-    """Both servers under load.
+    """The servers under load.
 
     Args:
         clients: That ask at once, one number after another.
@@ -75,7 +75,7 @@ def measure(
         body = json.dumps({"inputs": [base64.b64encode(image).decode()]}).encode()
         rows: list[dict[str, Any]] = []
         memory = {}
-        for kind in (MLFLOW, NFBMR):
+        for kind in (MLFLOW, NFBMR, LOCAL):
             with _served(kind, folder, uri, replicas) as server:
                 _load(server.port, body, 2, 2.0)  # both have answered before
                 for count in clients:
@@ -83,7 +83,7 @@ def measure(
                         {"server": kind, "clients": count, **_load(server.port, body, count, seconds)}
                     )
                     print(_line(rows[-1]), file=sys.stderr)
-                minutes = memory_minutes if kind == NFBMR else min(1.0, memory_minutes)
+                minutes = min(1.0, memory_minutes) if kind == MLFLOW else memory_minutes
                 memory[kind] = _memory(server, body, minutes * 60)
     return {
         "cores": len(os.sched_getaffinity(0)),
@@ -135,15 +135,16 @@ def _served(kind: str, folder: Path, uri: str, replicas: int) -> Iterator[Server
         command += ["--env-manager", "local", "--port", str(port)]
     else:
         command = [sys.executable, "-m", "nfbmr", "serve", "bench@champion", "--port", str(port)]
-        command += ["--replicas", str(replicas), "--start-timeout", str(PATIENCE)]
+        command += ["--start-timeout", str(PATIENCE)]
+        command += ["--local"] if kind == LOCAL else ["--replicas", str(replicas)]
     checkout = str(Path(__file__).parents[1])
     environment = {
         **os.environ,
         "MLFLOW_TRACKING_URI": uri,
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": checkout if kind == NFBMR else "",
+        "PYTHONPATH": "" if kind == MLFLOW else checkout,
     }
-    log = folder / f"{kind.partition(' ')[0]}.log"
+    log = folder / f"{kind.replace(' ', '-')}.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=file, stderr=file, start_new_session=True

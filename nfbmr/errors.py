@@ -44,6 +44,8 @@ EXTRAS = MappingProxyType(
         "onnx": "export",
         "onnxruntime": "export",
         "openvino": "export",
+        "fastapi": "serve",
+        "uvicorn": "serve",
         "av": "video",
     }
 )

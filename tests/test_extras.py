@@ -60,6 +60,7 @@ SPACE = "flow.hidden: {choice: [4, 8]}\n"
         ("ray", "jobs list --address http://127.0.0.1:1", "ray"),
         ("ray", "cluster up --nodes 1", "ray"),
         ("ray", "serve runs/one", "ray"),
+        ("fastapi", "serve runs/one --local", "serve"),
         ("optuna", "sweep --config {recipe} --space {space} --trials 1 --local", "sweep"),
         ("mlflow", "train --config {recipe} --set tracking.kind=mlflow", "mlflow"),
         ("mlflow", "models list", "mlflow"),

@@ -30,7 +30,13 @@ def test_a_circle_inside_a_function_is_found(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    "module", ["cluster.serving.service", "cluster.serving.listener", "cluster.cli.jobs"]
+    "module",
+    [
+        "cluster.serving.service",
+        "cluster.serving.ray_service",
+        "cluster.serving.ray_listener",
+        "cluster.cli.jobs",
+    ],
 )
 def test_what_only_watches_listens_or_asks_loads_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

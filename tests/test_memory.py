@@ -73,3 +73,35 @@ def test_a_picture_in_tiles_takes_little_more_memory_than_its_pixels(tmp_path: P
 @pytest.mark.parametrize("method", ["nf-bmr", "patchcore"])
 def test_a_picture_of_twelve_megapixels_is_scored_within_three_gigabytes(tmp_path: Path, method: str) -> None:
     assert measured(tmp_path, method, 3456, 1024, (4000, 3000))["peak"] < 3 * 1024
+
+
+PRELOAD = """
+import json, resource
+import torch
+from nfbmr.features.table import JoinedTable, TensorTable
+from nfbmr.flows.standardise import Standardise
+from nfbmr.training.batches import Batches
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MiB
+
+torch.set_num_threads(1)
+sides = ((40, 80), (112, 40))  # the detail look's taps at 640 px
+tables = [TensorTable(torch.zeros(64, c, side, side, dtype=torch.bfloat16)) for c, side in sides]
+table = JoinedTable(tables, "finest", 3)
+batches = Batches((table,), torch.arange(64).view(64, 1), 8, seed=0)
+before = peak()
+(held,) = batches.preload()
+loaded = peak()
+Standardise(table.shape[0]).fit(table)
+print(json.dumps({"before": before, "loaded": loaded, "measured": peak(), "held": held.nbytes / 2**20}))
+"""
+
+
+def test_features_are_brought_into_memory_and_measured_in_little_more_than_they_take() -> None:
+    words = [sys.executable, "-c", PRELOAD]
+    completed = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+    taken = json.loads(completed.stdout.splitlines()[-1])
+    assert taken["loaded"] - taken["before"] < taken["held"] + 170
+    assert taken["measured"] - taken["before"] < taken["held"] + 500

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one."
 )
 @click.option(
+    "--local", is_flag=True, help="Serve from this process alone, without Ray: less memory, one replica."
+)
+@click.option(
     "--replicas",
     type=click.IntRange(1, 64),
     default=1,
@@ -88,6 +91,7 @@ def serve(
     model: str,
     host: str,
     port: int,
+    local: bool,
     replicas: int,
     batch: int,
     places: int,
@@ -107,7 +111,8 @@ def serve(
     """
     from nfbmr.errors import require_package
 
-    require_package("ray")
+    for package in ("fastapi", "uvicorn") if local else ("ray",):
+        require_package(package)
     from cluster.serving import service
     from cluster.serving.settings import TOKEN_VARIABLE, ServingSettings
     from nfbmr.model_source import model_source
@@ -116,7 +121,8 @@ def serve(
     settings = ServingSettings(
         host,
         port,
-        replicas,
+        local=local,
+        replicas=replicas,
         batch=batch,
         queue=places,
         max_body=max_body,

@@ -65,7 +65,12 @@ class Replica:
 
     async def ready(self) -> dict[str, Any]:
         """What the model gives; asked once, before requests are."""
-        return {"threshold": self._answering.predictor.limit(), "columns": self._answering.columns}
+        return {"threshold": self.threshold}
+
+    @property
+    def threshold(self) -> float:
+        """The model's own."""
+        return self._answering.predictor.limit()
 
     async def _work(self) -> None:
         """Answer what waits, as many together as there are, until nothing waits."""

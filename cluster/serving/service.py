@@ -1,15 +1,12 @@
 """A model served until somebody says stop, and replaced while it answers: what ``nfbmr serve`` does.
 
-A version is an application of its own on Ray Serve. A new one is started beside the old one; when all its
-replicas have loaded it, the listener hands the next request to it, waits until the old one has answered all
-of its own, and only then is the old one ended. A version that does not load changes nothing.
+Where it is computed is a :class:`Service`'s: on Ray Serve (:mod:`cluster.serving.ray_service`), or in this
+process (:mod:`cluster.serving.local_service`).
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
-import os
 import queue
 import sys
 import threading
@@ -17,39 +14,37 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, redirect_stdout, suppress
-from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
-from cluster.connection import connect
 from cluster.serving.settings import ServingSettings
 from nfbmr.addresses import url_here
 from nfbmr.errors import NfbmrError, ServingError
-from nfbmr.machine import busy, usable_cores
+from nfbmr.machine import busy
 from nfbmr.model_source import ModelSource, ServedModel
 from nfbmr.sockets import bound_socket
 from nfbmr.stopping import signals_handled
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at replicas and listener."""
-ANSWER_SECONDS = 60.0
-"""In which the listener has to say how it is."""
-ENVIRONMENT = MappingProxyType(
-    {
-        # Ray gives way to everything else on a machine, which is right for trials; answers are waited for.
-        "RAY_worker_niceness": "0",
-        # Neither replica nor listener blocks its event loop, so that a request need not change threads.
-        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-        "RAY_SERVE_LOG_TO_STDERR": "0",
-        # Bytes: an image travels inside the request to a replica, not through the object store.
-        "RAY_max_direct_call_object_size": "1000000",
-    }
-)
-"""Of all processes that serve. A value that is there already stays."""
-_REPLICAS = "model"
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+
+class Service(Protocol):
+    """A model that answers over HTTP."""
+
+    def replace(self, model: ServedModel) -> None:
+        """Serve another model from now on; if it does not load, the old one stays."""
+        ...
+
+    def look(self) -> None:
+        """See that all is as it should be, and pass on what went wrong since the last look."""
+        ...
+
+    def close(self) -> None:
+        """Answer what is under way, and end."""
+        ...
 
 
 def serve(
@@ -74,16 +69,9 @@ def serve(
     model = source.poll(None)
     assert model is not None
     output = sys.stdout  # Ray's words go elsewhere while connected
-    threads = settings.threads or _threads(settings.replicas)
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    # Twice, since a new version starts beside the old one.
-    cpus = 2 * settings.replicas * threads + 2
     answering, deadline = threading.Event(), time.monotonic() + settings.start_seconds
-    with _stopping(answering) as stop, connect("local", cpus=cpus):
-        service = _in_time(
-            lambda: _Service(_ray_serve(), source, settings, port, threads, model), deadline, str(model)
-        )
+    with _stopping(answering) as stop, _kind_of(settings) as start:
+        service = _in_time(lambda: start(source, settings, port, model), deadline, str(model))
         answering.set()
         with redirect_stdout(output):
             on_ready(url_here(settings.host, port), model)
@@ -97,129 +85,18 @@ def serve(
             service.close()
 
 
-class _Service:
-    """The applications on Ray Serve and the listener in front of them."""
+@contextmanager
+def _kind_of(settings: ServingSettings) -> Iterator[Callable[..., Service]]:
+    """What starts a service: in this process, or on a Ray that is started for it."""
+    if settings.local:
+        from cluster.serving.local_service import LocalService
 
-    def __init__(
-        self,
-        ray_serve: Any,
-        source: ModelSource,
-        settings: ServingSettings,
-        port: int,
-        threads: int,
-        model: ServedModel,
-    ) -> None:
-        import ray
+        yield LocalService
+        return
+    from cluster.serving.ray_service import RayService, ray_for_serving
 
-        from cluster.serving.listener import Listener
-
-        self._serve, self._source, self._settings = ray_serve, source, settings
-        self._port, self._threads = port, threads
-        self._numbers = itertools.count(1)
-        self._model, self._complained = model, False
-        remote: Any = ray.remote(Listener)
-        self._listener = remote.options(num_cpus=0, max_restarts=-1, max_concurrency=10_000).remote(settings)
-        self._application, self._handle = self._deployed(model)
-        self._connect_listener()
-
-    def replace(self, model: ServedModel) -> None:
-        """Serve another model from now on; if it does not load, the old one stays."""
-        log.info("loading %s", model)
-        try:
-            application, handle = self._deployed(model)
-        except ServingError as error:
-            log.error("%s; %s goes on answering", error, self._model)
-            self._source.release(model)
-            return
-        before, old = self._application, self._model
-        self._application, self._handle, self._model = application, handle, model
-        self._connect_listener()
-        log.info("%s answers now", model)
-        self._serve.delete(before)
-        self._source.release(old)
-
-    def look(self) -> None:
-        """See that the listener is as it should be, and pass on what it has to say."""
-        import ray
-        from ray.exceptions import RayError
-
-        try:
-            status = self._serve.status().applications.get(self._application)
-            deployments = [] if status is None else status.deployments.values()
-            alive = sum(deployment.replica_states.get("RUNNING", 0) for deployment in deployments)
-            state = self._listener.look.remote(alive)
-            application, listening, problems = ray.get(state, timeout=ANSWER_SECONDS)
-            for problem in problems:
-                log.warning("%s", problem)
-            if application != self._application or not listening:
-                log.warning("what listens was started again")
-                self._connect_listener()
-            self._complained = False
-        except RayError as error:
-            if not self._complained:
-                log.warning("what listens does not answer (%s); Ray starts it again", type(error).__name__)
-            self._complained = True
-
-    def close(self) -> None:
-        """Answer what is under way, and end."""
-        import ray
-        from ray.exceptions import RayError
-
-        with suppress(RayError):
-            ray.get(self._listener.close.remote(), timeout=ANSWER_SECONDS)
-        ray.kill(self._listener)
-        self._serve.delete(self._application)  # the rest ends with the cluster
-
-    def _connect_listener(self) -> None:
-        import ray
-
-        from cluster.serving.http_app import ModelInfo
-
-        info = ModelInfo(self._model.name, self._model.version)
-        ray.get(self._listener.switch.remote(self._application, self._handle, info))
-        ray.get(self._listener.listen.remote(self._port))
-
-    def _deployed(self, model: ServedModel) -> tuple[str, Any]:
-        """Start the replicas of a model, and wait until all have loaded it.
-
-        Raises:
-            ServingError: They cannot.
-        """
-        from cluster.serving.replica import Replica
-
-        name = f"{_REPLICAS}-{next(self._numbers)}"
-        s = self._settings
-        deployment = self._serve.deployment(Replica).options(
-            name=_REPLICAS,
-            num_replicas=s.replicas,
-            ray_actor_options={"num_cpus": self._threads},
-            # The listener lets in what there is room for: a router that holds requests back would look for a
-            # free replica in ever longer intervals.
-            max_ongoing_requests=s.queue,
-            max_queued_requests=-1,
-            max_constructor_retry_count=1,
-            graceful_shutdown_wait_loop_s=0.2,
-            health_check_period_s=2.0,
-            logging_config={"log_level": "WARNING", "enable_access_log": False},
-        )
-        application = deployment.bind(
-            str(model.folder.resolve()),
-            device=s.device,
-            threads=self._threads,
-            batch=s.batch,
-            max_pixels=s.max_pixels,
-            max_images=s.max_images,
-        )
-        try:
-            return name, self._serve.run(application, name=name, route_prefix=None)
-        except RuntimeError as error:
-            status = self._serve.status().applications.get(name)
-            messages = [] if status is None else [each.message for each in status.deployments.values()]
-            self._serve.delete(name)
-            reason = _last_line("\n".join(messages)) or str(error)
-            raise ServingError(
-                f"the model does not load ({reason})", where=str(model), fix="does nfbmr predict load it?"
-            ) from error
+    with ray_for_serving(settings):
+        yield RayService
 
 
 def _in_time(start: Callable[[], T], deadline: float, model: str) -> T:
@@ -249,16 +126,6 @@ def _in_time(start: Callable[[], T], deadline: float, model: str) -> T:
                 fix="try again when the machine has less to do, or give it longer: --start-timeout SECONDS",
             )
     return started.result()
-
-
-def _ray_serve() -> Any:
-    """Ray Serve without its own HTTP server, which keeps requests of any size and any number in memory."""
-    from ray import serve as ray_serve
-    from ray.serve.config import ProxyLocation
-
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    ray_serve.start(proxy_location=ProxyLocation.Disabled, logging_config={"log_level": "WARNING"})
-    return ray_serve
 
 
 @contextmanager
@@ -305,16 +172,3 @@ def _watching(source: ModelSource, every: float, key: str) -> Iterator[queue.Que
         yield models
     finally:
         ended.set()
-
-
-def _threads(replicas: int) -> int:
-    """Of each replica; a core is left to the listener, for which spinning threads would leave nothing."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdigit() and int(given) else max(1, (usable_cores() - 1) // replicas)
-
-
-def _last_line(text: str) -> str:
-    """Of a traceback: what was raised."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    raised = [line for line in lines if "Error" in line.partition(":")[0]]
-    return (raised or lines or [""])[-1][:300]

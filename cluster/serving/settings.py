@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 from nfbmr.addresses import is_loopback
 from nfbmr.errors import ServingError
+from nfbmr.machine import usable_cores
 
 HOST, PORT = "127.0.0.1", 8000
 """Where the server listens by default."""
@@ -20,7 +22,8 @@ class ServingSettings:
     Attributes:
         host: Address that is listened on.
         port: That is listened on; 0 takes a free one.
-        replicas: Processes that hold the model.
+        local: Whether this process alone serves, without Ray.
+        replicas: Processes that hold the model; one where `local` is set.
         threads: Of each replica; None shares the cores among them.
         batch: Requests that a replica takes together at most.
         queue: Requests under way at most, those that are answered just now among them; more are turned away.
@@ -34,7 +37,7 @@ class ServingSettings:
         token: That requests have to show; None where nobody else reaches this machine.
 
     Raises:
-        ServingError: Others could reach it without a token.
+        ServingError: Others could reach it without a token, or one process should be several.
 
     Example:
         >>> ServingSettings(replicas=2).memory_for_requests
@@ -43,6 +46,7 @@ class ServingSettings:
 
     host: str = HOST
     port: int = PORT
+    local: bool = False
     replicas: int = 1
     threads: int | None = None
     batch: int = 8
@@ -64,6 +68,21 @@ class ServingSettings:
                 fix=f"give one: --token-file FILE, or the variable {TOKEN_VARIABLE}; or stay on this "
                 f"machine: --host {HOST}",
             )
+
+        if self.local and self.replicas > 1:
+            raise ServingError(
+                "one process holds one model",
+                where=f"--local --replicas {self.replicas}",
+                fix="leave out --local, and replicas run on Ray Serve",
+            )
+
+    @property
+    def threads_each(self) -> int:
+        """Threads of each replica; spinning, they would leave nothing to who listens, so a core is left."""
+        given = os.environ.get("OMP_NUM_THREADS", "")
+        if self.threads is not None:
+            return self.threads
+        return int(given) if given.isdigit() and int(given) else max(1, (usable_cores() - 1) // self.replicas)
 
     @property
     def memory_for_requests(self) -> int:

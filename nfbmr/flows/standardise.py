@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nfbmr.features.table import FeatureTable
+from nfbmr.features.table import Features, FeatureTable
 
 
 class Standardise(nn.Module):
@@ -49,7 +49,7 @@ class Standardise(nn.Module):
         Args:
             table: Stored features.
             rows: Which of them; all by default.
-            batch: Rows read at a time.
+            batch: Rows read at a time, or fewer of large maps.
 
         Returns:
             Itself.
@@ -60,6 +60,7 @@ class Standardise(nn.Module):
         mean_C = torch.zeros(self.mean.shape, dtype=torch.float64)
         moment_C = torch.zeros_like(mean_C)  # sum of squared deviations from the mean
         count = 0
+        batch = Features((table,)).at_once(batch)  # in double precision, on several copies
         for part in (chosen[start : start + batch] for start in range(0, len(chosen), batch)):
             y_CN = table.gather(part).double().transpose(0, 1).flatten(1)
             n, part_mean_C = y_CN.shape[1], y_CN.mean(1)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nfbmr.features.table import FeatureTable
+from nfbmr.features.table import Features, FeatureTable
 from nfbmr.workers import SINGLE_PROCESS, ProcessGroup
 
 MEMORY_BUDGET = 4 * 2**30
@@ -162,7 +162,8 @@ def _size(count: int, parts: int, number: int) -> int:
 def _all_rows(table: FeatureTable, rows: Tensor, sample_1CHW: Tensor) -> Tensor:
     _, channels, height, width = sample_1CHW.shape
     out_NHWC = torch.empty((len(rows), height, width, channels), dtype=sample_1CHW.dtype)
-    for start in range(0, len(rows), 64):
-        part = rows[start : start + 64]
+    at_once = Features((table,)).at_once(64)  # joining works in float32, on several copies
+    for start in range(0, len(rows), at_once):
+        part = rows[start : start + at_once]
         out_NHWC[start : start + len(part)] = table.gather(part).permute(0, 2, 3, 1)
     return out_NHWC

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from mlflow_server.destination import Destination
 from mlflow_server.registry.registry import Registry
-from tests.tracking.models.serving import Served, servers
+from nfbmr.paths import RunPaths
+from tests.tracking.models.serving import Served, move, servers
 
 
 @dataclass(frozen=True)
@@ -87,3 +89,24 @@ def registry(stock: str) -> Registry:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Served]]:
     """Starts ``nfbmr serve`` with the words it is given, waits until it answers, and ends it."""
     yield from servers(lambda: tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="module")
+def shelf(stocked: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a registry with ``parts`` 1, 2 and 3, whose champion is 1."""
+    path = tmp_path_factory.mktemp("shelf") / "mlflow.db"
+    with sqlite3.connect(stocked) as whole, sqlite3.connect(path) as copy:
+        whole.backup(copy)
+    move(f"sqlite:///{path}", "1")
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture(scope="module")
+def rows(runs: Any) -> list[dict[str, Any]]:
+    """What the first run's evaluation said of its test images."""
+    return [row for row in pq.read_table(RunPaths(runs.first).scores).to_pylist() if row["side"] == "test"]
+
+
+@pytest.fixture(scope="module")
+def images(rows: list[dict[str, Any]]) -> list[bytes]:
+    return [Path(row["path"].decode()).read_bytes() for row in rows]

@@ -1,4 +1,4 @@
-"""A running ``nfbmr serve``: the real command, on loopback, with the real Ray Serve."""
+"""A running ``nfbmr serve``: the real command, on loopback, with the real Ray Serve or without."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from typing import Any
 
 import psutil
 import requests
+
+from mlflow_server.destination import Destination
+from mlflow_server.registry.promotion import alias_state, promote
+from mlflow_server.registry.registering import register
+from mlflow_server.registry.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE = 420.0
@@ -118,3 +123,40 @@ def servers(folders: Callable[[], Path]) -> Iterator[Callable[..., Served]]:
 
 def alive(served: Served) -> bool:
     return served.process.poll() is None
+
+
+def move(address: str, number: str) -> None:
+    registry = Registry(Destination.resolve(address))
+    promote(alias_state(registry, "parts", "champion"), registry.version("parts", number), ())
+
+
+def damaged_version(address: str, tiny: Callable[..., Any]) -> str:
+    """The number of a new version of ``parts`` whose weights are damaged."""
+    import nfbmr
+
+    run = nfbmr.train(tiny(seed=5))["run_dir"]
+    number: str = register(str(run), "parts", uri=address).version.number
+    source = Registry(Destination.resolve(address)).version("parts", number).source
+    (weights,) = Path(source.removeprefix("file://")).glob("artifacts/model/flow.safetensors")
+    weights.write_bytes(b"\0" * 100)
+    return number
+
+
+def clients(served: Served, image: bytes, count: int, ended: threading.Event) -> tuple[list[Any], list[Any]]:
+    """Clients that ask without a pause; threads, and what each was answered: status and version, in order."""
+    said: list[list[tuple[int, str]]] = [[] for _ in range(count)]
+
+    def ask(mine: list[tuple[int, str]]) -> None:
+        with requests.Session() as session:
+            while not ended.is_set():
+                answer = session.post(f"{served.address}/score", files={"image": image}, timeout=120)
+                mine.append((answer.status_code, answer.headers.get("x-nfbmr-model", answer.text)))
+
+    threads = [threading.Thread(target=ask, args=(mine,)) for mine in said]
+    for thread in threads:
+        thread.start()
+    return threads, said
+
+
+def is_served(served: Served, number: str) -> bool:
+    return served.version() == number

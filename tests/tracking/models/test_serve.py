@@ -7,7 +7,6 @@ import itertools
 import json
 import signal
 import socket
-import sqlite3
 import subprocess
 import threading
 import time
@@ -17,50 +16,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
-import requests
 
-from mlflow_server.destination import Destination
-from mlflow_server.registry.promotion import alias_state, promote
-from mlflow_server.registry.registering import register
-from mlflow_server.registry.registry import Registry
-from nfbmr.paths import RunPaths
-from tests.tracking.models.serving import TOKEN, Served, command, environment
+from tests.tracking.models.serving import (
+    TOKEN,
+    Served,
+    clients,
+    command,
+    damaged_version,
+    environment,
+    is_served,
+    move,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-
-
-@pytest.fixture(scope="module")
-def shelf(stocked: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The address of a registry with ``parts`` 1, 2 and 3, whose champion is 1."""
-    path = tmp_path_factory.mktemp("shelf") / "mlflow.db"
-    with sqlite3.connect(stocked) as whole, sqlite3.connect(path) as copy:
-        whole.backup(copy)
-    move(f"sqlite:///{path}", "1")
-    return f"sqlite:///{path}"
-
-
-def move(address: str, number: str) -> None:
-    registry = Registry(Destination.resolve(address))
-    promote(alias_state(registry, "parts", "champion"), registry.version("parts", number), ())
 
 
 @pytest.fixture(scope="module")
 def champion(served: Callable[..., Served], shelf: str) -> Served:
     words = ("parts@champion", "--replicas", "2", "--queue", "12", "--max-body", "4MB", "--watch", "0.5")
     return served(*words, MLFLOW_TRACKING_URI=shelf)
-
-
-@pytest.fixture(scope="module")
-def rows(runs: Any) -> list[dict[str, Any]]:
-    """What the first run's evaluation said of its test images."""
-    return [row for row in pq.read_table(RunPaths(runs.first).scores).to_pylist() if row["side"] == "test"]
-
-
-@pytest.fixture(scope="module")
-def images(rows: list[dict[str, Any]]) -> list[bytes]:
-    return [Path(row["path"].decode()).read_bytes() for row in rows]
 
 
 def test_it_says_what_it_serves(champion: Served) -> None:
@@ -187,7 +162,7 @@ def test_bad_requests_get_clear_answers_and_it_goes_on_serving(
 
 
 def test_two_hundred_at_once_are_answered_or_turned_away(champion: Served, images: list[bytes]) -> None:
-    (listener,) = champion.children("ray::Listener")
+    (listener,) = champion.children("ray::RayListener")
     everybody = threading.Barrier(200)
     statuses: list[int] = []
     sizes: list[int] = []
@@ -214,7 +189,7 @@ def test_two_hundred_at_once_are_answered_or_turned_away(champion: Served, image
 
 
 def test_what_listens_has_nothing_of_prediction_and_replicas_nothing_of_tracking(champion: Served) -> None:
-    (listener,) = champion.children("ray::Listener")
+    (listener,) = champion.children("ray::RayListener")
     mapped = " ".join(region.path for region in listener.memory_maps())
     assert "libtorch" not in mapped
     assert "/mlflow/" not in mapped
@@ -222,22 +197,6 @@ def test_what_listens_has_nothing_of_prediction_and_replicas_nothing_of_tracking
         mapped = " ".join(region.path for region in replica.memory_maps())
         assert "libtorch" in mapped
         assert "sqlalchemy" not in mapped
-
-
-def clients(served: Served, image: bytes, count: int, ended: threading.Event) -> tuple[list[Any], list[Any]]:
-    """Clients that ask without a pause; threads, and what each was answered: status and version, in order."""
-    said: list[list[tuple[int, str]]] = [[] for _ in range(count)]
-
-    def ask(mine: list[tuple[int, str]]) -> None:
-        with requests.Session() as session:
-            while not ended.is_set():
-                answer = session.post(f"{served.address}/score", files={"image": image}, timeout=120)
-                mine.append((answer.status_code, answer.headers.get("x-nfbmr-model", answer.text)))
-
-    threads = [threading.Thread(target=ask, args=(mine,)) for mine in said]
-    for thread in threads:
-        thread.start()
-    return threads, said
 
 
 def test_a_replica_that_dies_costs_nobody_an_answer(champion: Served, images: list[bytes]) -> None:
@@ -261,10 +220,6 @@ def test_a_replica_that_dies_costs_nobody_an_answer(champion: Served, images: li
             thread.join()
     answers = [answer for mine in said for answer in mine]
     assert {status for status, _ in answers} == {200}
-
-
-def is_served(served: Served, number: str) -> bool:
-    return served.version() == number
 
 
 def test_a_promoted_version_is_taken_without_a_dropped_request(
@@ -293,16 +248,8 @@ def test_a_promoted_version_is_taken_without_a_dropped_request(
 def test_a_version_that_does_not_load_changes_nothing(
     champion: Served, shelf: str, images: list[bytes], tiny: Callable[..., Any]
 ) -> None:
-    import nfbmr
-
     before = champion.version()
-    run = nfbmr.train(tiny(seed=5))["run_dir"]
-    made = register(str(run), "parts", uri=shelf)
-    registry = Registry(Destination.resolve(shelf))
-    place = Path(registry.version("parts", made.version.number).source.removeprefix("file://"))
-    (weights,) = place.glob("artifacts/model/flow.safetensors")
-    weights.write_bytes(b"\0" * 100)
-    move(shelf, made.version.number)
+    move(shelf, damaged_version(shelf, tiny))
     champion.until(lambda: "goes on answering" in champion.log.read_text(), "the failure is told")
     assert champion.version() == before
     assert champion.score(images[0]).status_code == 200
@@ -311,7 +258,7 @@ def test_a_version_that_does_not_load_changes_nothing(
 
 def test_what_listens_comes_back_when_it_dies(champion: Served, images: list[bytes]) -> None:
     before = champion.version()
-    champion.children("ray::Listener")[0].kill()
+    champion.children("ray::RayListener")[0].kill()
     champion.until(lambda: champion.version() == before, "it answers again")
     assert champion.score(images[0]).status_code == 200
 

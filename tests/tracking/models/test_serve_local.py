@@ -1,0 +1,93 @@
+"""``nfbmr serve --local``: one process answers, follows its alias, and ends when it is told to."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.tracking.models.serving import (
+    Served,
+    clients,
+    command,
+    damaged_version,
+    environment,
+    is_served,
+    move,
+)
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def champion(served: Callable[..., Served], shelf: str) -> Served:
+    return served("parts@champion", "--local", "--queue", "12", "--watch", "0.5", MLFLOW_TRACKING_URI=shelf)
+
+
+def test_one_process_without_ray_gives_the_scores_of_the_evaluation(
+    champion: Served, rows: list[dict[str, Any]], images: list[bytes]
+) -> None:
+    for row, image in zip(rows, images, strict=True):
+        scored = champion.score(image).json()
+        assert scored["score"] == pytest.approx(row["score"], rel=1e-4, abs=1e-5)
+        assert scored["rejected"] == row["rejected"]
+    ready = champion.ask("GET", "/ready").json()
+    assert (ready["version"], ready["replicas"], ready["requests"]) == ("1", 1, 0)
+    process = psutil.Process(champion.process.pid)
+    assert not process.children(recursive=True)
+    assert "/ray/" not in " ".join(region.path for region in process.memory_maps())
+
+
+def test_a_promoted_version_is_taken_without_a_dropped_request(
+    champion: Served, shelf: str, images: list[bytes], tiny: Callable[..., Any]
+) -> None:
+    ended = threading.Event()
+    threads, said = clients(champion, images[0], 4, ended)
+    try:
+        move(shelf, "2")
+        champion.until(partial(is_served, champion, "2"), "version 2")
+        move(shelf, damaged_version(shelf, tiny))
+        champion.until(lambda: "goes on answering" in champion.log.read_text(), "the failure is told")
+        assert champion.version() == "2"
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert {status for mine in said for status, _ in mine} == {200}
+    for mine in said:
+        assert [version for version, _ in itertools.groupby(version for _, version in mine)] == [
+            "parts/1",
+            "parts/2",
+        ]
+
+
+def test_what_is_under_way_is_answered_when_it_ends(champion: Served, images: list[bytes]) -> None:
+    statuses: list[int] = []
+    asking = threading.Thread(target=lambda: statuses.append(champion.score(images[0]).status_code))
+    asking.start()
+    champion.until(lambda: statuses or champion.ask("GET", "/ready").json()["requests"], "a request", 10)
+    champion.process.send_signal(signal.SIGINT)
+    asking.join()
+    assert champion.process.wait(60) == 0
+    assert statuses == [200]
+
+
+def test_one_process_holds_one_model(tmp_path: Path) -> None:
+    completed = subprocess.run(
+        command("parts", "--local", "--replicas", "2"),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed.returncode == 2
+    assert "leave out --local" in completed.stderr

@@ -118,15 +118,16 @@ class MemoryStage(ClosedFormStage):
         """Draw candidates from every image alike, and choose the bank among them."""
         generator = torch.Generator().manual_seed(self._seed)
         rows = seen.rows_NV.numel()
-        each = max(1, -(-self._config.candidates // rows))
-        drawn = []
+        ((channels, height, width),) = seen.features.shapes
+        count = min(max(1, -(-self._config.candidates // rows)), height * width)
+        # In one piece: small ones that stay between large maps that go would leave a gigabyte of gaps.
+        candidates_NC = torch.empty(rows * count, channels, dtype=torch.float16)
+        places = iter(candidates_NC.split(count))
         for (y_BCHW,) in batches_of(seen, stop, what="positions", size=8):
             flat_BLC = self._standardise(y_BCHW).permute(0, 2, 3, 1).flatten(1, 2)
-            count = min(each, flat_BLC.shape[1])
-            drawn += [
-                y_LC[torch.randperm(len(y_LC), generator=generator)[:count]].half() for y_LC in flat_BLC
-            ]
-        candidates_NC = torch.cat(drawn)
+            for y_LC in flat_BLC:
+                chosen = torch.randperm(len(y_LC), generator=generator)[:count]
+                next(places).copy_(y_LC[chosen])
         x_ND = projected(candidates_NC, PROJECTION, generator)
         first = int(torch.randint(len(x_ND), (1,), generator=generator))
         chosen_K, _ = greedy_coreset(

@@ -23,7 +23,7 @@ from typing import Any
 from cluster.auth_token import make_token, may_show, read_token, use_tokens
 from cluster.node import START_SECONDS, Node, NodeError, NodeSpec, node_environment, short_folder, start
 from cluster.ray_environment import ENVIRONMENT, LOOPBACK_ONLY, as_driver_says
-from nfbmr.errors import ConfigError, MissingPackageError
+from nfbmr.errors import ConfigError, missing_package
 from nfbmr.machine import usable_cores
 from nfbmr.sockets import LOOPBACK
 from nfbmr.stopping import signals_handled
@@ -191,9 +191,7 @@ def _import_ray() -> Any:
         import ray
         import ray.job_config
     except ImportError as error:
-        raise MissingPackageError(
-            "a package is not installed", where="ray", fix='pip install "nfbmr[ray]", or use --local'
-        ) from error
+        raise missing_package("ray", otherwise="use --local") from error
     return ray
 
 

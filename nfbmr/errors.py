@@ -158,8 +158,12 @@ class MissingPackageError(NfbmrError):
     """An optional package is not installed."""
 
 
-def missing_package(package: str) -> MissingPackageError:
+def missing_package(package: str, otherwise: str = "") -> MissingPackageError:
     """That a package is not installed, and what to install: an extra of this project where one brings it.
+
+    Args:
+        package: As it is imported.
+        otherwise: What else could be done.
 
     Example:
         >>> print(missing_package("optuna"))
@@ -168,17 +172,22 @@ def missing_package(package: str) -> MissingPackageError:
     """
     extra = EXTRAS.get(package)
     wanted = package if extra is None else f'"nfbmr[{extra}]"'
-    return MissingPackageError("a package is not installed", where=package, fix=f"pip install {wanted}")
+    fix = f"pip install {wanted}" + (f", or {otherwise}" if otherwise else "")
+    return MissingPackageError("a package is not installed", where=package, fix=fix)
 
 
-def require_package(package: str) -> None:
+def require_package(package: str, otherwise: str = "") -> None:
     """Say at once that a package is missing, rather than in the middle of what needs it.
+
+    Args:
+        package: As it is imported.
+        otherwise: What else could be done.
 
     Raises:
         MissingPackageError: It is not installed.
     """
     if importlib.util.find_spec(package) is None:
-        raise missing_package(package)
+        raise missing_package(package, otherwise)
 
 
 class Pruned(NfbmrError):

@@ -19,6 +19,7 @@ from nfbmr.devices import device_of
 from nfbmr.errors import ImageError
 from nfbmr.methods.detector import Detector
 from nfbmr.prediction import Predictor, Scored
+from nfbmr.stopping import StopRequest, until_stopped
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -90,11 +91,23 @@ class Answering:
         limit = self.predictor.limit(threshold)
         return self.answers([ScoreRequest(item, limit, heatmaps) for item in items], paths=paths)
 
-    def answers(self, questions: Sequence[ScoreRequest], *, paths: bool = True) -> list[dict[str, Any]]:
+    def answers(
+        self,
+        questions: Sequence[ScoreRequest],
+        *,
+        paths: bool = True,
+        stop: StopRequest | None = None,
+    ) -> list[dict[str, Any]]:
         """One row a question, in order; questions may differ in more than their images.
+
+        Args:
+            questions: What is asked.
+            paths: Whether items may be paths of this machine.
+            stop: Looked at before each image.
 
         Raises:
             ConfigError: A threshold is not a finite number.
+            Interrupted: A stop was asked for.
         """
         limits = [self.predictor.limit(question.threshold) for question in questions]
         sources: list[Source | ImageError] = []
@@ -104,10 +117,10 @@ class Answering:
                 sources.append(decode_input(question.item, name=name, limit=self.max_pixels, paths=paths))
             except ImageError as error:
                 sources.append(error)
-        scored = self.predictor.score(sources)
+        asked = zip(questions, sources, self.predictor.score(sources), limits, strict=True)
         return [
             self._row(source, image_score, limit, question.heatmap)
-            for question, source, image_score, limit in zip(questions, sources, scored, limits, strict=True)
+            for question, source, image_score, limit in until_stopped(asked, stop, "images were scored")
         ]
 
     def _row(

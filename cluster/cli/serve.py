@@ -112,7 +112,7 @@ def serve(
     from nfbmr.errors import require_package
 
     for package in ("fastapi", "uvicorn") if local else ("ray",):
-        require_package(package)
+        require_package(package, otherwise="" if local else "use --local")
     from cluster.serving import service
     from cluster.serving.settings import TOKEN_VARIABLE, ServingSettings
     from nfbmr.model_source import model_source

@@ -208,6 +208,8 @@ class HttpApp:
                         await asyncio.sleep(0.2)
         except TimeoutError:
             raise HttpError(503, f"no answer within {seconds:g} s", "ask again in a moment", _SOON) from None
+        except asyncio.CancelledError:  # the listener's grace is over
+            raise HttpError(503, "this server ends", "ask another one, or again in a moment", _SOON) from None
 
     def _check_sender(self, headers: Headers) -> None:
         """Refuse pages of other sites, and names that lead a browser here without being ours."""

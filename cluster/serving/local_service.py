@@ -11,13 +11,16 @@ import asyncio
 import logging
 import threading
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cluster.serving.http_app import ActiveModel, ModelInfo
 from cluster.serving.listener import Listener
 from cluster.serving.settings import ServingSettings
 from nfbmr.errors import ServingError
 from nfbmr.model_source import ModelSource, ServedModel
+
+if TYPE_CHECKING:
+    pass
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -50,7 +53,7 @@ class LocalService:
         try:
             self._activate(model)
         except ServingError as error:
-            log.error("%s; %s goes on answering", error, self._model)
+            log.error("%s: %s; %s goes on answering", model, error.what, self._model)
             self._source.release(model)
             return
         log.info("%s answers now", model)
@@ -64,9 +67,21 @@ class LocalService:
             self._in_loop(self._listener.listen(self._port))
 
     def close(self) -> None:
-        """Answer what is under way, and end."""
-        self._in_loop(self._listener.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """Answer what is under way, for as long as the listener's grace lasts, and end."""
+        try:
+            self._in_loop(self._end())
+        finally:  # whoever asks a second time does not wait
+            self._replica.close()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _end(self) -> None:
+        """Take no more requests; those that take too long are told so."""
+        await self._listener.close()
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        if rest:
+            await asyncio.wait(rest, timeout=1.0)  # they say that it ends
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
 
     def _activate(self, model: ServedModel) -> None:
         """Load a model, and let it answer.
@@ -88,11 +103,11 @@ class LocalService:
             )
         except Exception as error:  # whatever a damaged file brings about
             words = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise ServingError(
-                f"the model does not load ({words})", where=str(model), fix="does nfbmr predict load it?"
-            ) from error
+            fix = getattr(error, "fix", None) or "does nfbmr predict load it?"
+            raise ServingError(f"the model does not load ({words})", where=str(model), fix=fix) from error
         info = ModelInfo(model.name, model.version, replica.threshold)
         self._in_loop(self._listener.activate(ActiveModel(info, replica)))
+        self._replica = replica
 
     def _in_loop(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

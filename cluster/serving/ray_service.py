@@ -86,7 +86,7 @@ class RayService:
         try:
             application, handle = self._deployed(model)
         except ServingError as error:
-            log.error("%s; %s goes on answering", error, self._model)
+            log.error("%s: %s; %s goes on answering", model, error.what, self._model)
             self._source.release(model)
             return
         before, old = self._application, self._model

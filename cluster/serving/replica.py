@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.serving.messages import HttpError, Job, Reply, json_bytes
+from nfbmr.errors import Interrupted
+from nfbmr.stopping import StopRequest
 
 if TYPE_CHECKING:
     from nfbmr.inference import ScoreRequest
@@ -47,6 +49,7 @@ class Replica:
         torch.set_num_threads(threads)
         self._answering = Answering.load(Path(folder), device=device, max_pixels=max_pixels)
         self._max_images = max_images
+        self._stop = StopRequest()
         # One thread computes, the event loop goes on collecting the next batch.
         self._pool = ThreadPoolExecutor(1, "answers", lambda: torch.set_num_threads(threads))
         self._batch = batch
@@ -71,6 +74,10 @@ class Replica:
     def threshold(self) -> float:
         """The model's own."""
         return self._answering.predictor.limit()
+
+    def close(self) -> None:
+        """Leave what is not answered yet, after the image that is looked at."""
+        self._stop.ask()
 
     async def _work(self) -> None:
         """Answer what waits, as many together as there are, until nothing waits."""
@@ -98,8 +105,11 @@ class Replica:
     def _replies(self, jobs: list[Job]) -> list[Reply]:
         try:
             return self._answered(jobs)
+        except Interrupted:
+            raise
         except Exception:
             if len(jobs) == 1:
+                log.exception("a request failed")
                 raise
             log.exception("%d requests failed together; they are answered one by one", len(jobs))
             return [self._alone(job) for job in jobs]
@@ -115,7 +125,7 @@ class Replica:
     def _answered(self, jobs: Sequence[Job]) -> list[Reply]:
         read = [self._read(job) for job in jobs]
         questions = [question for parsed in read if isinstance(parsed, list) for question in parsed]
-        rows = iter(self._answering.answers(questions, paths=False))
+        rows = iter(self._answering.answers(questions, paths=False, stop=self._stop))
         return [
             self._said(job, [next(rows) for _ in parsed]) if isinstance(parsed, list) else parsed.reply()
             for job, parsed in zip(jobs, read, strict=True)

@@ -62,7 +62,7 @@ def serve(
 
     Raises:
         ServingError: The port is taken, or the model does not load.
-        MissingPackageError: Ray Serve is not installed.
+        MissingPackageError: A package for it is not installed.
     """
     with bound_socket(settings.host, settings.port, ServingError) as probe:
         port = int(probe.getsockname()[1])

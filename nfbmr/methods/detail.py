@@ -122,7 +122,7 @@ class MemoryStage(ClosedFormStage):
         count = min(max(1, -(-self._config.candidates // rows)), height * width)
         # In one piece: small ones that stay between large maps that go would leave a gigabyte of gaps.
         candidates_NC = torch.empty(rows * count, channels, dtype=torch.float16)
-        places = iter(candidates_NC.split(count))
+        places = iter(torch.split(candidates_NC, count))
         for (y_BCHW,) in batches_of(seen, stop, what="positions", size=8):
             flat_BLC = self._standardise(y_BCHW).permute(0, 2, 3, 1).flatten(1, 2)
             for y_LC in flat_BLC:

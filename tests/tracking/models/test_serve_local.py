@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import itertools
 import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import requests
+from PIL import Image
 
 from tests.tracking.models.serving import (
     Served,
@@ -69,15 +74,41 @@ def test_a_promoted_version_is_taken_without_a_dropped_request(
         ]
 
 
-def test_what_is_under_way_is_answered_when_it_ends(champion: Served, images: list[bytes]) -> None:
-    statuses: list[int] = []
-    asking = threading.Thread(target=lambda: statuses.append(champion.score(images[0]).status_code))
+def busy_with(served: Served, side: int) -> tuple[threading.Thread, list[requests.Response]]:
+    """A thread that asks for 32 heat maps, once the request is under way, and where its answer comes."""
+    file = io.BytesIO()
+    Image.new("L", (side, side), 128).save(file, "PNG")
+    body = {"inputs": [base64.b64encode(file.getvalue()).decode()] * 32, "params": {"heatmap": True}}
+    answers: list[requests.Response] = []
+
+    def ask() -> None:
+        with suppress(requests.ConnectionError):
+            answers.append(served.invoke(body))
+
+    asking = threading.Thread(target=ask)
     asking.start()
-    champion.until(lambda: statuses or champion.ask("GET", "/ready").json()["requests"], "a request", 10)
+    served.until(lambda: served.ask("GET", "/ready").json()["requests"], "the request is under way", 30)
+    return asking, answers
+
+
+def test_what_is_under_way_is_answered_when_it_ends(champion: Served) -> None:
+    asking, answers = busy_with(champion, 256)
+    assert not answers
     champion.process.send_signal(signal.SIGINT)
     asking.join()
     assert champion.process.wait(60) == 0
-    assert statuses == [200]
+    assert [len(answer.json()["predictions"]) for answer in answers] == [32]
+
+
+def test_who_is_told_twice_ends_at_once(served: Callable[..., Served], runs: Any) -> None:
+    running = served(str(runs.first), "--local")
+    asking, answers = busy_with(running, 4000)
+    running.process.send_signal(signal.SIGINT)
+    running.until(lambda: "is answered" in running.log.read_text(), "it is heard", 30)
+    running.process.send_signal(signal.SIGINT)
+    assert running.process.wait(60) == 130
+    asking.join()
+    assert [answer.status_code for answer in answers] in ([], [503])
 
 
 def test_one_process_holds_one_model(tmp_path: Path) -> None:

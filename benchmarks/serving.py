@@ -45,6 +45,12 @@ class Server:
     process: subprocess.Popen[bytes]
     port: int
 
+    def cpu_seconds(self) -> float:
+        """Processor time of it and of all below it, so far."""
+        root = psutil.Process(self.process.pid)
+        times = [one.cpu_times() for one in (root, *root.children(recursive=True))]
+        return sum(one.user + one.system for one in times)
+
     def memory_mb(self) -> float:
         """Of it and of all below it."""
         total = 0.0
@@ -79,9 +85,10 @@ def measure(
             with _served(kind, folder, uri, replicas) as server:
                 _load(server.port, body, 2, 2.0)  # both have answered before
                 for count in clients:
-                    rows.append(
-                        {"server": kind, "clients": count, **_load(server.port, body, count, seconds)}
-                    )
+                    before = server.cpu_seconds()
+                    row = {"server": kind, "clients": count, **_load(server.port, body, count, seconds)}
+                    row["cpu_ms"] = 1e3 * (server.cpu_seconds() - before) / max(1, row["requests"])
+                    rows.append(row)
                     print(_line(rows[-1]), file=sys.stderr)
                 minutes = min(1.0, memory_minutes) if kind == MLFLOW else memory_minutes
                 memory[kind] = _memory(server, body, minutes * 60)
@@ -239,12 +246,12 @@ def table(result: dict[str, Any]) -> str:
     """The result for people."""
     head = f"{result['size']} px, {result['cores']} cores, {result['replicas']} replicas"
     lines = [
-        f"| {head} | clients | requests a second | median ms | 99th percentile ms | failed |",
-        "|---|---|---|---|---|---|",
+        f"| {head} | clients | requests a second | median ms | 99th percentile ms | processor ms | failed |",
+        "|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {row['server']} | {row['clients']} | {row['requests_a_second']:.1f} | {row['median_ms']:.0f} "
-        f"| {row['p99_ms']:.0f} | {row['failed']} |"
+        f"| {row['p99_ms']:.0f} | {row['cpu_ms']:.0f} | {row['failed']} |"
         for row in result["load"]
     ]
     for kind, found in result["memory"].items():
@@ -261,11 +268,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes")
     parser.add_argument("--replicas", type=int, default=1, help="of nfbmr serve")
+    parser.add_argument("--seconds", type=float, default=30, help="of load for each number of clients")
+    parser.add_argument("--memory-minutes", type=float, default=10, help="under 8 clients")
     given = parser.parse_args()
     result = (
         measure(clients=(1, 8), seconds=3, memory_minutes=0.1, replicas=given.replicas, size=64)
         if given.quick
-        else measure(clients=(1, 8, 64), seconds=30, memory_minutes=10, replicas=given.replicas)
+        else measure(
+            clients=(1, 8, 64),
+            seconds=given.seconds,
+            memory_minutes=given.memory_minutes,
+            replicas=given.replicas,
+        )
     )
     print(table(result), file=sys.stderr)
     print(json.dumps(result, indent=2))

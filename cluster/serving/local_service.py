@@ -11,16 +11,13 @@ import asyncio
 import logging
 import threading
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from cluster.serving.http_app import ActiveModel, ModelInfo
 from cluster.serving.listener import Listener
 from cluster.serving.settings import ServingSettings
 from nfbmr.errors import ServingError
-from nfbmr.model_source import ModelSource, ServedModel
-
-if TYPE_CHECKING:
-    pass
+from nfbmr.model_source import ServedModel
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -30,8 +27,7 @@ class LocalService:
     """A model and the listener in front of it.
 
     Args:
-        source: Of the models.
-        settings: How they are served.
+        settings: How models are served.
         port: To listen on.
         model: The first one.
 
@@ -39,8 +35,8 @@ class LocalService:
         ServingError: It does not load.
     """
 
-    def __init__(self, source: ModelSource, settings: ServingSettings, port: int, model: ServedModel) -> None:
-        self._source, self._settings, self._port, self._model = source, settings, port, model
+    def __init__(self, settings: ServingSettings, port: int, model: ServedModel) -> None:
+        self._settings, self._port = settings, port
         self._loop = asyncio.new_event_loop()
         self._listener = Listener(settings)
         threading.Thread(target=self._loop.run_forever, name="listener", daemon=True).start()
@@ -48,17 +44,8 @@ class LocalService:
         self._in_loop(self._listener.listen(port))
 
     def replace(self, model: ServedModel) -> None:
-        """Serve another model from now on; if it does not load, the old one stays."""
-        log.info("loading %s", model)
-        try:
-            self._activate(model)
-        except ServingError as error:
-            log.error("%s: %s; %s goes on answering", model, error.what, self._model)
-            self._source.release(model)
-            return
-        log.info("%s answers now", model)
-        self._source.release(self._model)
-        self._model = model
+        """Serve another model from now on."""
+        self._activate(model)
 
     def look(self) -> None:
         """See that the port is open; what goes wrong with a request is in this process's log already."""
@@ -91,16 +78,8 @@ class LocalService:
         """
         from cluster.serving.replica import Replica
 
-        s = self._settings
         try:
-            replica = Replica(
-                str(model.folder.resolve()),
-                device=s.device,
-                threads=s.threads_each,
-                batch=s.batch,
-                max_pixels=s.max_pixels,
-                max_images=s.max_images,
-            )
+            replica = Replica(str(model.folder.resolve()), **self._settings.of_replica)
         except Exception as error:  # whatever a damaged file brings about
             words = f"{type(error).__name__}: {error}".splitlines()[0]
             fix = getattr(error, "fix", None) or "does nfbmr predict load it?"

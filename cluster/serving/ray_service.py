@@ -18,7 +18,7 @@ from typing import Any
 from cluster.connection import connect
 from cluster.serving.settings import ServingSettings
 from nfbmr.errors import ServingError
-from nfbmr.model_source import ModelSource, ServedModel
+from nfbmr.model_source import ServedModel
 
 ANSWER_SECONDS = 60.0
 """In which the listener has to say how it is."""
@@ -57,8 +57,7 @@ class RayService:
     """Applications on Ray Serve, one a version, and the listener in front of them.
 
     Args:
-        source: Of the models.
-        settings: How they are served.
+        settings: How models are served.
         port: To listen on.
         model: The first one.
 
@@ -66,13 +65,12 @@ class RayService:
         ServingError: It does not load.
     """
 
-    def __init__(self, source: ModelSource, settings: ServingSettings, port: int, model: ServedModel) -> None:
+    def __init__(self, settings: ServingSettings, port: int, model: ServedModel) -> None:
         import ray
 
         from cluster.serving.ray_listener import RayListener
 
-        self._serve, self._source, self._settings = _ray_serve(), source, settings
-        self._port = port
+        self._serve, self._settings, self._port = _ray_serve(), settings, port
         self._numbers = itertools.count(1)
         self._model, self._complained = model, False
         remote: Any = ray.remote(RayListener)
@@ -81,20 +79,12 @@ class RayService:
         self._connect_listener()
 
     def replace(self, model: ServedModel) -> None:
-        """Serve another model from now on; if it does not load, the old one stays."""
-        log.info("loading %s", model)
-        try:
-            application, handle = self._deployed(model)
-        except ServingError as error:
-            log.error("%s: %s; %s goes on answering", model, error.what, self._model)
-            self._source.release(model)
-            return
-        before, old = self._application, self._model
+        """Serve another model from now on."""
+        application, handle = self._deployed(model)
+        before = self._application
         self._application, self._handle, self._model = application, handle, model
         self._connect_listener()
-        log.info("%s answers now", model)
         self._serve.delete(before)
-        self._source.release(old)
 
     def look(self) -> None:
         """See that the listener is as it should be, and pass on what it has to say."""
@@ -160,14 +150,7 @@ class RayService:
             health_check_period_s=2.0,
             logging_config={"log_level": "WARNING", "enable_access_log": False},
         )
-        application = deployment.bind(
-            str(model.folder.resolve()),
-            device=s.device,
-            threads=s.threads_each,
-            batch=s.batch,
-            max_pixels=s.max_pixels,
-            max_images=s.max_images,
-        )
+        application = deployment.bind(str(model.folder.resolve()), **s.of_replica)
         try:
             return name, self._serve.run(application, name=name, route_prefix=None)
         except RuntimeError as error:

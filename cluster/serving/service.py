@@ -35,7 +35,11 @@ class Service(Protocol):
     """A model that answers over HTTP."""
 
     def replace(self, model: ServedModel) -> None:
-        """Serve another model from now on; if it does not load, the old one stays."""
+        """Serve another model from now on; requests to the old one are answered.
+
+        Raises:
+            ServingError: It does not load; the old one stays.
+        """
         ...
 
     def look(self) -> None:
@@ -71,7 +75,7 @@ def serve(
     output = sys.stdout  # Ray's words go elsewhere while connected
     answering, deadline = threading.Event(), time.monotonic() + settings.start_seconds
     with _stopping(answering) as stop, _kind_of(settings) as start:
-        service = _in_time(lambda: start(source, settings, port, model), deadline, str(model))
+        service = _in_time(lambda: start(settings, port, model), deadline, str(model))
         answering.set()
         with redirect_stdout(output):
             on_ready(url_here(settings.host, port), model)
@@ -80,9 +84,23 @@ def serve(
                 while not stop.is_set():
                     service.look()
                     with suppress(queue.Empty):
-                        service.replace(models.get(timeout=LOOK_EVERY))
+                        model = _replaced(service, source, model, models.get(timeout=LOOK_EVERY))
         finally:
             service.close()
+
+
+def _replaced(service: Service, source: ModelSource, old: ServedModel, new: ServedModel) -> ServedModel:
+    """Replace a model by another, let go of what is not served any more, and give what answers now."""
+    log.info("loading %s", new)
+    try:
+        service.replace(new)
+    except ServingError as error:
+        log.error("%s: %s; %s goes on answering", new, error.what, old)
+        source.release(new)
+        return old
+    log.info("%s answers now", new)
+    source.release(old)
+    return new
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 from nfbmr.addresses import is_loopback
 from nfbmr.errors import ServingError
@@ -78,11 +79,21 @@ class ServingSettings:
 
     @property
     def threads_each(self) -> int:
-        """Threads of each replica; spinning, they would leave nothing to who listens, so a core is left."""
+        """Threads of each replica; a core is left to a process that listens, which a thread does without."""
         given = os.environ.get("OMP_NUM_THREADS", "")
         if self.threads is not None:
             return self.threads
-        return int(given) if given.isdigit() and int(given) else max(1, (usable_cores() - 1) // self.replicas)
+        return (
+            int(given)
+            if given.isdigit() and int(given)
+            else max(1, (usable_cores() - (not self.local)) // self.replicas)
+        )
+
+    @property
+    def of_replica(self) -> dict[str, Any]:
+        """What a :class:`~cluster.serving.replica.Replica` is made with."""
+        kept = {name: getattr(self, name) for name in ("device", "batch", "max_pixels", "max_images")}
+        return {**kept, "threads": self.threads_each}
 
     @property
     def memory_for_requests(self) -> int:

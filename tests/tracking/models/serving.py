@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,8 +143,10 @@ def damaged_version(address: str, tiny: Callable[..., Any]) -> str:
     return number
 
 
-def clients(served: Served, image: bytes, count: int, ended: threading.Event) -> tuple[list[Any], list[Any]]:
-    """Clients that ask without a pause; threads, and what each was answered: status and version, in order."""
+@contextmanager
+def clients(served: Served, image: bytes, count: int) -> Iterator[list[list[tuple[int, str]]]]:
+    """Clients that ask without a pause; what each is answered: status and version, in order."""
+    ended = threading.Event()
     said: list[list[tuple[int, str]]] = [[] for _ in range(count)]
 
     def ask(mine: list[tuple[int, str]]) -> None:
@@ -155,7 +158,18 @@ def clients(served: Served, image: bytes, count: int, ended: threading.Event) ->
     threads = [threading.Thread(target=ask, args=(mine,)) for mine in said]
     for thread in threads:
         thread.start()
-    return threads, said
+    try:
+        yield said
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def versions_seen(said: list[list[tuple[int, str]]]) -> list[list[str]]:
+    """The versions that answered each client, in order; every answer was one."""
+    assert {status for mine in said for status, _ in mine} == {200}
+    return [[version for version, _ in itertools.groupby(version for _, version in mine)] for mine in said]
 
 
 def is_served(served: Served, number: str) -> bool:

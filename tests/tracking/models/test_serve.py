@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 import signal
 import socket
@@ -27,6 +26,7 @@ from tests.tracking.models.serving import (
     environment,
     is_served,
     move,
+    versions_seen,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -201,9 +201,7 @@ def test_what_listens_has_nothing_of_prediction_and_replicas_nothing_of_tracking
 
 def test_a_replica_that_dies_costs_nobody_an_answer(champion: Served, images: list[bytes]) -> None:
     champion.until(lambda: len(champion.children("ray::ServeReplica")) == 2, "two replicas")
-    ended = threading.Event()
-    threads, said = clients(champion, images[0], 4, ended)
-    try:
+    with clients(champion, images[0], 4) as said:
         time.sleep(1)
         victim = champion.children("ray::ServeReplica")[0]
         victim.kill()
@@ -214,33 +212,20 @@ def test_a_replica_that_dies_costs_nobody_an_answer(champion: Served, images: li
             ),
             "another replica",
         )
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
-    answers = [answer for mine in said for answer in mine]
-    assert {status for status, _ in answers} == {200}
+    assert {status for mine in said for status, _ in mine} == {200}
 
 
 def test_a_promoted_version_is_taken_without_a_dropped_request(
     champion: Served, shelf: str, images: list[bytes]
 ) -> None:
     assert champion.version() == "1"
-    ended = threading.Event()
-    threads, said = clients(champion, images[0], 6, ended)
-    try:
+    with clients(champion, images[0], 6) as said:
         for number in ("2", "3"):
             time.sleep(1)
             move(shelf, number)
             champion.until(partial(is_served, champion, number), f"version {number}")
         time.sleep(1)
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
-    assert {status for mine in said for status, _ in mine} == {200}
-    for mine in said:
-        versions = [version for version, _ in itertools.groupby(version for _, version in mine)]
+    for versions in versions_seen(said):
         assert versions in (["parts/1", "parts/2", "parts/3"], ["parts/1", "parts/3"])
     champion.until(lambda: len(champion.children("ray::ServeReplica")) == 2, "old replicas are gone")
 

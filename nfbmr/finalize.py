@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,13 +28,15 @@ from nfbmr.run_figures import Drawn, HeatMaps, Scene, draw_curves, draw_heatmaps
 from nfbmr.scoring.fusion import Scorer, reduction_name
 from nfbmr.scoring.ranking import auroc_influence
 from nfbmr.scoring.selection import Selection
-from nfbmr.scoring.thresholds import colours_of
+from nfbmr.scoring.thresholds import colours_of, realised_rates
 from nfbmr.text import count
 
 log = logging.getLogger(__name__)
 
 _SCALE = "anomaly map: from the 0.9 quantile of good validation parts to three times as far as their highest"
 _KEPT_BYTES = 256_000_000
+_FAR_OFF = 3.5
+"""Times the stated false-reject rate: a threshold that may reject more is worth a word."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ def summarise(
     write_json(paths.influence, influence_of(validation, scorer))
     estimates = _measure(validation, selection, context, detector)
     with_pixels = detector.networks.has_pixel_maps
+    parts, stated = len(set(validation.good.units)), config.selection.false_reject_rate
+    expected = realised_rates(parts, stated) if parts else None
     memory = gpu_memory(device_of(config.train.device))
     return RunSummary(
         run_id=context.run_id,
@@ -146,7 +149,7 @@ def summarise(
         test_peeked=config.selection.on == "test",
         known_defects=dict(context.split["known_defects"]),
         metrics={"validation": dict(estimates)},
-        notes=tuple(_notes_on_threshold(validation, detector)),
+        notes=tuple(_note_on_threshold(parts, stated, expected)) if expected else (),
         threshold=scorer.threshold,
         pixel_threshold=scorer.pixel_threshold if with_pixels else None,
         selection=SelectionFacts(
@@ -157,7 +160,8 @@ def summarise(
             normalise="none" if config.scoring.weights == "paper" else config.scoring.normalise,
             reduction=reduction_name(scorer),
             levels=tuple(level.as_json() for level in scorer.levels),
-            false_reject_rate=config.selection.false_reject_rate,
+            false_reject_rate=stated,
+            false_reject_interval=expected,
             pixel_false_reject_rate=config.selection.pixel_false_reject_rate if with_pixels else None,
             epochs=dict(context.epochs),
             candidates=tuple(Candidate(**candidate) for candidate in selection.candidates[:8]),
@@ -226,7 +230,12 @@ def report_test(
             "doubt": context.doubt,
             "metrics": {"test": dict(estimates), **without_test},
             "kinds": scores.counts(),
-            "notes": (*([context.doubt] if context.doubt else []), *scores.notes(), *known.notes),
+            "notes": (
+                *([context.doubt] if context.doubt else []),
+                *scores.notes(),
+                *_note_on_false_rejects(estimates, known.selection),
+                *known.notes,
+            ),
             "unreadable": dict(context.unreadable),
             "report": str(paths.report),
             "pictures": str(paths.pictures),
@@ -251,19 +260,26 @@ def influence_of(validation: ScoredImages, scorer: Scorer) -> dict[str, float]:
     return dict(zip(units, influence_U.tolist(), strict=True))
 
 
-def _notes_on_threshold(validation: ScoredImages, detector: Detector) -> list[str]:
-    """A word where too few good images set a threshold."""
-    selection = detector.config.selection
-    good = int((~validation.defective_N).sum())
-    rates = {"The threshold": selection.false_reject_rate}
-    if detector.networks.has_pixel_maps and selection.pixel_false_reject_rate != selection.false_reject_rate:
-        rates["The threshold for positions"] = selection.pixel_false_reject_rate
-    needed = {name: math.ceil(1 / rate) - 1 for name, rate in rates.items()}
+def _note_on_threshold(parts: int, stated: float, expected: tuple[float, float]) -> list[str]:
+    """A word where so few good parts set a threshold that it may reject several times what is stated."""
+    if expected[1] <= _FAR_OFF * stated:
+        return []
     return [
-        f"{name} comes from {count(good, 'good validation image')}; a false-reject rate of {rate:.0%} "
-        f"needs {needed[name]} at least. It is their highest score, and says little of new parts."
-        for name, rate in rates.items()
-        if good < needed[name]
+        f"The threshold comes from {count(parts, 'good validation part')}: of new good parts it rejects "
+        f"{expected[0]:.0%} to {expected[1]:.0%} (95% confidence), where {stated:.0%} are stated. "
+        "More good images make it surer."
+    ]
+
+
+def _note_on_false_rejects(estimates: Mapping[str, Estimate], selection: SelectionFacts) -> list[str]:
+    """A word where more good test images are rejected than chance and a threshold from few images explain."""
+    rejected, expected = estimates["image_false_reject_rate"], selection.false_reject_interval
+    if expected is None or not rejected.low > expected[1]:
+        return []
+    return [
+        f"{rejected.value:.0%} of the good test images are rejected, where {selection.false_reject_rate:.0%} "
+        f"are stated and up to {expected[1]:.0%} can be explained: they do not look like those trained on. "
+        "Were they taken with the same camera, light and parts?"
     ]
 
 

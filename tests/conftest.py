@@ -73,6 +73,7 @@ def small(textures: Path) -> Callable[..., Any]:
             "mapping.latent": 8,
             "mapping.residual_blocks": 1,
             "train.flow.epochs": 3,
+            "train.detail.steps": 20,
             "train.mapping.epochs": 2,
             "train.precision": "fp32",
             "evaluation.bootstrap": 50,

@@ -20,6 +20,8 @@ from nfbmr.cli.main import main
 
 TINY = [
     "features.size=64",
+    "features.scales=[1.0]",
+    "features.detail.taps=[]",
     "features.taps=[blocks.2]",
     "flow.blocks=2",
     "flow.hidden=8",

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 import nfbmr
+from nfbmr.cli.results import headline
 from nfbmr.errors import ConfigError, ImageError
+from nfbmr.evaluation.summary import RunSummary
 from nfbmr.paths import RunPaths
 from nfbmr.records import read_record
 from nfbmr.rescoring import parse_fusion
@@ -34,6 +39,7 @@ def finished(tmp_path_factory, textures):
             "flow.hidden": 8,
             "mapping.latent": 8,
             "train.flow.epochs": 3,
+            "train.detail.steps": 20,
             "train.mapping.epochs": 2,
             "evaluation.bootstrap": 50,
             "evaluation.heatmaps": 2,
@@ -239,6 +245,28 @@ def test_test_images_are_not_read_before_every_choice_is_made(tiny, textures, tm
     assert blind["selection"] == seeing["selection"]
     weights = [RunPaths(Path(s["run_dir"])).model / "mapping.safetensors" for s in (blind, seeing)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_good_test_images_unlike_those_trained_on_are_told(tiny, textures, tmp_path):
+    """A set photographed in another light: an AUROC of 1 hides that every good part is rejected."""
+    data = tmp_path / "data"
+    shutil.copytree(textures, data)
+    for path in data.glob("*/test/good/*.png"):
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    kind = next(path for path in data.glob("*/test/*") if path.name != "good")
+    kind.rename(os.fsdecode(os.fsencode(kind.parent) + b"/gro\xdf"))  # as from an archive of another system
+    summary = nfbmr.train(tiny(data__path=str(data)))
+    rejects = summary["metrics"]["test"]["image_false_reject_rate"]
+    assert rejects["value"] == 1.0
+    assert rejects["low"] < 0.6  # six images
+    assert summary["selection"]["false_reject_interval"][1] < rejects["low"]
+    assert any("100% of the good test images are rejected" in note for note in summary["notes"])
+    lines = headline(RunSummary.from_json(summary)).splitlines()
+    (line,) = (line for line in lines if "false rejects" in line)
+    assert "1.000" in line
+    assert "5% stated, " in line
+    scores = pq.read_table(RunPaths(Path(summary["run_dir"])).scores).to_pylist()
+    assert "gro\\xdf" in {row["defect"] for row in scores}
 
 
 def test_one_unreadable_test_image_costs_one_image(tiny, textures, tmp_path):

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.serving.batching import Batches
 from cluster.serving.messages import HttpError, Job, Reply, json_bytes
 from nfbmr.errors import Interrupted
 from nfbmr.stopping import StopRequest
@@ -52,8 +52,7 @@ class Replica:
         self._stop = StopRequest()
         # One thread computes, the event loop goes on collecting the next batch.
         self._pool = ThreadPoolExecutor(1, "answers", lambda: torch.set_num_threads(threads))
-        self._batch = batch
-        self._waiting: deque[tuple[Job, asyncio.Future[Reply]]] = deque()
+        self._batches: Batches[tuple[Job, asyncio.Future[Reply]]] = Batches(batch)
         self._working: asyncio.Task[None] | None = None
         # The first request is to be no slower than others.
         self._answering.rows([np.full((64, 64), 128, dtype=np.uint8)], heatmaps=True)
@@ -61,7 +60,7 @@ class Replica:
     async def __call__(self, job: Job) -> Reply:
         """Answer one request, together with others."""
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting.append((job, answer))
+        self._batches.add((job, answer))
         if self._working is None:
             self._working = asyncio.create_task(self._work())
         return await answer
@@ -82,9 +81,8 @@ class Replica:
     async def _work(self) -> None:
         """Answer what waits, as many together as there are, until nothing waits."""
         try:
-            while self._waiting:
-                count = min(self._batch, len(self._waiting))
-                await self._answer_together([self._waiting.popleft() for _ in range(count)])
+            async for asked in self._batches:
+                await self._answer_together(asked)
         finally:
             self._working = None
 

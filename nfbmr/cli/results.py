@@ -28,6 +28,7 @@ def headline(summary: RunSummary) -> str:
     for name in _HEADLINE:
         if summary.estimate("test", name).defined:
             lines.append(f"  {name:<16}{_interval(summary.estimate('test', name))}")
+    lines += _false_rejects(summary)
     prefix = "image_auroc/"
     kinds = {
         name.removeprefix(prefix): estimate
@@ -50,6 +51,18 @@ def headline(summary: RunSummary) -> str:
         f"  run       {summary.run_dir}",
     ]
     return "\n".join(lines)
+
+
+def _false_rejects(summary: RunSummary) -> list[str]:
+    """The share of good test images that are rejected, beside the one that was stated."""
+    rejected = summary.estimate("test", "image_false_reject_rate")
+    if not rejected.defined:
+        return []
+    line = f"  {'false rejects':<16}{_interval(rejected)}   {summary.selection.false_reject_rate:.0%} stated"
+    if summary.selection.false_reject_interval is not None:
+        low, high = summary.selection.false_reject_interval
+        line += f", {low:.1%} to {high:.1%} to be expected"
+    return [line]
 
 
 def unreadable_images(summary: RunSummary) -> ImageError | None:

@@ -24,7 +24,7 @@ _SETTLED_NS = 2_000_000_000
 _FOLDERS = 4096
 _WRITING = threading.Lock()
 
-_VERSION = 2
+_VERSION = 3
 """Raised when something else is said of a header."""
 
 State = tuple[int, int, int, int]
@@ -37,7 +37,7 @@ class Header(NamedTuple):
     Attributes:
         height: Of the image as it is seen, EXIF rotation applied, in pixels.
         width: Likewise.
-        mode: Pillow's name for how pixels are stored.
+        mode: Pillow's name for how pixels are stored; with ``;16`` where it has 16 bits a colour.
         needs_depth: Whether its values are integers of more than 8 bits, whose range the file does not say.
         is_negative: Whether zero is white in its deep values.
     """

@@ -16,6 +16,7 @@ VIDEO_SUFFIXES = frozenset(
 """Endings of files that are taken for videos, in small letters."""
 LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
 """Endings of formats that may change pixels when they are written."""
+_DEAD_LINK = "link that leads nowhere"
 
 
 def is_image(path: Path) -> bool:
@@ -130,9 +131,15 @@ def strange_below(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[
                 yield entry, "folder named like an image"
             yield from strange_below(entry, seen | {real})
         elif entry.is_symlink() and not entry.exists():
-            yield entry, "link that leads nowhere"
+            yield entry, _DEAD_LINK
         elif entry.exists() and not entry.is_file():
             yield entry, "pipe, socket or device"
+
+
+def lost_below(folder: Path) -> list[Path]:
+    """Links to images that are no longer there, as of a network folder that went away; sorted."""
+    dead = (entry for entry, what in strange_below(folder) if what == _DEAD_LINK)
+    return sorted(entry for entry in dead if is_image(entry) and not is_mask_name(entry))
 
 
 def child(folder: Path, name: str) -> Path:

@@ -32,6 +32,7 @@ from nfbmr.data.modes import (
     ZERO_IS_WHITE,
     flattened,
     is_deep,
+    is_deep_colour,
     is_negative,
     is_packed,
     orientation,
@@ -243,7 +244,8 @@ def _said_by(image: Image.Image) -> Header:
     if not unasked and orientation(image) in SIDEWAYS:
         width, height = height, width
     needs_depth = is_deep(image) and image.mode != "F" and image.format not in FULL_RANGE
-    return Header(height, width, image.mode, needs_depth, is_negative(image))
+    mode = f"{image.mode};16" if is_deep_colour(image) else image.mode
+    return Header(height, width, mode, needs_depth, is_negative(image))
 
 
 def highest_value(path: Path) -> int | None:
@@ -262,6 +264,20 @@ def highest_value(path: Path) -> int | None:
         if is_packed(image):
             return (1 << PACKED_BITS) - 1
     return int(np.asarray(_decode(path)).max())
+
+
+def highest_byte(path: Path) -> int | None:
+    """The highest of the high bytes of an image of 16 bits a colour, which are all that is read of it.
+
+    Returns:
+        None for other images: of these no more than the header is read.
+
+    Raises:
+        ImageError: The file cannot be read.
+    """
+    if not header_of(path).mode.endswith(";16"):
+        return None
+    return int(np.asarray(_decode(path).convert("RGB")).max())
 
 
 def file_digest(source: Source) -> str:

@@ -221,6 +221,11 @@ def _notes(dataset: Dataset, sizes: Counter[tuple[int, int]], modes: Counter[str
         yield f"{len(sizes)} different sizes; each image is resized to the same square"
     if len(modes) > 1:
         yield "images are stored in several modes; all are read as RGB"
+    if deep := sum(n for mode, n in modes.items() if mode.endswith(";16") and not mode.startswith("I")):
+        yield (
+            f"{count(deep, 'image')} with 16 bits a colour: the high bytes alone are read, so those of a "
+            "camera with fewer bits are dark; export them with 8 bits a colour, or as 16-bit grey"
+        )
     defective = [s for s in dataset.samples if not s.is_good]
     if not defective:
         yield "no defective images: a test can show false alarms only"

@@ -91,6 +91,12 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
+def is_deep_colour(image: Image.Image) -> bool:
+    """Whether a file that is not decoded yet has 16 bits a colour; Pillow reads the high bytes alone."""
+    tiles: Any = getattr(image, "tile", ())
+    return image.format not in FULL_RANGE and not is_deep(image) and any(";16" in str(t.args) for t in tiles)
+
+
 def is_negative(image: Image.Image) -> bool:
     """Whether it is a TIFF of deep values in which zero is white: a radiograph, for the most part.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from statistics import median
 
 from nfbmr.data.depth import DEPTHS, least_depth
-from nfbmr.data.images import highest_value, size_seen
+from nfbmr.data.images import highest_byte, highest_value, size_seen
 from nfbmr.errors import ImageError
 
 log = logging.getLogger(__name__)
@@ -20,6 +20,8 @@ NEARLY = 1.1
 """Up to this ratio of its sides an image counts as square."""
 _MOST = 10.0
 _LOOKED_AT = 100
+_DARK = 64
+"""Of 255: what a camera of 14 bits fills of 16."""
 _LEAST_DETAIL, _MOST_DETAIL, _STEP = 640, 1024, 32
 
 
@@ -74,7 +76,8 @@ def typical_depth(paths: Sequence[Path]) -> int:
     """The depth of a set's deep images: the least that holds every value of those looked at.
 
     A hundred are looked at, spread evenly, and none after one that fills 16 bits. A depth below 16 is said
-    in a warning, since a 16-bit camera in the dark looks the same.
+    in a warning, since a 16-bit camera in the dark looks the same. Of images of 16 bits a colour the high
+    bytes alone are read, whatever the depth: where these are dark, a warning says so.
 
     Args:
         paths: Images; those that cannot be read are left out: whoever needs their pixels names them.
@@ -83,6 +86,7 @@ def typical_depth(paths: Sequence[Path]) -> int:
         8, 10, 12, 14 or 16 bits; 16 where no image is deep.
     """
     highest, brightest = -1, None
+    dark: dict[Path, int] = {}
     step = max(1, math.ceil(len(paths) / _LOOKED_AT))
     for path in paths[::step]:
         with contextlib.suppress(ImageError, OSError):
@@ -90,8 +94,11 @@ def typical_depth(paths: Sequence[Path]) -> int:
             value = _highest_value(path, state.st_mtime_ns, state.st_size)
             if value is not None and value > highest:
                 highest, brightest = value, path
+            if (byte := _highest_byte(path, state.st_mtime_ns, state.st_size)) is not None:
+                dark[path] = byte
         if least_depth(highest) == DEPTHS[-1]:
             break
+    _warn_of_dark_colour(dark)
     if brightest is None:
         return DEPTHS[-1]
     depth = least_depth(highest)
@@ -110,3 +117,21 @@ def typical_depth(paths: Sequence[Path]) -> int:
 def _highest_value(path: Path, changed_ns: int, size: int) -> int | None:
     """As the name says, decoded once a process: every trial of a sweep asks."""
     return highest_value(path)
+
+
+@lru_cache(maxsize=10_000)
+def _highest_byte(path: Path, changed_ns: int, size: int) -> int | None:
+    """Likewise."""
+    return highest_byte(path)
+
+
+def _warn_of_dark_colour(highest: Mapping[Path, int]) -> None:
+    """A word where the colours of a camera with fewer bits would be read as nearly black."""
+    if highest and max(highest.values()) < _DARK:
+        brightest = max(highest, key=lambda path: highest[path])
+        log.warning(
+            "of images of 16 bits a colour the high bytes alone are read, and these go up to %d of 255 (%s): "
+            "the camera seems to have fewer bits; export them with 8 bits a colour, or as 16-bit grey",
+            highest[brightest],
+            brightest,
+        )

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nfbmr.text import as_text
+
 GOOD = "good"
 """The kind of images without a defect."""
 
@@ -15,6 +17,9 @@ GOOD = "good"
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One image file and what is known of it.
+
+    Kind and group are text: bytes of a folder's name or of a manifest that are none become escapes
+    (:func:`~nfbmr.text.as_text`), since both stand in tables.
 
     Attributes:
         path: Where the file is.
@@ -31,6 +36,11 @@ class Sample:
     masks: tuple[Path, ...] = ()
     group: str | None = None
     subset: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "defect", as_text(self.defect))
+        if self.group is not None:
+            object.__setattr__(self, "group", as_text(self.group))
 
     @property
     def is_good(self) -> bool:

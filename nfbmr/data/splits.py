@@ -77,11 +77,14 @@ def make_split(dataset: Dataset, config: DataConfig) -> Split:
             + ("; or, where these are different parts, a group_by that tells them apart" if by_group else ""),
         )
     if name != "official":
-        held, pool = _hold_out(pool, config.test_fraction, random.Random(f"test {config.seed}"), leave=2)
+        rng = random.Random(f"test {config.seed}")
+        held, pool = _hold_out(pool, config.test_fraction, rng, least=1, leave=2)
         test += held
     if not validation:
         rng = random.Random(f"validation {config.seed}")
-        validation, pool = _hold_out(pool, config.validation_fraction, rng, leave=1)
+        # A single score says nothing of how the scores of good images end.
+        least = 2 if len(pool) >= 4 else 1
+        validation, pool = _hold_out(pool, config.validation_fraction, rng, least=least, leave=1)
     train = [s for part in pool for s in part]
     if config.limit_train is not None and config.limit_train < len(train):
         shuffled = _shuffled([[s] for s in _sorted(train)], random.Random(f"limit {config.seed}"))
@@ -150,10 +153,10 @@ def _parts(samples: Iterable[Sample], grouped: bool) -> _Parts:
 
 
 def _hold_out(
-    parts: _Parts, fraction: float, rng: random.Random, *, leave: int
+    parts: _Parts, fraction: float, rng: random.Random, *, least: int, leave: int
 ) -> tuple[list[Sample], _Parts]:
-    """Take parts at random until they hold the fraction of the images, at least one; leave so many parts."""
-    wanted = max(1, round(fraction * sum(map(len, parts))))
+    """Take parts at random until they hold the fraction of the images, at least so many; leave some parts."""
+    wanted = max(least, round(fraction * sum(map(len, parts))))
     shuffled = _shuffled(parts, rng)
     held: list[Sample] = []
     while len(held) < wanted and len(shuffled) > leave:

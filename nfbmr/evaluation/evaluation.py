@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from nfbmr.config import EvaluationConfig
 from nfbmr.data.samples import GOOD
 from nfbmr.errors import NfbmrError
 from nfbmr.evaluation import localisation, metrics
-from nfbmr.evaluation.intervals import UNDEFINED, Estimate, Floats, Statistic, bootstrap
+from nfbmr.evaluation.intervals import UNDEFINED, Estimate, Floats, Statistic, bootstrap, proportion
 
 TITLES = {
     "image_auroc": "Image AUROC",
@@ -33,6 +33,8 @@ TITLES = {
     "pixel_false_reject_rate": "Good images with a region",
 }
 """Every metric's flat name, and what people call it."""
+
+_AT_THRESHOLD = ("image_f1", "image_precision", "image_recall", "image_false_reject_rate")
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,12 @@ class Scores:
     def labels(self) -> NDArray[np.bool_]:
         """True for defective images, (N,)."""
         return np.asarray([defect != GOOD for defect in self.defects], dtype=np.bool_)
+
+    @property
+    def parts(self) -> int:
+        """How many parts the images show: groups, and images without one."""
+        groups = self.groups or [None] * len(self)
+        return len({("image", i) if group is None else ("group", group) for i, group in enumerate(groups)})
 
     @property
     def strata(self) -> list[tuple[bool, float]]:
@@ -133,7 +141,7 @@ def evaluate(
     masks: metrics.MaskOf | None = None,
     pixel_threshold: float = math.nan,
 ) -> dict[str, Estimate]:
-    """All metrics of a set of images, with bootstrap intervals.
+    """All metrics of a set of images, with bootstrap intervals; shares of images with exact ones.
 
     Args:
         scores: The images; where they have groups, intervals resample groups, otherwise images.
@@ -153,34 +161,38 @@ def evaluate(
         all good images) and ``image_recall/<defect>``. What the images do not determine is NaN (no defective
         images: everything but the false-reject rates).
     """
+    auroc = _weighted(metrics.auroc(scores.score, scores.labels), scores.weights)
+    # With one class alone it would be 0 or 1 whatever the detector does.
+    both = scores.labels.any() and not scores.labels.all()
+    precision = metrics.average_precision(scores.score, scores.labels) if both else None
     estimates = {
-        name: _estimate(metric, part, config, seed) for name, metric, part in _image(scores, threshold)
+        "image_auroc": _estimate(auroc, scores, config, seed),
+        "image_ap": _estimate(precision, scores, config, seed),
     }
+    if math.isnan(threshold):
+        estimates |= dict.fromkeys(_AT_THRESHOLD, UNDEFINED)
+    else:
+        estimates |= _decisions(scores, threshold, config, seed)
     if maps_NHW is not None and masks is not None and len(scores):
         estimates |= _pixel(scores, maps_NHW, masks, config, seed)
         estimates |= _masks(scores, maps_NHW, masks, pixel_threshold, config, seed)
-    estimates |= {
-        name: _estimate(metric, part, config, seed) for name, metric, part in _kinds(scores, threshold)
-    }
-    return estimates
+    return estimates | _kinds(scores, threshold, config, seed)
 
 
-def _image(scores: Scores, threshold: float) -> Iterator[tuple[str, Statistic | None, Scores]]:
-    # With one class alone these would be 0 or 1 whatever the detector does.
-    trivial = scores.labels.all() or not scores.labels.any()
-    at_threshold = {
-        "image_f1": None if trivial else metrics.f1,
-        "image_precision": None if trivial else metrics.precision,
-        "image_recall": metrics.recall,
-        "image_false_reject_rate": metrics.false_reject_rate,
+def _decisions(scores: Scores, threshold: float, config: EvaluationConfig, seed: int) -> dict[str, Estimate]:
+    """What the threshold's decisions are worth."""
+    rejected, defective = scores.score > threshold, scores.labels
+    both = defective.any() and not defective.all()
+    f1 = metrics.f1(rejected, defective) if both else None
+    precision = metrics.precision(rejected, defective) if both else None
+    recall = metrics.recall(rejected, defective)
+    false_rejects = metrics.false_reject_rate(rejected, defective)
+    return {
+        "image_f1": _estimate(f1, scores, config, seed),
+        "image_precision": _estimate(precision, scores, config, seed),
+        "image_recall": _share(recall, defective, scores, config),
+        "image_false_reject_rate": _share(false_rejects, ~defective, scores, config),
     }
-    yield "image_auroc", _weighted(metrics.auroc(scores.score, scores.labels), scores.weights), scores
-    yield "image_ap", None if trivial else metrics.average_precision(scores.score, scores.labels), scores
-    for name, metric in at_threshold.items():
-        if metric is None or math.isnan(threshold):
-            yield name, None, scores
-        else:
-            yield name, metric(scores.score > threshold, scores.labels), scores
 
 
 def _weighted(metric: Statistic, weights: tuple[float, ...] | None) -> Statistic:
@@ -191,13 +203,19 @@ def _weighted(metric: Statistic, weights: tuple[float, ...] | None) -> Statistic
     return lambda weights_RN: metric(weights_RN * weights_N)
 
 
-def _kinds(scores: Scores, threshold: float) -> Iterator[tuple[str, Statistic | None, Scores]]:
+def _kinds(scores: Scores, threshold: float, config: EvaluationConfig, seed: int) -> dict[str, Estimate]:
+    """How well each kind of defect is found, among all good images."""
     rows = np.arange(len(scores))
+    estimates = {}
     for kind in scores.kinds:
         some = scores.take(rows[[defect in (GOOD, kind) for defect in scores.defects]])
-        yield f"image_auroc/{kind}", metrics.auroc(some.score, some.labels), some
-        caught = None if math.isnan(threshold) else metrics.recall(some.score > threshold, some.labels)
-        yield f"image_recall/{kind}", caught, some
+        auroc = metrics.auroc(some.score, some.labels)
+        estimates[f"image_auroc/{kind}"] = _estimate(auroc, some, config, seed)
+        recall = metrics.recall(some.score > threshold, some.labels)
+        estimates[f"image_recall/{kind}"] = (
+            UNDEFINED if math.isnan(threshold) else _share(recall, some.labels, some, config)
+        )
+    return estimates
 
 
 def _pixel(
@@ -238,7 +256,17 @@ def _masks(
         estimates["pixel_f1"] = _estimate(counts.f1(), scores.take(counts.images), config, seed)
     alarmed = maps_NHW.max(axis=(1, 2)) > threshold
     rate = metrics.false_reject_rate(alarmed, scores.labels)
-    return estimates | {"pixel_false_reject_rate": _estimate(rate, scores, config, seed)}
+    return estimates | {"pixel_false_reject_rate": _share(rate, ~scores.labels, scores, config)}
+
+
+def _share(
+    metric: Statistic, counted_N: NDArray[np.bool_], scores: Scores, config: EvaluationConfig
+) -> Estimate:
+    """A share of some of the images with its exact interval; of parts, where several images show one."""
+    counted = scores.take(np.flatnonzero(counted_N))
+    if not len(counted):
+        return UNDEFINED
+    return proportion(metrics.point(metric, len(scores)) * counted.parts, counted.parts, config.confidence)
 
 
 def _estimate(metric: Statistic | None, scores: Scores, config: EvaluationConfig, seed: int) -> Estimate:

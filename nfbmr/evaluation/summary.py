@@ -199,6 +199,8 @@ class SelectionFacts(Part):
         reduction: How a map becomes a score.
         levels: Levels of a pyramid, each with its ``name``, ``auroc`` and ``share``.
         false_reject_rate: Share of good parts that the threshold was set to reject.
+        false_reject_interval: Between which shares it is to be expected, with a confidence of 95 %, since few
+            images chose it; None in summaries of older versions.
         pixel_false_reject_rate: The same of good parts with any region; None without pixel maps.
         epochs: The epoch kept, by stage.
         candidates: What it was chosen from, the best first.
@@ -212,6 +214,7 @@ class SelectionFacts(Part):
     reduction: Text
     levels: tuple[dict[str, Any], ...] = ()
     false_reject_rate: float
+    false_reject_interval: tuple[float, float] | None = None
     pixel_false_reject_rate: float | None = None
     epochs: dict[Text, int] = Field(default_factory=dict)
     candidates: tuple[Candidate, ...] = ()

@@ -147,18 +147,9 @@ def _batched(exported: ExportedModel, seen: _Seen) -> float:
 def _refuse(result: Check, predictor: Predictor, over: Sequence[Path]) -> None:
     """Raise where the exported model is another one."""
     config = predictor.detector.config
-    rough = [
-        key
-        for key, value in (
-            ("features.compute", config.features.compute),
-            ("train.precision", config.train.precision),
-        )
-        if value == "bf16"
-    ]
     fix = "please report it, with the method and its settings"
-    if rough:
-        settings = " and ".join(f"{key}=fp32" for key in rough)
-        fix = f"the run computes in bfloat16, a runtime in float32: train with {settings}"
+    if config.train.precision == "bf16":
+        fix = "the run computes in bfloat16, a runtime in float32: train with train.precision=fp32"
     if over:
         named = ", ".join(visible(file.name) for file in over[:3])
         raise ExportError(

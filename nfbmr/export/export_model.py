@@ -90,6 +90,12 @@ def export_model(
             "something is there already", where=out, fix="give --out a folder that is new or empty"
         )
     detector = in_float32(Detector.load(model_folder(model)))
+    if detector.config.features.compute == "bf16":
+        raise ConfigError(
+            "the model's features are computed in bfloat16, a runtime's in float32: scores would differ",
+            where="features.compute = bf16",
+            fix="train again with --set features.compute=fp32",
+        )
     predictor = Predictor(detector, "cpu")
     sample = sample_of(model, images, limit)
     network = ExportedNetwork(detector, resizes=_resizes(detector, form, resize))

@@ -7,12 +7,16 @@ the batch norms, the same numbers up to rounding.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from torch import Tensor, fx, nn
 
 log = logging.getLogger(__name__)
+
+_TRACING = threading.Lock()
+"""torch.fx replaces methods of every module while it traces; two at once would put each other's back."""
 
 
 def cut(model: nn.Module, taps: Sequence[str]) -> tuple[nn.Module, bool, bool]:
@@ -41,7 +45,11 @@ class _Reached(Exception):
 
 
 class _Tracer(fx.Tracer):
-    """Records the node of every tap's output and stops at the last."""
+    """Records the node of every tap's output and stops at the last.
+
+    While it traces, torch.fx brings it the calls of all modules of the process. Those of other threads, such
+    as of a model that answers while the next one is loaded, are none of its own and go on as they are.
+    """
 
     def __init__(self, taps: Sequence[str]) -> None:
         import timm.layers
@@ -51,6 +59,7 @@ class _Tracer(fx.Tracer):
         self.leaves = (nn.Conv2d, nn.BatchNorm2d, *registry.get_notrace_modules())
         self.waiting = set(taps)
         self.found: dict[str, fx.Node] = {}
+        self.thread = threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, self.leaves) or super().is_leaf_module(m, module_qualified_name)
@@ -58,6 +67,8 @@ class _Tracer(fx.Tracer):
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
         out = super().call_module(m, forward, args, kwargs)
         path = self.path_of_module(m)
         if path in self.waiting:
@@ -69,11 +80,17 @@ class _Tracer(fx.Tracer):
                 raise _Reached
         return out
 
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        if threading.get_ident() != self.thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
 
 def _trace(model: nn.Module, taps: Sequence[str]) -> fx.GraphModule:
     tracer = _Tracer(taps)
     try:
-        tracer.trace(model)
+        with _TRACING:
+            tracer.trace(model)
     except _Reached:
         pass
     else:

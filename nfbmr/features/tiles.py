@@ -103,8 +103,10 @@ class Tiling:
                 top, left = row.start, column.start
                 x = x_B3HW[:, :, top : top + self.seen[0], left : left + self.seen[1]]
                 maps = forward(x)
-                whole = whole or [
-                    torch.empty(len(x), *shape, dtype=y.dtype).contiguous(memory_format=torch.channels_last)
+                whole = whole or [  # x.shape[0], not len(x): the batch may be open, in a graph
+                    torch.empty(x.shape[0], *shape, dtype=y.dtype).contiguous(
+                        memory_format=torch.channels_last
+                    )
                     for y, shape in zip(maps, shapes, strict=True)
                 ]
                 for into, y_BCHW, stride in zip(whole, maps, strides, strict=True):

@@ -16,7 +16,9 @@ TAIL = 0.25
 """Share of the good images whose scores say how the scores of good images end."""
 
 FEWEST_IN_TAIL = 4
-"""Of the highest scores, from which a tail is drawn on."""
+"""Of the highest scores, from which a tail is drawn on, where there are more than so many."""
+
+_DRAWS = 100_000
 
 
 def threshold_at(good_N: Tensor, false_reject_rate: float) -> float:
@@ -33,8 +35,9 @@ def threshold_at(good_N: Tensor, false_reject_rate: float) -> float:
         \qquad S = \sum_{i \le k} (x_{(i)} - m).
 
     For exponential tails the expected rate is a, whatever N; for lighter ones (normal, uniform) it is less,
-    for heavier ones hardly more. Where `a` is not in the tail, T is the split-conformal quantile: the j-th
-    smallest score, j = ceil((N + 1)(1 - a)).
+    for heavier ones hardly more. Of up to four scores all but the lowest are the tail. Where `a` is not in
+    the tail, or there is one score, T is the split-conformal quantile: the j-th smallest score,
+    j = ceil((N + 1)(1 - a)), N at most.
 
     Args:
         good_N: Scores of held-out good images.
@@ -49,14 +52,63 @@ def threshold_at(good_N: Tensor, false_reject_rate: float) -> float:
     """
     ordered_N = good_N.double().sort().values
     n = len(ordered_N)
-    k = max(FEWEST_IN_TAIL, round(TAIL * n))
-    exceeded = (k + 1) / (n + 1)
-    if k >= n or exceeded <= false_reject_rate:
-        j = min(n, math.ceil((n + 1) * (1 - false_reject_rate) - 1e-9))
-        return float(ordered_N[j - 1])
+    k = _in_tail(n, false_reject_rate)
+    if k == 0:
+        return float(ordered_N[_quantile(n, false_reject_rate) - 1])
     base = ordered_N[n - k - 1]
     steps = (ordered_N[n - k :] - base).sum()
-    return float(base + steps * ((exceeded / false_reject_rate) ** (1 / k) - 1))
+    return float(base + steps * _reach(n, k, false_reject_rate))
+
+
+def realised_rates(good: int, false_reject_rate: float, confidence: float = 0.95) -> tuple[float, float]:
+    r"""Between which shares of new good images lies what a threshold from so many rejects.
+
+    The expected rate is the stated one, a; that of the threshold that these images happened to give is
+
+    .. math::
+        U e^{-c G}, \qquad U \sim \mathrm{Beta}(k + 1, N - k), \quad G \sim \mathrm{Gamma}(k), \quad
+        c = \left(\frac{k + 1}{(N + 1) \, a}\right)^{1/k} - 1
+
+    for exponential tails (:func:`threshold_at`), and Beta(N - j + 1, j) where T is the j-th smallest score.
+
+    Args:
+        good: Held-out good images N; where several show one part, parts.
+        false_reject_rate: The stated rate a.
+        confidence: Probability that the rate lies in between.
+
+    Returns:
+        The ends, from draws of a fixed seed.
+
+    Example:
+        >>> [f"{rate:.3f}" for rate in realised_rates(94, 0.05)]
+        ['0.020', '0.094']
+    """
+    rng = np.random.default_rng(0)
+    k = _in_tail(good, false_reject_rate)
+    if k == 0:
+        j = _quantile(good, false_reject_rate)
+        rates = rng.beta(good - j + 1, j, _DRAWS)
+    else:
+        reach = _reach(good, k, false_reject_rate)
+        rates = rng.beta(k + 1, good - k, _DRAWS) * np.exp(-reach * rng.gamma(k, size=_DRAWS))
+    low, high = np.quantile(rates, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
+    return low, high
+
+
+def _in_tail(n: int, rate: float) -> int:
+    """How many of the highest of `n` scores are the tail; 0 where the threshold is no part of it."""
+    k = min(max(FEWEST_IN_TAIL, round(TAIL * n)), n - 1)
+    return 0 if (k + 1) / (n + 1) <= rate else k
+
+
+def _reach(n: int, k: int, rate: float) -> float:
+    """How far the threshold lies above the tail's base, in sums of the tail's steps."""
+    return float(((k + 1) / ((n + 1) * rate)) ** (1 / k) - 1)
+
+
+def _quantile(n: int, rate: float) -> int:
+    """Which of `n` scores in order the split-conformal quantile is, from 1 on."""
+    return min(n, math.ceil((n + 1) * (1 - rate) - 1e-9))
 
 
 def limit_of(good_N: Tensor, false_reject_rate: float) -> Limit:
@@ -73,6 +125,8 @@ def limit_of(good_N: Tensor, false_reject_rate: float) -> Limit:
         (48.0, 96.2)
     """
     threshold = threshold_at(good_N, false_reject_rate)
+    if len(good_N) == 1:  # what is typical is not known
+        return Limit(math.nan, threshold)
     passing_N = good_N[good_N < threshold]
     return Limit(float(passing_N.median()) if len(passing_N) else threshold, threshold)
 

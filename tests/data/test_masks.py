@@ -11,7 +11,7 @@ from PIL import Image
 
 from nfbmr.config import Config, DataConfig
 from nfbmr.data.given import images_in
-from nfbmr.data.images import read_mask, read_masks
+from nfbmr.data.images import read_image, read_mask, read_masks
 from nfbmr.data.inspect import inspect_dataset
 from nfbmr.data.layouts import load_dataset
 from nfbmr.data.masks import looks_like_mask, pictures_below
@@ -178,6 +178,19 @@ def test_predicting_a_folder_leaves_masks_out_and_says_so(
     assert [f.name for f in files] == ["000.jpg", "001.jpg"]
     assert "3 masks are left out" in caplog.text
     assert images_in([orphan]) == [orphan]
+
+
+def test_a_link_to_a_picture_that_went_away_is_a_picture_that_cannot_be_read(tmp_path: Path) -> None:
+    """Such as on a network folder: the part is named with its error, not passed over."""
+    good(tmp_path / "new", 1)
+    lost = tmp_path / "new" / "lost.png"
+    lost.symlink_to(tmp_path / "gone.png")
+    (tmp_path / "new" / "lost_mask.png").symlink_to(tmp_path / "gone_mask.png")
+    files = images_in([tmp_path / "new"])
+    assert len(files) == 2
+    assert files[1] == lost
+    with pytest.raises(ImageError, match="no such file"):
+        read_image(lost)
 
 
 def test_a_mask_that_could_be_of_two_pictures_is_of_none(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from nfbmr.config import FeatureConfig
-from nfbmr.data.images import read_image, size_seen
+from nfbmr.data.images import header_of, read_image, size_seen
 from nfbmr.data.proportions import detail_size, sizes_of, typical_aspect, typical_depth
 from nfbmr.errors import ImageError
 
@@ -124,6 +126,33 @@ def test_the_depth_of_a_set_holds_all_its_images_and_names_the_brightest(
         assert f"up to {highest[-1]} alone ({paths[-1]})" in warning
         assert f"{depth}-bit" in warning
         assert "features.depth" in warning
+
+
+def deep_colour(path: Path, highest: int) -> Path:
+    """A PNG of 16 bits a colour, which Pillow reads and does not write."""
+    values = np.linspace(0, highest, 600).reshape(20, 10, 3).astype(">u2")
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 10, 20, 16, 2, 0, 0, 0))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+    return path
+
+
+def test_colours_of_fewer_bits_in_16_are_said_to_be_dark(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A camera of 12 bits: what is read of it are sixteen levels."""
+    assert typical_depth([deep_colour(tmp_path / "bright.png", 60000)]) == 16
+    assert not caplog.messages
+    assert typical_depth([deep_colour(tmp_path / "dark.png", 4095)]) == 16
+    (warning,) = caplog.messages
+    assert f"up to 15 of 255 ({tmp_path / 'dark.png'})" in warning
+    assert header_of(tmp_path / "dark.png").mode == "RGB;16"
 
 
 def test_a_set_of_ordinary_images_has_no_depth_to_ask_for(

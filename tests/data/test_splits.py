@@ -90,6 +90,14 @@ def test_the_shares_are_those_asked_for() -> None:
     assert [len(split.train), len(split.validation), len(split.test)] == [63, 7, 37]
 
 
+@pytest.mark.parametrize(("good", "sides"), [(3, [1, 1, 1]), (6, [3, 2, 1]), (8, [4, 2, 2])])
+def test_of_few_images_two_validate_since_one_score_says_nothing_of_others(
+    good: int, sides: list[int]
+) -> None:
+    split = make_split(own(good), DataConfig())
+    assert [len(split.train), len(split.validation), len(split.test)] == sides
+
+
 def test_a_split_is_the_same_on_every_machine() -> None:
     split = make_split(own(10), DataConfig(seed=3))
     assert split.digest == "b1d9fbfc83b7f0e5"

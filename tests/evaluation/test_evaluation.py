@@ -46,6 +46,27 @@ def test_a_part_is_rejected_above_the_threshold_not_at_it():
     assert estimates["image_recall"].value == 0.5
 
 
+def test_shares_of_few_images_have_the_exact_interval_also_where_none_or_all_are_rejected():
+    """A bootstrap of nothing but hits has no width, as if six images told what a thousand would."""
+    kinds = ("good",) * 6 + ("crack",) * 8
+    scores = Scores(tuple(map(str, range(14))), kinds, np.array([0.0] * 6 + [2.0] * 8))
+    estimates = evaluate(scores, 1.0, QUICK, 0)
+    assert f"{estimates['image_false_reject_rate']:.3f}" == "0.000 [0.000, 0.459]"
+    assert (
+        f"{estimates['image_recall']:.3f}"
+        == f"{estimates['image_recall/crack']:.3f}"
+        == "1.000 [0.631, 1.000]"
+    )
+
+
+def test_shares_count_parts_where_several_images_show_one():
+    once = Scores(("a", "b", "c"), ("good", "good", "crack"), np.array([0.0, 2.0, 2.0]))
+    many = once.take(np.repeat(np.arange(3), 5))
+    grouped = Scores(tuple(map(str, range(15))), many.defects, many.score, many.names)
+    for name in ("image_false_reject_rate", "image_recall"):
+        assert evaluate(grouped, 1.0, QUICK, 0)[name] == evaluate(once, 1.0, QUICK, 0)[name]
+
+
 def test_groups_widen_the_intervals_of_images_that_repeat_each_other():
     once = some_scores()
     many = once.take(np.repeat(np.arange(len(once)), 5))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -86,6 +89,39 @@ def test_nothing_after_the_last_tap_is_left() -> None:
     assert any(name.startswith("blocks.1") for name in names)
     assert not any(name.startswith(("blocks.2", "conv_head", "classifier")) for name in names)
     assert not any(type(module).__name__.startswith("BatchNorm") for module in backbone.net.modules())
+
+
+def test_a_network_may_be_cut_while_others_compute_in_other_threads() -> None:
+    """As a served model does while the next version is loaded."""
+    call = nn.Module.__call__
+    models = [new_model("tf_efficientnet_lite0") for _ in range(2)]
+    other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.Conv2d(4, 2, 1)))
+    x, done = torch.rand(1, 3, 8, 8), threading.Event()
+    expected = other(x)
+
+    def answers() -> int:
+        answered = 0
+        while not done.is_set():
+            assert torch.equal(other(x), expected)
+            answered += 1
+        return answered
+
+    def cuts(model: nn.Module) -> list[tuple[str, ...]]:
+        nets = [cut(model, ["blocks.2"]) for _ in range(3)]
+        assert all(traced for _, _, traced in nets)
+        return [tuple(str(node.target) for node in net.graph.nodes) for net, _, _ in nets]
+
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(answers) for _ in range(2)]
+        cutting = [pool.submit(cuts, model) for model in models]
+        try:
+            targets = [target for each in cutting for target in each.result()]
+        finally:
+            done.set()
+        assert min(each.result() for each in asking) > 0
+    assert len(set(targets)) == 1
+    assert "blocks" in str(targets[0])
+    assert nn.Module.__call__ is call
 
 
 def test_a_network_that_cannot_be_traced_is_read_by_hooks_and_broken_off() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfbmr.scoring.thresholds import threshold_at
+from nfbmr.scoring.thresholds import limit_of, realised_rates, threshold_at
 
 DRAWS = {
     "normal": lambda rng, n: rng.normal(size=n),
@@ -31,15 +33,29 @@ def new_rejected(draw, count, rate, repeats=400):
 
 
 @pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
-@pytest.mark.parametrize("count", [8, 16, 32, 64, 200])
+@pytest.mark.parametrize("count", [2, 4, 8, 16, 32, 64, 200])
 def test_new_good_images_are_rejected_at_the_stated_rate_or_less_whatever_their_scores(draw, count):
     assert new_rejected(draw, count, 0.05) <= 0.06
 
 
-@pytest.mark.parametrize("count", [16, 32, 64, 200])
+@pytest.mark.parametrize("count", [2, 3, 16, 32, 64, 200])
 def test_exponential_tails_are_rejected_at_the_stated_rate(count):
     measured = new_rejected(lambda rng, n: rng.exponential(size=n), count, 0.05)
     assert measured == pytest.approx(0.05, abs=0.007)
+
+
+@pytest.mark.parametrize(("count", "rate"), [(1, 0.05), (3, 0.05), (24, 0.05), (94, 0.01), (50, 0.4)])
+def test_what_one_threshold_rejects_lies_within_its_interval_as_often_as_is_said(count, rate):
+    rng = np.random.default_rng(1)
+    rates = [np.exp(-threshold(rng.exponential(size=count), rate)) for _ in range(2000)]
+    low, high = realised_rates(count, rate)
+    assert np.mean([low <= each <= high for each in rates]) == pytest.approx(0.95, abs=0.02)
+
+
+def test_a_single_good_image_says_nothing_of_what_is_typical():
+    limit = limit_of(torch.tensor([3.0]), 0.05)
+    assert limit.threshold == 3.0
+    assert math.isnan(limit.relative(2.0))
 
 
 @pytest.mark.parametrize("count", [19, 39, 200])

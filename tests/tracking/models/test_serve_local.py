@@ -81,7 +81,7 @@ def busy_with(served: Served, side: int) -> tuple[threading.Thread, list[request
 
 
 def test_what_is_under_way_is_answered_when_it_ends(champion: Served) -> None:
-    asking, answers = busy_with(champion, 256)
+    asking, answers = busy_with(champion, 1500)
     assert not answers
     champion.process.send_signal(signal.SIGINT)
     asking.join()

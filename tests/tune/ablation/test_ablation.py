@@ -34,6 +34,8 @@ HERE = Resources(backend="local")
 TINY = {
     "features.size": 64,
     "features.taps": ["blocks.1"],
+    "features.scales": [1.0],
+    "features.detail.taps": [],
     "flow.blocks": 1,
     "flow.hidden": 4,
     "flow.kernels": [3],

@@ -28,8 +28,8 @@ from nfbmr.run_figures import Drawn, HeatMaps, Scene, draw_curves, draw_heatmaps
 from nfbmr.scoring.fusion import Scorer, reduction_name
 from nfbmr.scoring.ranking import auroc_influence
 from nfbmr.scoring.selection import Selection
-from nfbmr.scoring.thresholds import colours_of, realised_rates
-from nfbmr.text import count
+from nfbmr.scoring.thresholds import FEWEST_IN_TAIL, colours_of, realised_rates
+from nfbmr.text import count, percent
 
 log = logging.getLogger(__name__)
 
@@ -135,8 +135,10 @@ def summarise(
     write_json(paths.influence, influence_of(validation, scorer))
     estimates = _measure(validation, selection, context, detector)
     with_pixels = detector.networks.has_pixel_maps
-    parts, stated = len(set(validation.good.units)), config.selection.false_reject_rate
-    expected = realised_rates(parts, stated) if parts else None
+    units = validation.good.units
+    parts = len(set(units)) if context.split["grouped"] else len(units)
+    stated, peeked = config.selection.false_reject_rate, config.selection.on == "test"
+    expected = realised_rates(parts, stated) if parts and not peeked else None
     memory = gpu_memory(device_of(config.train.device))
     return RunSummary(
         run_id=context.run_id,
@@ -146,7 +148,7 @@ def summarise(
         split=context.split["name"],
         split_digest=context.split["digest"],
         seed=config.seed,
-        test_peeked=config.selection.on == "test",
+        test_peeked=peeked,
         known_defects=dict(context.split["known_defects"]),
         metrics={"validation": dict(estimates)},
         notes=tuple(_note_on_threshold(parts, stated, expected)) if expected else (),
@@ -262,24 +264,26 @@ def influence_of(validation: ScoredImages, scorer: Scorer) -> dict[str, float]:
 
 def _note_on_threshold(parts: int, stated: float, expected: tuple[float, float]) -> list[str]:
     """A word where so few good parts set a threshold that it may reject several times what is stated."""
-    if expected[1] <= _FAR_OFF * stated:
+    low, high = expected
+    if parts > FEWEST_IN_TAIL and high <= _FAR_OFF * stated:
         return []
     return [
-        f"The threshold comes from {count(parts, 'good validation part')}: of new good parts it rejects "
-        f"{expected[0]:.0%} to {expected[1]:.0%} (95% confidence), where {stated:.0%} are stated. "
-        "More good images make it surer."
+        f"The threshold comes from {count(parts, 'good validation part')}: it rejects {percent(low)} to "
+        f"{percent(high)} of new good parts (95% confidence), where {percent(stated)} are stated. More good "
+        "images make it surer."
     ]
 
 
 def _note_on_false_rejects(estimates: Mapping[str, Estimate], selection: SelectionFacts) -> list[str]:
     """A word where more good test images are rejected than chance and a threshold from few images explain."""
-    rejected, expected = estimates["image_false_reject_rate"], selection.false_reject_interval
-    if expected is None or not rejected.low > expected[1]:
+    rejected, stated = estimates["image_false_reject_rate"], selection.false_reject_rate
+    expected = selection.false_reject_interval
+    if expected is None or not rejected.low > max(expected[1], stated):
         return []
     return [
-        f"{rejected.value:.0%} of the good test images are rejected, where {selection.false_reject_rate:.0%} "
-        f"are stated and up to {expected[1]:.0%} can be explained: they do not look like those trained on. "
-        "Were they taken with the same camera, light and parts?"
+        f"{percent(rejected.value)} of the good test images are rejected, where {percent(stated)} are stated "
+        f"and up to {percent(expected[1])} are to be expected, given how many images set the threshold: they "
+        "do not look like those trained on. Were they taken with the same camera, light and parts?"
     ]
 
 

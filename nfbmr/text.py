@@ -95,14 +95,28 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def percent(share: float) -> str:
+    """A share for people: two digits where it is small, whole numbers above.
+
+    Example:
+        >>> percent(0.05), percent(0.0049), percent(0.1517), percent(1.0), percent(1e-9)
+        ('5%', '0.49%', '15%', '100%', '0%')
+    """
+    value = 100 * share
+    return f"{value:.0f}%" if value >= 10 or value < 0.005 else f"{value:.2g}%"
+
+
 def as_text(name: object) -> str:
     r"""A file name as text that can be written anywhere: bytes of it that are none become escapes.
 
     Example:
-        >>> as_text("caf\udce9.png")
-        'caf\\xe9.png'
+        >>> as_text("caf\udce9.png"), as_text("half a \ud83d")
+        ('caf\\xe9.png', 'half a \\ud83d')
     """
-    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # no bytes of a name, but half a character, as JSON may hold it
+        return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def visible(name: object) -> str:

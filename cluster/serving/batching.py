@@ -17,22 +17,25 @@ T = TypeVar("T")
 
 PATIENCE = 0.1
 """Where senders do not ask again, a tenth of the throughput is lost at most."""
+LONGEST_WAIT = 0.05
+"""In seconds: who asks again at once is there by then."""
 
 
 class Batches(Generic[T]):
     """A queue that is emptied in batches.
 
     As many requests are expected as were under way when the last batch was answered: those in it, whose
-    senders may ask again, and those that waited. A client alone is never made to wait, and under more load
+    senders may ask again, and those that waited. A client that is alone does not wait, and under more load
     than a batch holds nothing is waited for.
 
     Args:
         limit: Requests in a batch at most.
         patience: How long a batch waits for requests that are expected, in times of what the last one took.
+        longest: And in seconds at most.
     """
 
-    def __init__(self, limit: int, patience: float = PATIENCE) -> None:
-        self._limit, self._patience = limit, patience
+    def __init__(self, limit: int, patience: float = PATIENCE, longest: float = LONGEST_WAIT) -> None:
+        self._limit, self._patience, self._longest = limit, patience, longest
         self._waiting: deque[T] = deque()
         self._expected = 1
         self._until = 0.0
@@ -53,7 +56,7 @@ class Batches(Generic[T]):
             yield batch
             ended = time.monotonic()
             self._expected = min(self._limit, len(batch) + len(self._waiting))
-            self._until = ended + self._patience * (ended - began)
+            self._until = ended + min(self._longest, self._patience * (ended - began))
 
     async def _gather(self) -> None:
         """Wait for what is expected, while patience lasts."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfbmr.evaluation.intervals import Estimate, proportion
+from nfbmr.scoring.thresholds import realised_rates
 from nfbmr.text import count
 
 _Verdict = Literal["holds", "rejects too much", "scores fell", "too few images"]
@@ -94,6 +95,9 @@ def drift(
 ) -> Drift:
     """Compare scores of new good parts with those that the threshold was set on.
 
+    A threshold from few images may reject more than it states of parts that have not changed
+    (:func:`~nfbmr.scoring.thresholds.realised_rates`): that is no drift.
+
     Args:
         known: Scores of good validation images.
         new: Scores of new good images.
@@ -116,7 +120,7 @@ def drift(
     delta = cliffs_delta(old_N, new_M)
     rejects = proportion(float((new_M > threshold).sum()), len(new_M), confidence)
     verdict: _Verdict = "holds"
-    if rejects.low > stated:
+    if rejects.low > max(stated, realised_rates(len(old_N), stated, confidence)[1]):
         verdict = "rejects too much"
     elif test.pvalue < SIGNIFICANT and delta <= -LARGE:
         verdict = "scores fell"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nfbmr.errors import ImageError
 from nfbmr.evaluation.intervals import Estimate
 from nfbmr.evaluation.summary import RunSummary
-from nfbmr.text import chosen_with, count, visible
+from nfbmr.text import chosen_with, count, percent, visible
 
 _HEADLINE = (
     "image_auroc",
@@ -58,10 +58,11 @@ def _false_rejects(summary: RunSummary) -> list[str]:
     rejected = summary.estimate("test", "image_false_reject_rate")
     if not rejected.defined:
         return []
-    line = f"  {'false rejects':<16}{_interval(rejected)}   {summary.selection.false_reject_rate:.0%} stated"
-    if summary.selection.false_reject_interval is not None:
-        low, high = summary.selection.false_reject_interval
-        line += f", {low:.1%} to {high:.1%} to be expected"
+    selection = summary.selection
+    line = f"  {'false rejects':<16}{_interval(rejected)}   {percent(selection.false_reject_rate)} stated"
+    if selection.false_reject_interval is not None:
+        low, high = map(percent, selection.false_reject_interval)
+        line += f", {low} to {high} of new good parts to be expected"
     return [line]
 
 

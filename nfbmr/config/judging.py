@@ -68,7 +68,9 @@ class SelectionConfig(Section):
 class EvaluationConfig(Section):
     """Metrics, their intervals, and pictures."""
 
-    bootstrap: int = Field(1000, ge=0, le=100_000, description="resamples for an interval; 0 = none")
+    bootstrap: int = Field(
+        1000, ge=0, le=100_000, description="resamples for an interval; 0 = none, but of shares"
+    )
     confidence: Fraction = Field(0.95)
     aupro_limit: float = Field(
         0.3, gt=0, le=1, description="false-positive rate up to which AUPRO integrates"

@@ -27,6 +27,9 @@ _WRITING = threading.Lock()
 _VERSION = 3
 """Raised when something else is said of a header."""
 
+DEEP_COLOUR = ";16"
+"""Ending of the mode of an image of 16 bits a colour."""
+
 State = tuple[int, int, int, int]
 """What tells that a file is still the same: numbers of its status."""
 
@@ -47,6 +50,11 @@ class Header(NamedTuple):
     mode: str
     needs_depth: bool
     is_negative: bool
+
+    @property
+    def is_deep_colour(self) -> bool:
+        """Whether it has 16 bits a colour, of which the high bytes alone are read."""
+        return self.mode.endswith(DEEP_COLOUR) and not self.mode.startswith("I")
 
 
 class Known(NamedTuple):

@@ -16,7 +16,6 @@ VIDEO_SUFFIXES = frozenset(
 """Endings of files that are taken for videos, in small letters."""
 LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
 """Endings of formats that may change pixels when they are written."""
-_DEAD_LINK = "link that leads nowhere"
 
 
 def is_image(path: Path) -> bool:
@@ -82,18 +81,24 @@ def folders(folder: Path) -> list[Path]:
     return [folder / e.name for e in _entries(folder) if not e.name.startswith(".") and e.is_dir()]
 
 
-def images_in(folder: Path) -> list[Path]:
-    """Image files straight inside, sorted; none where the folder does not exist."""
-    return [folder / e.name for e in _entries(folder) if is_image_name(e.name) and e.is_file()]
+def images_in(folder: Path, *, lost: bool = False) -> list[Path]:
+    """Image files straight inside, sorted; none where the folder does not exist.
+
+    Args:
+        folder: To look in.
+        lost: Whether links to images that are gone are wanted as well; reading one says what is wrong.
+    """
+    named = [entry for entry in _entries(folder) if is_image_name(entry.name)]
+    return [folder / e.name for e in named if e.is_file() or (lost and e.is_symlink() and not e.is_dir())]
 
 
-def images_below(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Image files at any depth; links are followed, but never in a circle."""
+def images_below(folder: Path, seen: frozenset[str] = frozenset(), *, lost: bool = False) -> Iterator[Path]:
+    """Image files at any depth, as :func:`images_in` finds them; links are followed, never in a circle."""
     real = os.path.realpath(folder)
     if real not in seen:
-        yield from images_in(folder)
+        yield from images_in(folder, lost=lost)
         for inner in folders(folder):
-            yield from images_below(inner, seen | {real})
+            yield from images_below(inner, seen | {real}, lost=lost)
 
 
 def videos_below(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[Path]:
@@ -131,15 +136,9 @@ def strange_below(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[
                 yield entry, "folder named like an image"
             yield from strange_below(entry, seen | {real})
         elif entry.is_symlink() and not entry.exists():
-            yield entry, _DEAD_LINK
+            yield entry, "link that leads nowhere"
         elif entry.exists() and not entry.is_file():
             yield entry, "pipe, socket or device"
-
-
-def lost_below(folder: Path) -> list[Path]:
-    """Links to images that are no longer there, as of a network folder that went away; sorted."""
-    dead = (entry for entry, what in strange_below(folder) if what == _DEAD_LINK)
-    return sorted(entry for entry in dead if is_image(entry) and not is_mask_name(entry))
 
 
 def child(folder: Path, name: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nfbmr.data.decoding import decode_inputs
-from nfbmr.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, lost_below, videos_below
+from nfbmr.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, videos_below
 from nfbmr.data.masks import pictures_below
 from nfbmr.data.sources import Source
 from nfbmr.errors import DataError, ImageError
@@ -56,9 +56,8 @@ def sorted_in(paths: Sequence[Path], *, videos: bool = False) -> tuple[list[Path
     left_out: list[Path] = []
     for path in paths:
         if path.is_dir():
-            pictures, masks = pictures_below(path)
-            images += [*pictures, *lost_below(path)]  # reading these says what is wrong
-            images += sorted(videos_below(path)) if videos else []
+            pictures, masks = pictures_below(path, lost=True)
+            images += [*pictures, *sorted(videos_below(path))] if videos else pictures
             left_out += masks
         elif path.exists():
             images.append(path)

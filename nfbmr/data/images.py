@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from nfbmr.data import contents, digests
-from nfbmr.data.digests import Header
+from nfbmr.data.digests import DEEP_COLOUR, Header
 from nfbmr.data.modes import (
     FULL_RANGE,
     PACKED_BITS,
@@ -244,7 +244,7 @@ def _said_by(image: Image.Image) -> Header:
     if not unasked and orientation(image) in SIDEWAYS:
         width, height = height, width
     needs_depth = is_deep(image) and image.mode != "F" and image.format not in FULL_RANGE
-    mode = f"{image.mode};16" if is_deep_colour(image) else image.mode
+    mode = f"{image.mode}{DEEP_COLOUR}" if is_deep_colour(image) else image.mode
     return Header(height, width, mode, needs_depth, is_negative(image))
 
 
@@ -275,7 +275,7 @@ def highest_byte(path: Path) -> int | None:
     Raises:
         ImageError: The file cannot be read.
     """
-    if not header_of(path).mode.endswith(";16"):
+    if not header_of(path).is_deep_colour:
         return None
     return int(np.asarray(_decode(path).convert("RGB")).max())
 

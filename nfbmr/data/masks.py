@@ -59,19 +59,20 @@ class Entry:
         return tuple(map(joined, self.folders))
 
 
-def entries_below(root: Path, *, sides: bool = False) -> list[Entry]:
+def entries_below(root: Path, *, sides: bool = False, lost: bool = False) -> list[Entry]:
     """Every image file below a folder, and which of them are masks.
 
     Args:
         root: Its own name says nothing.
         sides: Whether folders straight below are sides of a split.
+        lost: Whether links to images that are gone are wanted as well.
 
     Raises:
         DataError: A folder cannot be read.
     """
     roles: dict[Path, _Role] = {root: _Role()}
     by_folder: dict[Path, list[Path]] = defaultdict(list)
-    for file in images_below(root):
+    for file in images_below(root, lost=lost):
         by_folder[file.parent].append(file)
     entries = []
     for folder, files in by_folder.items():
@@ -81,9 +82,9 @@ def entries_below(root: Path, *, sides: bool = False) -> list[Entry]:
     return entries
 
 
-def pictures_below(root: Path) -> tuple[list[Path], list[Path]]:
+def pictures_below(root: Path, *, lost: bool = False) -> tuple[list[Path], list[Path]]:
     """The image files of a folder that are pictures, and those that are masks; each sorted."""
-    entries = entries_below(root)
+    entries = entries_below(root, lost=lost)
     pictures = sorted(entry.path for entry in entries if not entry.is_mask)
     return pictures, sorted(entry.path for entry in entries if entry.is_mask)
 

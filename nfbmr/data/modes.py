@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,13 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def is_deep_colour(image: Image.Image) -> bool:
-    """Whether a file that is not decoded yet has 16 bits a colour; Pillow reads the high bytes alone."""
+    """Whether a file that is not decoded yet has 16 bits a colour; Pillow reads the high bytes alone.
+
+    Pillow's names for such bytes end with their order; those of a BMP of 16 bits a pixel do not.
+    """
     tiles: Any = getattr(image, "tile", ())
-    return image.format not in FULL_RANGE and not is_deep(image) and any(";16" in str(t.args) for t in tiles)
+    deep = any(re.search(";16[BLN]", str(tile.args)) for tile in tiles)
+    return deep and image.format not in FULL_RANGE and not is_deep(image)
 
 
 def is_negative(image: Image.Image) -> bool:

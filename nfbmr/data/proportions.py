@@ -77,7 +77,7 @@ def typical_depth(paths: Sequence[Path]) -> int:
 
     A hundred are looked at, spread evenly, and none after one that fills 16 bits. A depth below 16 is said
     in a warning, since a 16-bit camera in the dark looks the same. Of images of 16 bits a colour the high
-    bytes alone are read, whatever the depth: where these are dark, a warning says so.
+    bytes alone are read: where these are dark, a warning says so.
 
     Args:
         paths: Images; those that cannot be read are left out: whoever needs their pixels names them.

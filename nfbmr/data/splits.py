@@ -156,12 +156,12 @@ def _hold_out(
     parts: _Parts, fraction: float, rng: random.Random, *, least: int, leave: int
 ) -> tuple[list[Sample], _Parts]:
     """Take parts at random until they hold the fraction of the images, at least so many; leave some parts."""
-    wanted = max(least, round(fraction * sum(map(len, parts))))
+    wanted = max(1, round(fraction * sum(map(len, parts))))
     shuffled = _shuffled(parts, rng)
-    held: list[Sample] = []
-    while len(held) < wanted and len(shuffled) > leave:
-        held += shuffled.pop()
-    return held, shuffled
+    held: _Parts = []
+    while (sum(map(len, held)) < wanted or len(held) < least) and len(shuffled) > leave:
+        held.append(shuffled.pop())
+    return [sample for part in held for sample in part], shuffled
 
 
 def _shuffled(parts: _Parts, rng: random.Random) -> _Parts:

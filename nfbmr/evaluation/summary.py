@@ -199,8 +199,9 @@ class SelectionFacts(Part):
         reduction: How a map becomes a score.
         levels: Levels of a pyramid, each with its ``name``, ``auroc`` and ``share``.
         false_reject_rate: Share of good parts that the threshold was set to reject.
-        false_reject_interval: Between which shares it is to be expected, with a confidence of 95 %, since few
-            images chose it; None in summaries of older versions.
+        false_reject_interval: Between which shares of new good parts are rejected, with a confidence of 95 %,
+            as a threshold from few images is not exact; None where the test set chose it, and in summaries of
+            older versions.
         pixel_false_reject_rate: The same of good parts with any region; None without pixel maps.
         epochs: The epoch kept, by stage.
         candidates: What it was chosen from, the best first.

@@ -125,8 +125,6 @@ def limit_of(good_N: Tensor, false_reject_rate: float) -> Limit:
         (48.0, 96.2)
     """
     threshold = threshold_at(good_N, false_reject_rate)
-    if len(good_N) == 1:  # what is typical is not known
-        return Limit(math.nan, threshold)
     passing_N = good_N[good_N < threshold]
     return Limit(float(passing_N.median()) if len(passing_N) else threshold, threshold)
 

@@ -17,7 +17,7 @@ async def sizes_of(clients: int, questions: int, limit: int = 8) -> list[int]:
 
     They begin as they do in life: one first, the others while that one is answered.
     """
-    batches: Batches[asyncio.Future[None]] = Batches(limit, PATIENT)
+    batches: Batches[asyncio.Future[None]] = Batches(limit, PATIENT, PATIENT)
     working: asyncio.Task[None] | None = None
     sizes: list[int] = []
 

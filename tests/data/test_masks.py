@@ -186,6 +186,8 @@ def test_a_link_to_a_picture_that_went_away_is_a_picture_that_cannot_be_read(tmp
     lost = tmp_path / "new" / "lost.png"
     lost.symlink_to(tmp_path / "gone.png")
     (tmp_path / "new" / "lost_mask.png").symlink_to(tmp_path / "gone_mask.png")
+    (tmp_path / "new" / "masks").mkdir()
+    (tmp_path / "new" / "masks" / "other.png").symlink_to(tmp_path / "gone_mask.png")
     files = images_in([tmp_path / "new"])
     assert len(files) == 2
     assert files[1] == lost

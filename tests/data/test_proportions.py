@@ -155,6 +155,18 @@ def test_colours_of_fewer_bits_in_16_are_said_to_be_dark(
     assert header_of(tmp_path / "dark.png").mode == "RGB;16"
 
 
+def test_grey_of_16_bits_and_five_bits_a_colour_are_not_colour_of_16(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    packed = tmp_path / "packed.bmp"  # 16 bits a pixel, all black
+    header = struct.pack("<IiiHHIIiiII", 40, 4, 4, 1, 16, 3, 32, 0, 0, 0, 0)
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    packed.write_bytes(b"BM" + struct.pack("<IHHI", 98, 0, 0, 66) + header + masks + bytes(32))
+    assert header_of(packed).mode == "RGB"
+    assert typical_depth([deep(tmp_path / "grey.png", 60000), packed]) == 16
+    assert not caplog.messages
+
+
 def test_a_set_of_ordinary_images_has_no_depth_to_ask_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

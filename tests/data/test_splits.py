@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,18 @@ def test_of_few_images_two_validate_since_one_score_says_nothing_of_others(
 ) -> None:
     split = make_split(own(good), DataConfig())
     assert [len(split.train), len(split.validation), len(split.test)] == sides
+
+
+def test_of_few_groups_two_validate() -> None:
+    split = make_split(own(60, groups=6), DataConfig(split="group"))
+    assert len({s.group for s in split.validation}) >= 2
+
+
+def test_kinds_and_groups_are_text_whatever_bytes_name_them() -> None:
+    of_bytes = sample("a.png", "gro\udcdf", "St\udcfcck 1")
+    assert (of_bytes.defect, of_bytes.group) == ("gro\\xdf", "St\\xfcck 1")
+    assert sample("a.png", "half \ud83d").defect == "half \\ud83d"  # as JSON lines may hold it
+    assert replace(of_bytes, name="b.png").defect == of_bytes.defect
 
 
 def test_a_split_is_the_same_on_every_machine() -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfbmr.scoring.thresholds import limit_of, realised_rates, threshold_at
+from nfbmr.scoring.thresholds import realised_rates, threshold_at
 
 DRAWS = {
     "normal": lambda rng, n: rng.normal(size=n),
@@ -50,12 +48,6 @@ def test_what_one_threshold_rejects_lies_within_its_interval_as_often_as_is_said
     rates = [np.exp(-threshold(rng.exponential(size=count), rate)) for _ in range(2000)]
     low, high = realised_rates(count, rate)
     assert np.mean([low <= each <= high for each in rates]) == pytest.approx(0.95, abs=0.02)
-
-
-def test_a_single_good_image_says_nothing_of_what_is_typical():
-    limit = limit_of(torch.tensor([3.0]), 0.05)
-    assert limit.threshold == 3.0
-    assert math.isnan(limit.relative(2.0))
 
 
 @pytest.mark.parametrize("count", [19, 39, 200])

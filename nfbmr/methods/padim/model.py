@@ -92,5 +92,14 @@ class PaDiMStage(ClosedFormStage):
 
     def _vectors(self, y: tuple[Tensor, ...]) -> Tensor:
         """The drawn channels at each position, (P, B, D)."""
-        y_BDHW = at_finest(y).index_select(1, self.bank.tensor("chosen").to(y[0].device))
+        chosen = self.bank.tensor("chosen").to(y[0].device)
+        if torch.compiler.is_exporting():
+            y_BDHW = at_finest(y).index_select(1, chosen)
+        else:  # what is not drawn need not be brought to the finest map; a graph cannot part the taps
+            drawn, first = [], 0
+            for y_BCHW in y:  # the drawn channels are in order
+                inside = (chosen >= first) & (chosen < first + y_BCHW.shape[1])
+                drawn.append(y_BCHW.index_select(1, chosen[inside] - first))
+                first += y_BCHW.shape[1]
+            y_BDHW = at_finest(tuple(drawn))
         return y_BDHW.flatten(2).permute(2, 0, 1)

@@ -19,8 +19,10 @@ def checked(shift: float, new: int, seed: int, spread: float = 1.0, known: int =
     return drift(old, rng.normal(shift, spread, size=new), threshold=threshold, stated=0.05)
 
 
-def test_parts_like_the_old_ones_seldom_raise_an_alarm() -> None:
-    verdicts = [checked(0.0, 60, seed).verdict for seed in range(200)]
+@pytest.mark.parametrize(("known", "new"), [(100, 60), (24, 200)])
+def test_parts_like_the_old_ones_seldom_raise_an_alarm(known: int, new: int) -> None:
+    """Nor where a threshold from few images rejects more than it states of parts like those that set it."""
+    verdicts = [checked(0.0, new, seed, known=known).verdict for seed in range(200)]
     assert verdicts.count("holds") >= 190
     assert set(verdicts) <= {"holds", "rejects too much", "scores fell"}
 

@@ -157,13 +157,13 @@ def proportion(hits: float, n: float, confidence: float = 0.95) -> Estimate:
         >>> print(proportion(0, 20))
         0.000 [0.000, 0.168]
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv  # scipy.stats would take a second to load
 
     if n <= 0:
         return UNDEFINED
     tail = (1 - confidence) / 2
-    low = 0.0 if hits <= 0 else float(beta.ppf(tail, hits, n - hits + 1))
-    high = 1.0 if hits >= n else float(beta.ppf(1 - tail, hits + 1, n - hits))
+    low = 0.0 if hits <= 0 else float(betaincinv(hits, n - hits + 1, tail))
+    high = 1.0 if hits >= n else float(betaincinv(hits + 1, n - hits, 1 - tail))
     return Estimate(hits / n, low, high)
 
 

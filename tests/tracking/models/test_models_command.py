@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mlflow_server.registry.registering import register
 from mlflow_server.registry.registry import Registry
@@ -217,7 +219,10 @@ def test_a_check_of_new_good_parts(nfbmr: Callable[..., Any], runs: Any, tmp_pat
     assert answer["validation"]["images"] == 3
     assert list(answer["unreadable"]) == [str(good / "broken.png")]
     assert code == (0 if answer["holds"] else 1)
-    bad = runs.data / "test"
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    for path in (runs.data / "train" / "good").glob("*.png"):  # as if the lamp were another
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(bad / path.name)
     code, answer = nfbmr("check", "parts", "--version", "1", "--images", str(bad))
     assert code == 1
     assert answer["sentence"].startswith("The threshold no longer holds")

@@ -18,6 +18,7 @@ from nfbmr.devices import device_of, gpu_memory
 from nfbmr.environment import environment
 from nfbmr.errors import ImageError
 from nfbmr.evaluation.evaluation import Scores, evaluate
+from nfbmr.evaluation.false_rejects import note_on_false_rejects, note_on_threshold
 from nfbmr.evaluation.intervals import Estimate
 from nfbmr.evaluation.report import write_report
 from nfbmr.evaluation.summary import Candidate, DatasetFacts, GpuMemory, RunSummary, SelectionFacts
@@ -28,15 +29,12 @@ from nfbmr.run_figures import Drawn, HeatMaps, Scene, draw_curves, draw_heatmaps
 from nfbmr.scoring.fusion import Scorer, reduction_name
 from nfbmr.scoring.ranking import auroc_influence
 from nfbmr.scoring.selection import Selection
-from nfbmr.scoring.thresholds import FEWEST_IN_TAIL, colours_of, realised_rates
-from nfbmr.text import count, percent
+from nfbmr.scoring.thresholds import colours_of, realised_rates
 
 log = logging.getLogger(__name__)
 
 _SCALE = "anomaly map: from the 0.9 quantile of good validation parts to three times as far as their highest"
 _KEPT_BYTES = 256_000_000
-_FAR_OFF = 3.5
-"""Times the stated false-reject rate: a threshold that may reject more is worth a word."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def summarise(
         test_peeked=peeked,
         known_defects=dict(context.split["known_defects"]),
         metrics={"validation": dict(estimates)},
-        notes=tuple(_note_on_threshold(parts, stated, expected)) if expected else (),
+        notes=tuple(note_on_threshold(parts, stated, expected)) if expected else (),
         threshold=scorer.threshold,
         pixel_threshold=scorer.pixel_threshold if with_pixels else None,
         selection=SelectionFacts(
@@ -235,7 +233,7 @@ def report_test(
             "notes": (
                 *([context.doubt] if context.doubt else []),
                 *scores.notes(),
-                *_note_on_false_rejects(estimates, known.selection),
+                *note_on_false_rejects(estimates, known.selection),
                 *known.notes,
             ),
             "unreadable": dict(context.unreadable),
@@ -260,31 +258,6 @@ def influence_of(validation: ScoredImages, scorer: Scorer) -> dict[str, float]:
     influence_U = auroc_influence(good_N, defective_M, good.units, defective.units, defective.weights)
     units = sorted({*good.units, *defective.units})
     return dict(zip(units, influence_U.tolist(), strict=True))
-
-
-def _note_on_threshold(parts: int, stated: float, expected: tuple[float, float]) -> list[str]:
-    """A word where so few good parts set a threshold that it may reject several times what is stated."""
-    low, high = expected
-    if parts > FEWEST_IN_TAIL and high <= _FAR_OFF * stated:
-        return []
-    return [
-        f"The threshold comes from {count(parts, 'good validation part')}: it rejects {percent(low)} to "
-        f"{percent(high)} of new good parts (95% confidence), where {percent(stated)} are stated. More good "
-        "images make it surer."
-    ]
-
-
-def _note_on_false_rejects(estimates: Mapping[str, Estimate], selection: SelectionFacts) -> list[str]:
-    """A word where more good test images are rejected than chance and a threshold from few images explain."""
-    rejected, stated = estimates["image_false_reject_rate"], selection.false_reject_rate
-    expected = selection.false_reject_interval
-    if expected is None or not rejected.low > max(expected[1], stated):
-        return []
-    return [
-        f"{percent(rejected.value)} of the good test images are rejected, where {percent(stated)} are stated "
-        f"and up to {percent(expected[1])} are to be expected, given how many images set the threshold: they "
-        "do not look like those trained on. Were they taken with the same camera, light and parts?"
-    ]
 
 
 def _measure(

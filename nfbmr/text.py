@@ -95,11 +95,11 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def percent(share: float) -> str:
+def percentage(share: float) -> str:
     """A share for people: two digits where it is small, whole numbers above.
 
     Example:
-        >>> percent(0.05), percent(0.0049), percent(0.1517), percent(1.0), percent(1e-9)
+        >>> percentage(0.05), percentage(0.0049), percentage(0.1517), percentage(1.0), percentage(1e-9)
         ('5%', '0.49%', '15%', '100%', '0%')
     """
     value = 100 * share

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nfbmr.errors import ImageError
 from nfbmr.evaluation.intervals import Estimate
 from nfbmr.evaluation.summary import RunSummary
-from nfbmr.text import chosen_with, count, percent, visible
+from nfbmr.text import chosen_with, count, percentage, visible
 
 _HEADLINE = (
     "image_auroc",
@@ -59,9 +59,9 @@ def _false_rejects(summary: RunSummary) -> list[str]:
     if not rejected.defined:
         return []
     selection = summary.selection
-    line = f"  {'false rejects':<16}{_interval(rejected)}   {percent(selection.false_reject_rate)} stated"
+    line = f"  {'false rejects':<16}{_interval(rejected)}   {percentage(selection.false_reject_rate)} stated"
     if selection.false_reject_interval is not None:
-        low, high = map(percent, selection.false_reject_interval)
+        low, high = map(percentage, selection.false_reject_interval)
         line += f", {low} to {high} of new good parts to be expected"
     return [line]
 

@@ -69,7 +69,10 @@ class EvaluationConfig(Section):
     """Metrics, their intervals, and pictures."""
 
     bootstrap: int = Field(
-        1000, ge=0, le=100_000, description="resamples for an interval; 0 = none, but of shares"
+        1000,
+        ge=0,
+        le=100_000,
+        description="resamples for an interval; 0 = none (exact ones of recall and false rejects stay)",
     )
     confidence: Fraction = Field(0.95)
     aupro_limit: float = Field(

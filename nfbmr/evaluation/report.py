@@ -15,7 +15,7 @@ from nfbmr.evaluation.intervals import UNDEFINED, Estimate
 from nfbmr.evaluation.summary import RunSummary
 from nfbmr.nesting import flatten
 from nfbmr.paths import write_text
-from nfbmr.text import chosen_with, visible
+from nfbmr.text import chosen_with, percentage, visible
 
 _KINDS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".svg": "svg+xml", ".gif": "gif", ".webp": "webp"}
 
@@ -48,7 +48,9 @@ def write_report(
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(duration=duration, percent=lambda x: f"{x:g}", number=number, part=part_title)
+    environment.filters.update(
+        duration=duration, percent=lambda x: f"{x:g}", number=number, part=part_title, percentage=percentage
+    )
     source = resources.files("nfbmr.evaluation").joinpath("report.html").read_text(encoding="utf-8")
     template = environment.from_string(source)
     highest = [  # of each image, and how many more there are

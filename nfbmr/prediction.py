@@ -24,6 +24,7 @@ from nfbmr.errors import CheckpointError, ConfigError, ImageError, require_packa
 from nfbmr.features.extraction import pictures_at_once
 from nfbmr.features.reader import FeatureReader
 from nfbmr.features.table import Tensors, ViewedFeatures
+from nfbmr.machine import usable_cores
 from nfbmr.methods.detector import Detector
 from nfbmr.methods.forward import maps_of
 from nfbmr.paths import model_folder
@@ -121,6 +122,7 @@ class Predictor:
         self._reader = FeatureReader(features, device_of(device), "bf16")
         detector.check_weights(self._reader.weights_digest)
         self.detector, self.scorer, self.features = detector, detector.scorer, features
+        self._decoders = ThreadPoolExecutor(usable_cores(), "decode")
 
     @classmethod
     def load(cls, model: Path, device: str = "auto") -> Predictor:
@@ -223,15 +225,14 @@ class Predictor:
             images: Files, bytes or pixels; what is known to be no image stands for itself.
         """
         batch = self.batch
-        with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
-            for start in range(0, len(images), batch):
-                some = images[start : start + batch]
-                each = pool.map if len(some) > 1 else map  # a thread for one image is a detour
-                prepared = list(each(self._prepared, some))
-                readable = [image for image in prepared if not isinstance(image, ImageError)]
-                scored = iter(self._scored(readable) if readable else ())
-                for image in prepared:
-                    yield Scored(error=image.what) if isinstance(image, ImageError) else next(scored)
+        for start in range(0, len(images), batch):
+            some = images[start : start + batch]
+            each = self._decoders.map if len(some) > 1 else map  # a thread for one image is a detour
+            prepared = list(each(self._prepared, some))
+            readable = [image for image in prepared if not isinstance(image, ImageError)]
+            scored = iter(self._scored(readable) if readable else ())
+            for image in prepared:
+                yield Scored(error=image.what) if isinstance(image, ImageError) else next(scored)
 
     def heatmap(self, image: Source, map_HW: Tensor, *, longest: int | None = None) -> Image.Image:
         """An image under its anomaly map, or its score's gradient where maps have no positions.

@@ -230,7 +230,8 @@ class HttpApp:
 def _api(app: HttpApp) -> FastAPI:
     """The paths, and what is said of them."""
 
-    def check_token(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
+    # Asynchronous, though it waits for nothing: FastAPI hands a plain function to another thread.
+    async def check_token(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
         token, said = app.settings.token, "" if given is None else given.credentials
         if token is not None and not hmac.compare_digest(said.encode(), token.encode()):
             fix, headers = "send the header Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"}

@@ -14,6 +14,14 @@ GRACE = 10
 """Seconds that answers under way have when the server is ended."""
 
 
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """The quickest that is installed."""
+    from uvicorn import Config
+
+    factory = Config(HttpApp, loop="auto").get_loop_factory()
+    return asyncio.new_event_loop() if factory is None else factory()
+
+
 class Listener:
     """Holds the port; all of it runs in one event loop.
 

@@ -1,8 +1,8 @@
 """A model served by this process alone, without Ray: for one machine that has little memory to spare.
 
-One thread listens, one computes. A new version is loaded beside the old one; requests go to it from then on,
-and the old one is let go when it owes nobody an answer. What ends this process ends the server: who starts it
-(systemd, a container's restart policy) starts it again.
+One thread listens, others compute. A new version is loaded beside the old one; requests go to it from then
+on, and the old one is let go when it owes nobody an answer. What ends this process ends the server: who
+starts it (systemd, a container's restart policy) starts it again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from cluster.serving.http_app import ActiveModel, ModelInfo
-from cluster.serving.listener import Listener
+from cluster.serving.listener import Listener, new_event_loop
 from cluster.serving.settings import ServingSettings
 from nfbmr.errors import ServingError
 from nfbmr.model_source import ServedModel
@@ -37,7 +37,7 @@ class LocalService:
 
     def __init__(self, settings: ServingSettings, port: int, model: ServedModel) -> None:
         self._settings, self._port = settings, port
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         self._listener = Listener(settings)
         threading.Thread(target=self._loop.run_forever, name="listener", daemon=True).start()
         self._activate(model)

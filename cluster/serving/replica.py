@@ -1,7 +1,7 @@
 """One copy of the model, in a process of its own: requests in, answers out, several at a time.
 
 Ray Serve starts it, starts it again when it dies, and hands it requests; those that come in while it computes
-are its next batch. (Ray Serve's own batches are closed when they are formed, not when somebody has time for
+are its next batches. (Ray Serve's own batches are closed when they are formed, not when somebody has time for
 them: under load they hold one request each.) It imports what prediction needs, and nothing of tracking or of
 registries.
 """
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,13 @@ from nfbmr.stopping import StopRequest
 if TYPE_CHECKING:
     from nfbmr.inference import ScoreRequest
 
+Asked = tuple[Job, "asyncio.Future[Reply]"]
 log = logging.getLogger(__name__)
+
+MOST_LANES = 4
+"""Batches that are answered at once: each holds its own maps in memory."""
+_LONG = 0.25
+"""Seconds for an image, above which threads share it with profit."""
 
 
 class Replica:
@@ -32,7 +39,7 @@ class Replica:
     Args:
         folder: Of the model: its networks, its scorer, the backbone's weights if they are included.
         device: That it computes on.
-        threads: That it computes with.
+        threads: That it computes with: a batch each, up to :data:`MOST_LANES` batches at once.
         batch: Requests that it takes together at most.
         max_pixels: Larger images are refused before they are decoded.
         max_images: In one request.
@@ -41,28 +48,28 @@ class Replica:
     def __init__(
         self, folder: str, *, device: str, threads: int, batch: int, max_pixels: int, max_images: int
     ) -> None:
-        import numpy as np
         import torch
 
+        from nfbmr.devices import device_of
         from nfbmr.inference import Answering
 
         torch.set_num_threads(threads)
         self._answering = Answering.load(Path(folder), device=device, max_pixels=max_pixels)
         self._max_images = max_images
         self._stop = StopRequest()
-        # One thread computes, the event loop goes on collecting the next batch.
-        self._pool = ThreadPoolExecutor(1, "answers", lambda: torch.set_num_threads(threads))
-        self._batches: Batches[tuple[Job, asyncio.Future[Reply]]] = Batches(batch)
-        self._working: asyncio.Task[None] | None = None
+        lanes = min(threads, MOST_LANES) if device_of(device).type == "cpu" else 1
+        # These threads compute, the event loop goes on collecting the next batches.
+        self._pool = ThreadPoolExecutor(lanes, "answers")
+        self._batches: Batches[Asked] = Batches(batch, self._answer_together, lanes)
+        self._threads_together = max(1, threads // lanes)
         # The first request is to be no slower than others.
-        self._answering.rows([np.full((64, 64), 128, dtype=np.uint8)], heatmaps=True)
+        counts = {self._threads_together, threads}
+        self._threads_alone = self._pool.submit(self._quickest, counts).result()
 
     async def __call__(self, job: Job) -> Reply:
         """Answer one request, together with others."""
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._batches.add((job, answer))
-        if self._working is None:
-            self._working = asyncio.create_task(self._work())
         return await answer
 
     async def ready(self) -> dict[str, Any]:
@@ -78,19 +85,32 @@ class Replica:
         """Leave what is not answered yet, after the image that is looked at."""
         self._stop.ask()
 
-    async def _work(self) -> None:
-        """Answer what waits, as many together as there are, until nothing waits."""
-        try:
-            async for asked in self._batches:
-                await self._answer_together(asked)
-        finally:
-            self._working = None
+    def _quickest(self, counts: Collection[int]) -> int:
+        """Of these numbers of threads, the one in which an image by itself is scored soonest.
 
-    async def _answer_together(self, asked: Sequence[tuple[Job, asyncio.Future[Reply]]]) -> None:
+        Small maps are sooner done by one thread than divided; large ones gain by each.
+        """
+        import numpy as np
+        import torch
+
+        image = np.full((64, 64), 128, dtype=np.uint8)
+        seconds = {}
+        for threads in sorted(counts, reverse=True):
+            torch.set_num_threads(threads)
+            self._answering.rows([image], heatmaps=True)
+            seconds[threads] = min(_seconds(lambda: self._answering.rows([image])) for _ in range(3))
+            if seconds[threads] > _LONG:
+                break
+        return min(seconds, key=lambda threads: seconds[threads])
+
+    async def _answer_together(self, asked: Sequence[Asked], alone: bool) -> None:
         asked = [(job, answer) for job, answer in asked if not answer.done()]  # some have gone away
         jobs = [job for job, _ in asked]
+        threads = self._threads_alone if alone else self._threads_together
         try:
-            replies = await asyncio.get_running_loop().run_in_executor(self._pool, self._replies, jobs)
+            replies = await asyncio.get_running_loop().run_in_executor(
+                self._pool, self._replies, jobs, threads
+            )
         except Exception as error:
             for _, answer in asked:
                 if not answer.done():
@@ -100,7 +120,10 @@ class Replica:
             if not answer.done():
                 answer.set_result(reply)
 
-    def _replies(self, jobs: list[Job]) -> list[Reply]:
+    def _replies(self, jobs: list[Job], threads: int) -> list[Reply]:
+        import torch
+
+        torch.set_num_threads(threads)  # of this lane: OpenMP keeps a number for each
         try:
             return self._answered(jobs)
         except Interrupted:
@@ -154,3 +177,10 @@ class Replica:
         if rows[0]["error"] is not None:
             return HttpError(422, rows[0]["error"], "export it again as PNG, JPEG or TIFF").reply()
         return Reply(200, json_bytes(rows[0]))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """How long something takes by the clock."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began

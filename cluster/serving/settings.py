@@ -25,7 +25,7 @@ class ServingSettings:
         port: That is listened on; 0 takes a free one.
         local: Whether this process alone serves, without Ray.
         replicas: Processes that hold the model; one where `local` is set.
-        threads: Of each replica; None shares the cores among them.
+        threads: Of each replica, which answers as many batches at once; None shares the cores among them.
         batch: Requests that a replica takes together at most.
         queue: Requests under way at most, those that are answered just now among them; more are turned away.
         max_body: Bytes of the largest request.
@@ -79,15 +79,11 @@ class ServingSettings:
 
     @property
     def threads_each(self) -> int:
-        """Threads of each replica; a core is left to a process that listens, which a thread does without."""
+        """Threads of each replica; who listens needs a tenth of what they do."""
         given = os.environ.get("OMP_NUM_THREADS", "")
         if self.threads is not None:
             return self.threads
-        return (
-            int(given)
-            if given.isdigit() and int(given)
-            else max(1, (usable_cores() - (not self.local)) // self.replicas)
-        )
+        return int(given) if given.isdigit() and int(given) else max(1, usable_cores() // self.replicas)
 
     @property
     def of_replica(self) -> dict[str, Any]:

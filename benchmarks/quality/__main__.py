@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("\n".join(setting.name for setting in settings_of(given.grid, given.only)))
             return 0
         done = given.report or _study(given, folder)
-        print(write_report(Rows(folder.rows).read(), folder.report))
+        print(write_report(Rows(folder.rows).read(), folder.report, folder.scores))
     except NfbmrError as error:
         print(error, file=sys.stderr)
         return error.exit_code

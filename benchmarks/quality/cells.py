@@ -174,9 +174,14 @@ class Folder:
         """Folder of what is under way, with its checkpoints."""
         return self.root / "work" / unit.key
 
-    def scores(self, cell: Cell) -> Path:
+    @property
+    def scores(self) -> Path:
+        """A file of each cell's scores, by its key."""
+        return self.root / "scores"
+
+    def scores_of(self, cell: Cell) -> Path:
         """Each image's score, as ``nfbmr train`` writes them: new objectives are tried on these."""
-        return self.root / "scores" / f"{cell.key}.parquet"
+        return self.scores / f"{cell.key}.parquet"
 
 
 def compute(unit: Unit, folder: Folder, resamples: int) -> list[Row]:
@@ -270,7 +275,9 @@ def _measured(
         maps_NHW=selection.scorer.fuse(test.maps_NPHW).numpy() if pixels else None,
         masks=Masks(test) if pixels else None,
     )
-    write_scores(folder.scores(cell), (validation, test), selection.scorer, test_peeked=summary.test_peeked)
+    write_scores(
+        folder.scores_of(cell), (validation, test), selection.scorer, test_peeked=summary.test_peeked
+    )
     return {
         **cell.about,
         "status": FINISHED,

@@ -21,7 +21,9 @@ from typing import Any
 
 from benchmarks.quality import figures
 from benchmarks.quality.cells import FINISHED
+from benchmarks.quality.differences import BASE, Compared, differences
 from benchmarks.quality.rows import Row
+from nfbmr.evaluation.intervals import Estimate
 from nfbmr.paths import write_text
 
 OBJECTIVE, TEST = "objective", "test_image_auroc"
@@ -144,12 +146,13 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
     return round(float(spearmanr(x, y).statistic), 6)
 
 
-def write_report(rows: Sequence[Row], folder: Path) -> Path:
+def write_report(rows: Sequence[Row], folder: Path, scores: Path) -> Path:
     """Write ``report.md`` and its pictures.
 
     Args:
         rows: Of a study; it need not be finished.
         folder: Where the report goes.
+        scores: The study's folder of scores.
 
     Returns:
         The Markdown file.
@@ -170,6 +173,7 @@ def write_report(rows: Sequence[Row], folder: Path) -> Path:
             "## What selection sees\n\n" + table_of_objectives(by_set, real),
             "## Each set\n\n" + table_of_sets(by_set, today),
             "## Each setting\n\n" + table_of_settings(by_set, real),
+            _beside_the_default(differences(main, scores)),
             _few(rows),
             _failures(rows),
         )
@@ -278,6 +282,21 @@ def table_of_settings(by_set: Mapping[str, Sequence[Row]], real: Sequence[str]) 
     return markdown(heads, [line for _, line in sorted(lines, key=lambda line: line[0])])
 
 
+def _beside_the_default(compared: Mapping[str, Compared]) -> str:
+    if not compared:
+        return ""
+    sets = list(dict.fromkeys(name for one in compared.values() for name in one.sets))
+    lines = [
+        [setting, str(len(one.sets)), _points(one.mean), *(_points(one.sets.get(name)) for name in sets)]
+        for setting, one in compared.items()
+    ]
+    head = (
+        f"## Beside `{BASE}`\n\nPaired differences of the test image AUROC in points, with 95 % intervals; "
+        "the mean is over all sets that both have, real or not.\n\n"
+    )
+    return head + markdown(["setting", "sets", "mean", *sets], lines)
+
+
 def few_of(rows: Iterable[Row]) -> dict[str, dict[str, dict[float, float]]]:
     """Test image AUROC by set, setting and number of training images (validation ones not counted)."""
     finished = [row for row in rows if row["status"] == FINISHED and row.get(TEST) is not None]
@@ -341,6 +360,13 @@ def _names(names: Sequence[str]) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
+
+
+def _points(difference: Estimate | None) -> str:
+    if difference is None or not difference.defined:
+        return ""
+    value, low, high = (100 * number for number in (difference.value, difference.low, difference.high))
+    return f"{value:+.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _percent(value: float | None) -> str:

@@ -11,10 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import nfbmr
 from benchmarks.quality.cells import Cell, Folder, Unit, best_f1, cells_of, compute, units_of
+from benchmarks.quality.differences import differences
 from benchmarks.quality.grid import Setting, full_grid, grid_file, quick_grid, settings_of
 from benchmarks.quality.pool import Estimate
 from benchmarks.quality.report import choice_by, few_of, objectives_in, write_report
@@ -170,11 +173,45 @@ def test_few_images_stand_beside_all_and_apart_from_the_comparison(tmp_path: Pat
         {**row("broken", 0.0, 0.0), "status": "failed", "reason": "no such tap\n  -> name another"},
     ]
     assert few_of(rows) == {"parts": {"a": {16.0: 0.5, 80.0: 0.9}}}
-    text = write_report(rows, tmp_path).read_text(encoding="utf-8")
+    text = write_report(rows, tmp_path, tmp_path / "scores").read_text(encoding="utf-8")
     assert "| a | 50.0 | 90.0 |" in text.replace("parts | ", "")
     assert "no such tap -> name another" in text
     for picture in ("parts.png", "few.png"):
         assert (tmp_path / picture).stat().st_size > 5000
+
+
+def scored(path: Path, good: list[float], defective: list[float]) -> None:
+    """A cell's scores of a validation image and of test images, each of a name of its own."""
+    scores = [("validation", "good", "v", 9.0)]
+    scores += [("test", "good", f"g{i}", score) for i, score in enumerate(good)]
+    scores += [("test", "dent", f"d{i}", score) for i, score in enumerate(defective)]
+    columns = ("side", "defect", "name", "score")
+    images = [dict(zip(columns, image, strict=True)) for image in scores]
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist([{**one, "group": None, "rejected": False} for one in images]), path)
+
+
+def test_settings_are_compared_with_the_default_on_the_images_that_both_scored(tmp_path: Path) -> None:
+    rows = [
+        row("default", 0.9, 0.9, set="a", split="official"),
+        row("default", 0.9, 0.9, set="b", split="official"),
+        row("better", 0.9, 0.9, set="a", split="official"),
+        row("better", 0.9, 0.9, set="b", split="official"),
+        row("fewer", 0.9, 0.9, set="a", split="official"),
+    ]
+    half, whole = ([1.0, 2.0, 3.0, 4.0], [2.5] * 4), ([1.0, 1.1, 1.2, 1.3], [2.0] * 4)
+    left = (half[0], half[1][:3])  # the last defect chose, and left the test set
+    for one, (good, defective) in zip(rows, (half, whole, whole, whole, left), strict=True):
+        scored(tmp_path / "scores" / f"{one['key']}.parquet", good, defective)
+    compared = differences(rows, tmp_path / "scores")
+    assert list(compared) == ["better", "fewer"]
+    assert compared["better"].sets["a"].value == pytest.approx(0.5)
+    assert compared["better"].sets["b"].value == 0.0
+    assert compared["better"].mean.value == pytest.approx(0.25)
+    assert 0.0 <= compared["better"].mean.low < 0.25 < compared["better"].mean.high <= 0.5
+    assert compared["fewer"].mean.value == 0.0
+    text = write_report(rows, tmp_path / "report", tmp_path / "scores").read_text(encoding="utf-8")
+    assert "| better | 2 | +25.0 [" in text
 
 
 def test_the_time_left_is_that_of_the_same_networks_else_of_the_method() -> None:
@@ -203,7 +240,7 @@ def test_a_cell_that_fails_is_a_row_with_its_reason(tmp_path: Path, textures: Pa
     assert done["test_image_f1"] <= done["test_best_f1"] <= 1
     assert done["objective"] == pytest.approx(done["validation_image_auroc"])
     assert done["test_pixel_aupro"] is not None
-    assert folder.scores(first.cells[0]).exists()
+    assert folder.scores_of(first.cells[0]).exists()
     assert not folder.work(first).exists()
     (broken,) = compute(second, folder, 20)
     assert "no.such.tap" in str(broken["reason"])

@@ -7,10 +7,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from nfbmr.data.samples import GOOD
-from nfbmr.errors import NfbmrError, OutputError
+from nfbmr.errors import NfbmrError
 from nfbmr.evaluation.metrics import PixelHistograms, pixel_histograms
 from nfbmr.finalize import Masks
 from nfbmr.methods.registry import networks_of
@@ -27,31 +25,10 @@ def read_scores(cell: Cell, paths: RunPaths) -> CellScores:
     Raises:
         OutputError: They are missing or damaged.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = ["side", "name", "defect", "group", "score", "rejected"]
-    try:
-        rows = [
-            row for row in pq.read_table(paths.scores, columns=columns).to_pylist() if row["side"] == "test"
-        ]
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise OutputError(
-            f"scores cannot be read ({type(error).__name__})", where=paths.scores, fix="run the cell again"
-        ) from error
-    grouped = bool(read_json(paths.split)["grouped"])
-    return CellScores(
-        row=cell.row,
-        category=cell.category,
-        seed=cell.seed,
-        names=[row["name"] for row in rows],
-        defective=np.asarray([row["defect"] != GOOD for row in rows], dtype=np.bool_),
-        score=np.asarray([row["score"] for row in rows], dtype=np.float64),
-        rejected=np.asarray([row["rejected"] for row in rows], dtype=np.bool_),
-        groups=[row["group"] for row in rows] if grouped else None,
-        kinds=[row["defect"] for row in rows],
-        pixels=partial(read_pixels, paths),
+    scores = CellScores.read(
+        paths.scores, cell.row, cell.category, cell.seed, grouped=bool(read_json(paths.split)["grouped"])
     )
+    return replace(scores, pixels=partial(read_pixels, paths))
 
 
 def read_pixels(paths: RunPaths) -> PixelHistograms | None:

@@ -20,13 +20,16 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nfbmr.data.samples import GOOD
+from nfbmr.errors import OutputError
 from nfbmr.evaluation.intervals import UNDEFINED, Estimate, Floats, Statistic, resampled_weights
 from nfbmr.evaluation.metrics import PixelHistograms, image_metric
 from tune.tables.rows import PIXEL_METRICS
@@ -59,6 +62,58 @@ class CellScores:
     groups: Sequence[str | None] | None = None
     kinds: Sequence[str] = ()
     pixels: Callable[[], PixelHistograms | None] | None = None
+
+    @classmethod
+    def read(cls, file: Path, row: str, category: str | None, seed: int, *, grouped: bool) -> Self:
+        """The test images of a file that :func:`nfbmr.results.write_scores` wrote.
+
+        Args:
+            file: Parquet.
+            row: Name of the row.
+            category: None where the data set has no categories.
+            seed: Seed of the weights.
+            grouped: Whether the split keeps the images of a part together.
+
+        Raises:
+            OutputError: It is missing or damaged.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        columns = ["side", "name", "defect", "group", "score", "rejected"]
+        try:
+            images = [
+                image for image in pq.read_table(file, columns=columns).to_pylist() if image["side"] == "test"
+            ]
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise OutputError(
+                f"scores cannot be read ({type(error).__name__})", where=file, fix="run the cell again"
+            ) from error
+        return cls(
+            row=row,
+            category=category,
+            seed=seed,
+            names=[image["name"] for image in images],
+            defective=np.asarray([image["defect"] != GOOD for image in images], dtype=np.bool_),
+            score=np.asarray([image["score"] for image in images], dtype=np.float64),
+            rejected=np.asarray([image["rejected"] for image in images], dtype=np.bool_),
+            groups=[image["group"] for image in images] if grouped else None,
+            kinds=[image["defect"] for image in images],
+        )
+
+    def only(self, names: Set[str]) -> Self:
+        """The images of these names alone."""
+        kept = [i for i, name in enumerate(self.names) if name in names]
+        return replace(
+            self,
+            names=[self.names[i] for i in kept],
+            defective=self.defective[kept],
+            score=self.score[kept],
+            rejected=self.rejected[kept],
+            groups=None if self.groups is None else [self.groups[i] for i in kept],
+            kinds=[self.kinds[i] for i in kept] if self.kinds else (),
+            pixels=None,
+        )
 
 
 def metrics_of(cell: CellScores, names: Iterable[str], aupro_limit: float) -> Iterator[tuple[str, Statistic]]:

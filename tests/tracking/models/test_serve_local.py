@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,8 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope="module")
 def champion(served: Callable[..., Served], shelf: str) -> Served:
-    return served("parts@champion", "--local", "--queue", "12", "--watch", "0.5", MLFLOW_TRACKING_URI=shelf)
+    words = ("--local", "--queue", "12", "--watch", "0.5")
+    return served("parts@champion", *words, MLFLOW_TRACKING_URI=shelf, OMP_NUM_THREADS="2")
 
 
 def test_one_process_without_ray_gives_the_scores_of_the_evaluation(
@@ -49,6 +51,15 @@ def test_one_process_without_ray_gives_the_scores_of_the_evaluation(
     process = psutil.Process(champion.process.pid)
     assert not process.children(recursive=True)
     assert "/ray/" not in " ".join(region.path for region in process.memory_maps())
+
+
+def test_who_asks_at_once_gets_the_score_of_his_own_image(
+    champion: Served, rows: list[dict[str, Any]], images: list[bytes]
+) -> None:
+    asked = [number % len(images) for number in range(60)]
+    with ThreadPoolExecutor(6) as pool:
+        scored = list(pool.map(lambda number: champion.score(images[number]).json()["score"], asked))
+    assert scored == pytest.approx([rows[number]["score"] for number in asked], rel=1e-4, abs=1e-5)
 
 
 def test_a_promoted_version_is_taken_without_a_dropped_request(

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from benchmarks.quality.rows import Row
 from nfbmr.evaluation.intervals import Estimate
-from tune.tables.statistics import CellScores, Comparison
+from tune.tables.cell_scores import CellScores
+from tune.tables.statistics import Comparison
 
 BASE = "default"
 """The setting that others are compared with."""

@@ -24,7 +24,7 @@ from nfbmr.stopping import StopRequest
 if TYPE_CHECKING:
     from nfbmr.inference import ScoreRequest
 
-Asked = tuple[Job, "asyncio.Future[Reply]"]
+_Asked = tuple[Job, "asyncio.Future[Reply]"]
 log = logging.getLogger(__name__)
 
 MOST_LANES = 4
@@ -60,7 +60,7 @@ class Replica:
         lanes = min(threads, MOST_LANES) if device_of(device).type == "cpu" else 1
         # These threads compute, the event loop goes on collecting the next batches.
         self._pool = ThreadPoolExecutor(lanes, "answers")
-        self._batches: Batches[Asked] = Batches(batch, self._answer_together, lanes)
+        self._batches: Batches[_Asked] = Batches(batch, self._answer_together, lanes)
         self._threads_together = max(1, threads // lanes)
         # The first request is to be no slower than others.
         counts = {self._threads_together, threads}
@@ -103,7 +103,7 @@ class Replica:
                 break
         return min(seconds, key=lambda threads: seconds[threads])
 
-    async def _answer_together(self, asked: Sequence[Asked], alone: bool) -> None:
+    async def _answer_together(self, asked: Sequence[_Asked], alone: bool) -> None:
         asked = [(job, answer) for job, answer in asked if not answer.done()]  # some have gone away
         jobs = [job for job, _ in asked]
         threads = self._threads_alone if alone else self._threads_together

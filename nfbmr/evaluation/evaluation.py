@@ -17,7 +17,15 @@ from nfbmr.config import EvaluationConfig
 from nfbmr.data.samples import GOOD
 from nfbmr.errors import NfbmrError
 from nfbmr.evaluation import localisation, metrics
-from nfbmr.evaluation.intervals import UNDEFINED, Estimate, Floats, Statistic, bootstrap, proportion
+from nfbmr.evaluation.intervals import (
+    UNDEFINED,
+    Estimate,
+    Floats,
+    Statistic,
+    auroc_interval,
+    bootstrap,
+    proportion,
+)
 
 TITLES = {
     "image_auroc": "Image AUROC",
@@ -141,7 +149,10 @@ def evaluate(
     masks: metrics.MaskOf | None = None,
     pixel_threshold: float = math.nan,
 ) -> dict[str, Estimate]:
-    """All metrics of a set of images, with bootstrap intervals; shares of images with exact ones.
+    """All metrics of a set of images with their intervals.
+
+    They are bootstrap intervals; those of shares of images are exact, that of the image AUROC is widened to
+    :func:`~nfbmr.evaluation.intervals.auroc_interval`.
 
     Args:
         scores: The images; where they have groups, intervals resample groups, otherwise images.
@@ -166,7 +177,7 @@ def evaluate(
     both = scores.labels.any() and not scores.labels.all()
     precision = metrics.average_precision(scores.score, scores.labels) if both else None
     estimates = {
-        "image_auroc": _estimate(auroc, scores, config, seed),
+        "image_auroc": _auroc(auroc, scores, config, seed),
         "image_ap": _estimate(precision, scores, config, seed),
     }
     if math.isnan(threshold):
@@ -210,7 +221,7 @@ def _kinds(scores: Scores, threshold: float, config: EvaluationConfig, seed: int
     for kind in scores.kinds:
         some = scores.take(rows[[defect in (GOOD, kind) for defect in scores.defects]])
         auroc = metrics.auroc(some.score, some.labels)
-        estimates[f"image_auroc/{kind}"] = _estimate(auroc, some, config, seed)
+        estimates[f"image_auroc/{kind}"] = _auroc(auroc, some, config, seed)
         recall = metrics.recall(some.score > threshold, some.labels)
         estimates[f"image_recall/{kind}"] = (
             UNDEFINED if math.isnan(threshold) else _share(recall, some.labels, some, config)
@@ -267,6 +278,13 @@ def _share(
     if not len(counted):
         return UNDEFINED
     return proportion(metrics.point(metric, len(scores)) * counted.parts, counted.parts, config.confidence)
+
+
+def _auroc(metric: Statistic, scores: Scores, config: EvaluationConfig, seed: int) -> Estimate:
+    """An AUROC of images; its bootstrap interval is too narrow where hardly any two images change places."""
+    estimate = _estimate(metric, scores, config, seed)
+    good, defective = (scores.take(np.flatnonzero(rows)).parts for rows in (~scores.labels, scores.labels))
+    return estimate.widened(auroc_interval(estimate.value, good, defective, config.confidence))
 
 
 def _estimate(metric: Statistic | None, scores: Scores, config: EvaluationConfig, seed: int) -> Estimate:

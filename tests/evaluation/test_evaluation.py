@@ -1,6 +1,7 @@
 """From scored images to all metrics."""
 
 import json
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from nfbmr.config import EvaluationConfig
 from nfbmr.errors import NfbmrError
 from nfbmr.evaluation import metrics
 from nfbmr.evaluation.evaluation import TITLES, Scores, evaluate
+from nfbmr.evaluation.intervals import auroc_interval
 
 QUICK = EvaluationConfig(bootstrap=100)
 
@@ -57,6 +59,35 @@ def test_shares_of_few_images_have_the_exact_interval_also_where_none_or_all_are
         == f"{estimates['image_recall/crack']:.3f}"
         == "1.000 [0.631, 1.000]"
     )
+
+
+def test_an_auroc_of_one_is_no_certainty():
+    """Nor is one near it: a bootstrap then draws hardly any two images that change places."""
+    kinds = ("good",) * 50 + ("crack",) * 42 + ("dent",) * 8
+    perfect = Scores(tuple(map(str, range(100))), kinds, np.array([0.0] * 50 + [2.0] * 50))
+    estimates = evaluate(perfect, 1.0, QUICK, 0)
+    assert f"{estimates['image_auroc']:.3f}" == "1.000 [0.960, 1.000]"
+    assert f"{estimates['image_auroc/dent']:.3f}" == "1.000 [0.857, 1.000]"
+    nearly = Scores(perfect.names, kinds, np.array([0.0] * 49 + [3.0] + [2.0] * 50))
+    assert evaluate(nearly, 1.0, QUICK, 0)["image_auroc"].low < 0.94
+    none = evaluate(perfect, 1.0, QUICK.model_copy(update={"bootstrap": 0}), 0)["image_auroc"]
+    assert not none.has_interval
+
+
+@pytest.mark.parametrize(
+    ("separation", "good", "defective"), [(2.0, 50, 8), (3.3, 50, 70), (3.3, 20, 20), (1.0, 60, 40)]
+)
+def test_intervals_of_an_auroc_hold_the_truth_as_often_as_they_say(separation, good, defective):
+    truth = NormalDist().cdf(separation / 2**0.5)
+    rng = np.random.default_rng(0)
+    labels = np.arange(good + defective) >= good
+    held = 0
+    for _ in range(300):
+        scores = rng.normal(size=good + defective) + separation * labels
+        auroc = metrics.point(metrics.auroc(scores, labels), good + defective)
+        interval = auroc_interval(auroc, good, defective)
+        held += interval.low <= truth <= interval.high
+    assert held / 300 > 0.93
 
 
 def test_shares_count_parts_where_several_images_show_one():

@@ -29,8 +29,9 @@ from tune.records.ablation_summary import (
     RowFacts,
     SavedSeconds,
 )
+from tune.tables.cell_scores import CellScores
 from tune.tables.rows import IMAGE_METRICS, PIXEL_METRICS, WHOLE, Published, Reports, Row
-from tune.tables.statistics import CellScores, Comparison, Mean
+from tune.tables.statistics import Comparison, Mean
 from tune.tables.table import Entry, Line, Table
 
 _NOT_RUN = "not run yet"

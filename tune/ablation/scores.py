@@ -16,7 +16,7 @@ from nfbmr.paths import RunPaths, read_json
 from nfbmr.results import read_sets
 from nfbmr.scoring.fusion import Scorer
 from tune.ablation.cell import Cell
-from tune.tables.statistics import CellScores
+from tune.tables.cell_scores import CellScores
 
 
 def read_scores(cell: Cell, paths: RunPaths) -> CellScores:

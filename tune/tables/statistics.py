@@ -9,8 +9,11 @@ out differently another time, and an interval holds the sum of both errors:
 - *other seeds*: :math:`t_{S-1}\,\mathrm{sd}_s / \sqrt{S}`, with the deviation between the seeds and Student's
   t. Drawing three seeds with replacement would claim two thirds of their variance, with far too thin tails.
 
-With one seed the second is unknown, and the interval is of the images alone. A difference between two rows is
-taken draw by draw and seed by seed, so what the rows have in common (hard images, a lucky split) cancels.
+With one seed the second is unknown, and the interval is of the images alone. Where a bootstrap's interval of
+an image AUROC is too narrow (:func:`nfbmr.evaluation.intervals.auroc_interval`), a mean's is widened by those
+of its C categories, :math:`\mathrm{mean} - \sqrt{\sum_c (T_c - \mathrm{low}_c)^2} / C` and likewise above
+(Zou & Donner 2008). A difference between two rows is taken draw by draw and seed by seed, so what the rows
+have in common (hard images, a lucky split) cancels.
 Categories are not drawn: the mean is over these and no others.
 
 Shapes: N test images of a category, R resamples, S seeds.
@@ -20,100 +23,24 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nfbmr.data.samples import GOOD
-from nfbmr.errors import OutputError
-from nfbmr.evaluation.intervals import UNDEFINED, Estimate, Floats, Statistic, resampled_weights
-from nfbmr.evaluation.metrics import PixelHistograms, image_metric
+from nfbmr.evaluation.intervals import (
+    UNDEFINED,
+    Estimate,
+    Floats,
+    Statistic,
+    auroc_interval,
+    resampled_weights,
+)
+from nfbmr.evaluation.metrics import image_metric
+from tune.tables.cell_scores import CellScores
 from tune.tables.rows import PIXEL_METRICS
-
-
-@dataclass(frozen=True)
-class CellScores:
-    """What one cell says of its test images.
-
-    Attributes:
-        row: Name of the row.
-        category: None where the data set has no categories.
-        seed: Seed of the weights.
-        names: The images, (N,): what is paired.
-        defective: True for defective images, (N,).
-        score: Higher is more anomalous, (N,).
-        rejected: Whether the score is above the cell's threshold, (N,).
-        groups: The part each image shows, where the split keeps parts together.
-        kinds: Kind of defect of each image, where that is known.
-        pixels: Gives the histograms that metrics of pixels need; they are large, and read when they are used.
-    """
-
-    row: str
-    category: str | None
-    seed: int
-    names: Sequence[str]
-    defective: NDArray[np.bool_]
-    score: Floats
-    rejected: NDArray[np.bool_]
-    groups: Sequence[str | None] | None = None
-    kinds: Sequence[str] = ()
-    pixels: Callable[[], PixelHistograms | None] | None = None
-
-    @classmethod
-    def read(cls, file: Path, row: str, category: str | None, seed: int, *, grouped: bool) -> Self:
-        """The test images of a file that :func:`nfbmr.results.write_scores` wrote.
-
-        Args:
-            file: Parquet.
-            row: Name of the row.
-            category: None where the data set has no categories.
-            seed: Seed of the weights.
-            grouped: Whether the split keeps the images of a part together.
-
-        Raises:
-            OutputError: It is missing or damaged.
-        """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        columns = ["side", "name", "defect", "group", "score", "rejected"]
-        try:
-            images = [
-                image for image in pq.read_table(file, columns=columns).to_pylist() if image["side"] == "test"
-            ]
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise OutputError(
-                f"scores cannot be read ({type(error).__name__})", where=file, fix="run the cell again"
-            ) from error
-        return cls(
-            row=row,
-            category=category,
-            seed=seed,
-            names=[image["name"] for image in images],
-            defective=np.asarray([image["defect"] != GOOD for image in images], dtype=np.bool_),
-            score=np.asarray([image["score"] for image in images], dtype=np.float64),
-            rejected=np.asarray([image["rejected"] for image in images], dtype=np.bool_),
-            groups=[image["group"] for image in images] if grouped else None,
-            kinds=[image["defect"] for image in images],
-        )
-
-    def only(self, names: Set[str]) -> Self:
-        """The images of these names alone."""
-        kept = [i for i, name in enumerate(self.names) if name in names]
-        return replace(
-            self,
-            names=[self.names[i] for i in kept],
-            defective=self.defective[kept],
-            score=self.score[kept],
-            rejected=self.rejected[kept],
-            groups=None if self.groups is None else [self.groups[i] for i in kept],
-            kinds=[self.kinds[i] for i in kept] if self.kinds else (),
-            pixels=None,
-        )
 
 
 def metrics_of(cell: CellScores, names: Iterable[str], aupro_limit: float) -> Iterator[tuple[str, Statistic]]:
@@ -196,6 +123,8 @@ class _Drawn:
     value: float
     draws_R: Floats
     images: frozenset[str]
+    parts: tuple[int, int]
+    """Good and defective ones."""
 
 
 Key = tuple[str, str | None, int]
@@ -238,6 +167,7 @@ class Comparison:
         drawn: Mapping[Key, _Drawn] | None = None,
     ) -> None:
         self.confidence = confidence
+        self._metric = metric
         self._seed = seed
         self.resamples = resamples
         if drawn is None:
@@ -290,7 +220,10 @@ class Comparison:
         chosen = self.categories if categories is None else tuple(categories)
         seeds = self.seeds(row, chosen)
         values_S, draws_SR = self._over(row, chosen, seeds)
-        return replace(self._estimate(values_S, draws_SR, bounds=(0.0, 1.0)), of_seeds=seeds)
+        mean = self._estimate(values_S, draws_SR, bounds=(0.0, 1.0))
+        if self._metric == "image_auroc" and mean.estimate.has_interval:
+            mean = replace(mean, estimate=mean.estimate.widened(self._of_ranks(row, chosen, seeds)))
+        return replace(mean, of_seeds=seeds)
 
     def difference(
         self, row: str, reference: str, categories: Sequence[str | None] | None = None
@@ -306,6 +239,23 @@ class Comparison:
             for s in seeds
         )
         return Difference(mean.estimate, mean.seeds, same)
+
+    def _of_ranks(self, row: str, categories: Sequence[str | None], seeds: Sequence[int]) -> Estimate:
+        """A mean AUROC and its interval, from those of its categories; seeds saw the same images."""
+        estimates = []
+        for category in categories:
+            cells = [self._drawn[row, category, seed] for seed in seeds]
+            value = float(np.mean([cell.value for cell in cells]))
+            estimates.append(auroc_interval(value, *cells[0].parts, self.confidence))
+        mean = float(np.mean([one.value for one in estimates]))
+        below, above = (
+            math.sqrt(sum((one.value - end) ** 2 for one, end in ends)) / len(estimates)
+            for ends in (
+                [(one, one.low) for one in estimates],
+                [(one, one.high) for one in estimates],
+            )
+        )
+        return Estimate(mean, mean - below, mean + above)
 
     def _over(
         self, row: str, categories: Sequence[str | None], seeds: Sequence[int]
@@ -384,6 +334,7 @@ def drawn_of(
                     float(measure(np.ones((1, len(index_N))))[0]) if len(index_N) else math.nan,
                     np.concatenate(draws) if draws else np.full(resamples, np.nan),
                     frozenset(cell.names),
+                    cell.parts,
                 )
     return drawn
 

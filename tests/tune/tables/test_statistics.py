@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nfbmr.evaluation.intervals import bootstrap
+from nfbmr.evaluation.intervals import auroc_interval, bootstrap
 from nfbmr.evaluation.metrics import image_metric
-from tune.tables.statistics import CellScores, Comparison
+from tune.tables.cell_scores import CellScores
+from tune.tables.statistics import Comparison
 
 GOOD, BAD = 40, 60
 
@@ -144,10 +145,24 @@ def test_one_seed_gives_the_interval_of_the_images_alone():
         resamples=4000,
         seed=9,
     )
+    alone = alone.widened(auroc_interval(alone.value, GOOD, BAD))
     assert mean.estimate.value == alone.value
     assert mean.estimate.low == pytest.approx(alone.low, abs=0.01)
     assert mean.estimate.high == pytest.approx(alone.high, abs=0.01)
     assert math.isnan(mean.deviation)
+
+
+def test_a_mean_of_perfect_categories_is_no_certainty():
+    """The more categories, the surer: their errors are independent."""
+    defective = np.arange(60) >= 30
+    lows = []
+    for count in (1, 4):
+        cells = [cell("a", 0, defective * 2.0, defective, category=f"{c}") for c in range(count)]
+        estimate = Comparison(cells, "image_auroc", resamples=200).mean("a").estimate
+        assert (estimate.value, estimate.high) == (1.0, 1.0)
+        lows.append(estimate.low)
+    assert lows[0] == pytest.approx(auroc_interval(1.0, 30, 30).low)
+    assert 1 - lows[1] == pytest.approx((1 - lows[0]) / 2)
 
 
 def test_images_of_one_part_are_drawn_together():

@@ -19,9 +19,10 @@ from nfbmr.errors import ConfigError
 from nfbmr.evaluation.intervals import Estimate
 from tune.ablation.reference_datasets import BENCHMARKS
 from tune.ablation.spec import METRICS, Published, load_spec, named_tables, parse_spec, read_spec
+from tune.tables.cell_scores import CellScores
 from tune.tables.figures import draw
 from tune.tables.frame import CSV_COLUMNS, csv_text, results_of, write_results
-from tune.tables.statistics import CellScores, Comparison
+from tune.tables.statistics import Comparison
 from tune.tables.table import Entry, Line, Table, interval, latex, markdown, percent
 
 

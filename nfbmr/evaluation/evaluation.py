@@ -200,7 +200,7 @@ def _decisions(scores: Scores, threshold: float, config: EvaluationConfig, seed:
     false_rejects = metrics.false_reject_rate(rejected, defective)
     return {
         "image_f1": _estimate(f1, scores, config, seed),
-        "image_precision": _estimate(precision, scores, config, seed),
+        "image_precision": UNDEFINED if precision is None else _share(precision, rejected, scores, config),
         "image_recall": _share(recall, defective, scores, config),
         "image_false_reject_rate": _share(false_rejects, ~defective, scores, config),
     }
@@ -273,7 +273,11 @@ def _masks(
 def _share(
     metric: Statistic, counted_N: NDArray[np.bool_], scores: Scores, config: EvaluationConfig
 ) -> Estimate:
-    """A share of some of the images with its exact interval; of parts, where several images show one."""
+    """A share of some of the images with its exact interval; of parts, where several images show one.
+
+    Given how many images are rejected, the number of defective ones among them varies less than a binomial
+    one, as both classes have their fixed sizes: the interval of a precision is on the safe side.
+    """
     counted = scores.take(np.flatnonzero(counted_N))
     if not len(counted):
         return UNDEFINED

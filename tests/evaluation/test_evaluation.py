@@ -54,6 +54,7 @@ def test_shares_of_few_images_have_the_exact_interval_also_where_none_or_all_are
     scores = Scores(tuple(map(str, range(14))), kinds, np.array([0.0] * 6 + [2.0] * 8))
     estimates = evaluate(scores, 1.0, QUICK, 0)
     assert f"{estimates['image_false_reject_rate']:.3f}" == "0.000 [0.000, 0.459]"
+    assert f"{estimates['image_precision']:.3f}" == "1.000 [0.631, 1.000]"
     assert (
         f"{estimates['image_recall']:.3f}"
         == f"{estimates['image_recall/crack']:.3f}"

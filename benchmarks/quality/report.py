@@ -20,6 +20,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.quality import figures
+from benchmarks.quality.agreements import AGREEMENT, with_agreement
 from benchmarks.quality.cells import FINISHED
 from benchmarks.quality.differences import BASE, Compared, differences
 from benchmarks.quality.rows import Row
@@ -27,7 +28,15 @@ from nfbmr.evaluation.intervals import Estimate
 from nfbmr.paths import write_text
 
 OBJECTIVE, TEST = "objective", "test_image_auroc"
-SEEN = ("validation_", "selection_", "candidate_", "flow_validation_", "mapping_validation_", "statistics_")
+SEEN = (
+    AGREEMENT,
+    "validation_",
+    "selection_",
+    "candidate_",
+    "flow_validation_",
+    "mapping_validation_",
+    "statistics_",
+)
 """Columns that begin so are known before the test set is read: each is tried as an objective."""
 NOT_TRIED = ("_low", "_high", "_kinds", "false_reject_rate")
 DEFAULTS = ("default", "default-patchcore")
@@ -157,7 +166,7 @@ def write_report(rows: Sequence[Row], folder: Path, scores: Path) -> Path:
     Returns:
         The Markdown file.
     """
-    main = compared(rows)
+    main = with_agreement(compared(rows), scores)
     by_set: dict[str, list[Row]] = defaultdict(list)
     for row in sorted(main, key=lambda row: (not row["real"], row["set"])):
         by_set[row["set"]].append(row)

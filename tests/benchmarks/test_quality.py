@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import nfbmr
+from benchmarks.quality.agreements import with_agreement
 from benchmarks.quality.cells import Cell, Folder, Unit, best_f1, cells_of, compute, units_of
 from benchmarks.quality.differences import differences
 from benchmarks.quality.grid import Setting, full_grid, grid_file, quick_grid, settings_of
@@ -212,6 +213,35 @@ def test_settings_are_compared_with_the_default_on_the_images_that_both_scored(t
     assert compared["fewer"].mean.value == 0.0
     text = write_report(rows, tmp_path / "report", tmp_path / "scores").read_text(encoding="utf-8")
     assert "| better | 2 | +25.0 [" in text
+
+
+def test_a_setting_that_agrees_with_the_others_is_told_from_one_that_does_not(tmp_path: Path) -> None:
+    """Real defects may look unlike the synthetic ones that the objective goes by."""
+    like, unlike = [0.0, 1.0, 2.0, 3.0], [3.0, 1.0, 2.0, 0.0]
+    rows = [
+        row("a", 0.9, 0.9),
+        row("b", 0.8, 0.8),
+        row("c", 0.8, 0.8),
+        row("odd", 0.95, 0.4),
+        row("guess", 0.5, 0.5),  # has no say
+        row("guesses", 0.5, 0.5),
+        {**row("alone", 0.9, 0.9), "set": "other"},
+    ]
+    for one, scores in zip(rows, (*[like] * 3, *[unlike] * 3, like), strict=True):
+        images = [
+            {
+                "side": "validation",
+                "name": f"{i // 2}",
+                "defect": ("good", "synthetic")[i % 2],
+                "score": score,
+            }
+            for i, score in enumerate(scores)
+        ]
+        pq.write_table(pa.Table.from_pylist(images), tmp_path / f"{one['key']}.parquet")
+    found = {one["setting"]: one["agreement"] for one in with_agreement(rows, tmp_path)}
+    assert found["odd"] < 0 < min(found[name] for name in "abc")
+    assert found["guess"] == found["guesses"] < 0
+    assert found["alone"] is None
 
 
 def test_the_time_left_is_that_of_the_same_networks_else_of_the_method() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -122,7 +124,6 @@ class Predictor:
         self._reader = FeatureReader(features, device_of(device), "bf16")
         detector.check_weights(self._reader.weights_digest)
         self.detector, self.scorer, self.features = detector, detector.scorer, features
-        self._decoders = ThreadPoolExecutor(usable_cores(), "decode")
 
     @classmethod
     def load(cls, model: Path, device: str = "auto") -> Predictor:
@@ -227,7 +228,7 @@ class Predictor:
         batch = self.batch
         for start in range(0, len(images), batch):
             some = images[start : start + batch]
-            each = self._decoders.map if len(some) > 1 else map  # a thread for one image is a detour
+            each = _decoders(os.getpid()).map if len(some) > 1 else map  # a thread for one image is a detour
             prepared = list(each(self._prepared, some))
             readable = [image for image in prepared if not isinstance(image, ImageError)]
             scored = iter(self._scored(readable) if readable else ())
@@ -278,6 +279,12 @@ class Predictor:
             return _Prepared(self._reader.prepared(picture), (height, width))
         except ImageError as error:
             return error
+
+
+@cache
+def _decoders(process: int) -> ThreadPoolExecutor:
+    """Threads that decode, of all predictors of a process; one that was forked has none of its parent's."""
+    return ThreadPoolExecutor(usable_cores(), f"decode-{process}")
 
 
 def predict(

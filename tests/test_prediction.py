@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import copy
 import csv
 import io
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -134,6 +136,14 @@ def test_rows_for_those_who_ask_from_outside(run: Path, images: list[Path]) -> N
     mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(drawn["mask"]))))
     assert mask.sum() == sum(region["area"] for region in drawn["regions"])
     assert broken["regions"] is broken["relative_score"] is None
+
+
+def test_a_loaded_model_can_be_sent_to_other_processes(run: Path, images: list[Path]) -> None:
+    """By pickle, as to a pool's workers, after it has scored here."""
+    answering = Answering.load(RunPaths(run).model, device="cpu")
+    rows = answering.rows(images)
+    assert pickle.loads(pickle.dumps(answering)).rows(images) == rows
+    assert copy.deepcopy(answering).rows(images) == rows
 
 
 def test_a_model_from_before_there_were_masks_goes_on_scoring(

@@ -30,7 +30,7 @@ class Compared:
     """A setting less the default: differences of the image AUROC.
 
     Attributes:
-        mean: Over the sets that both have.
+        mean: Over the sets that both have, of the seeds that all these have; undefined where there is none.
         sets: By set.
     """
 
@@ -56,7 +56,13 @@ def differences(rows: Iterable[Row], scores: Path, resamples: int = 2000) -> dic
         pairs = {place: (row, base[place]) for place, row in own.items() if place in base}
         if pairs:
             compared[setting] = _compared(pairs, scores, resamples)
-    return dict(sorted(compared.items(), key=lambda item: -item[1].mean.value))
+    return dict(sorted(compared.items(), key=_order))
+
+
+def _order(item: tuple[str, Compared]) -> tuple[bool, float]:
+    """The best first, and last where no seed is common to all sets."""
+    mean = item[1].mean
+    return not mean.defined, -mean.value
 
 
 def _compared(pairs: Mapping[Place, tuple[Row, Row]], scores: Path, resamples: int) -> Compared:

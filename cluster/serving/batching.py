@@ -33,7 +33,7 @@ class Batches(Generic[T]):
 
     Args:
         limit: Requests in a batch at most.
-        answer: Answers a batch, and is told whether it is the only one; it raises nothing.
+        answer: Answers a batch, and is told whether it is the only one.
         lanes: Batches that are answered at once at most.
         patience: How long a batch waits for requests that are expected, in times of what the last one took.
         longest: And in seconds at most.
@@ -54,49 +54,53 @@ class Batches(Generic[T]):
         self._answered: dict[asyncio.Task[None], int] = {}
         self._expected = 1
         self._until = 0.0
-        self._enough = asyncio.Event()
+        self._complete = asyncio.Event()
 
     def add(self, request: T) -> None:
         """A request that waits from now on; to be called in an event loop."""
         self._waiting.append(request)
-        if len(self._waiting) >= self._share:
-            self._enough.set()
-        self._fill_a_lane()
+        self._go_on()
+
+    @property
+    def _under_way(self) -> int:
+        return len(self._waiting) + sum(self._answered.values())
 
     @property
     def _share(self) -> int:
         """Requests that a lane's next batch has, where all come that are expected."""
-        expected = max(self._expected, len(self._waiting) + sum(self._answered.values()))
-        return min(self._limit, -(-expected // self._lanes))
+        return min(self._limit, -(-max(self._expected, self._under_way) // self._lanes))
 
-    def _fill_a_lane(self) -> None:
+    def _go_on(self) -> None:
+        """Let a batch begin that is complete, and gather one for a free lane."""
+        if len(self._waiting) >= self._share or self._under_way >= self._expected:
+            self._complete.set()
+        else:
+            self._complete.clear()
         if self._waiting and self._gathering is None and len(self._answered) < self._lanes:
             self._gathering = asyncio.create_task(self._next_batch())
 
     async def _next_batch(self) -> None:
         """Gather a batch and answer it; meanwhile the next is gathered for another lane."""
-        await self._gather()
+        await self._gathered()
         batch = [self._waiting.popleft() for _ in range(min(self._share, len(self._waiting)))]
         lane, self._gathering = self._gathering, None
         assert lane is not None
         self._answered[lane] = len(batch)
-        self._fill_a_lane()
+        self._go_on()
         began = time.monotonic()
-        await self._answer(batch, len(self._answered) == 1)
-        ended = time.monotonic()
-        self._expected = len(self._waiting) + sum(self._answered.values())
-        self._until = ended + min(self._longest, self._patience * (ended - began))
-        del self._answered[lane]
-        self._fill_a_lane()
-
-    async def _gather(self) -> None:
-        """Wait for what is expected, while patience lasts."""
-        left = self._until - time.monotonic()
-        if left <= 0 or len(self._waiting) >= self._share:
-            return
-        self._enough.clear()
         try:
-            async with asyncio.timeout(left):
-                await self._enough.wait()
+            await self._answer(batch, len(self._answered) == 1)
+        finally:
+            ended = time.monotonic()
+            self._expected = self._under_way
+            self._until = ended + min(self._longest, self._patience * (ended - began))
+            del self._answered[lane]
+            self._go_on()
+
+    async def _gathered(self) -> None:
+        """Wait for what is expected, while patience lasts."""
+        try:
+            async with asyncio.timeout(max(0.0, self._until - time.monotonic())):
+                await self._complete.wait()
         except TimeoutError:
             pass

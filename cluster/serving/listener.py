@@ -18,7 +18,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     """The quickest that is installed."""
     from uvicorn import Config
 
-    factory = Config(HttpApp, loop="auto").get_loop_factory()
+    factory = Config(HttpApp, loop="auto", log_config=None, access_log=False).get_loop_factory()
     return asyncio.new_event_loop() if factory is None else factory()
 
 

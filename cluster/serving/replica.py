@@ -22,13 +22,13 @@ from nfbmr.errors import Interrupted
 from nfbmr.stopping import StopRequest
 
 if TYPE_CHECKING:
-    from nfbmr.inference import ScoreRequest
+    from nfbmr.inference import Answering, ScoreRequest
 
 _Asked = tuple[Job, "asyncio.Future[Reply]"]
 log = logging.getLogger(__name__)
 
 MOST_LANES = 4
-"""Batches that are answered at once: each holds its own maps in memory."""
+"""Batches that are answered at once at most: each holds its own maps in memory."""
 _LONG = 0.25
 """Seconds for an image, above which threads share it with profit."""
 
@@ -39,7 +39,7 @@ class Replica:
     Args:
         folder: Of the model: its networks, its scorer, the backbone's weights if they are included.
         device: That it computes on.
-        threads: That it computes with: a batch each, up to :data:`MOST_LANES` batches at once.
+        threads: That it computes with, shared by up to :data:`MOST_LANES` batches at once.
         batch: Requests that it takes together at most.
         max_pixels: Larger images are refused before they are decoded.
         max_images: In one request.
@@ -54,17 +54,11 @@ class Replica:
         from nfbmr.inference import Answering
 
         torch.set_num_threads(threads)
-        self._answering = Answering.load(Path(folder), device=device, max_pixels=max_pixels)
-        self._max_images = max_images
-        self._stop = StopRequest()
-        lanes = min(threads, MOST_LANES) if device_of(device).type == "cpu" else 1
-        # These threads compute, the event loop goes on collecting the next batches.
-        self._pool = ThreadPoolExecutor(lanes, "answers")
-        self._batches: Batches[_Asked] = Batches(batch, self._answer_together, lanes)
-        self._threads_together = max(1, threads // lanes)
-        # The first request is to be no slower than others.
-        counts = {self._threads_together, threads}
-        self._threads_alone = self._pool.submit(self._quickest, counts).result()
+        answering = Answering.load(Path(folder), device=device, max_pixels=max_pixels)
+        each = -(-threads // MOST_LANES) if device_of(device).type == "cpu" else threads
+        # What answers knows nothing of what waits: a model that was replaced goes with its last request.
+        self._lanes = _Lanes(answering, max_images, threads // each, each, threads)
+        self._batches: Batches[_Asked] = Batches(batch, self._lanes.answer, threads // each)
 
     async def __call__(self, job: Job) -> Reply:
         """Answer one request, together with others."""
@@ -79,31 +73,59 @@ class Replica:
     @property
     def threshold(self) -> float:
         """The model's own."""
-        return self._answering.predictor.limit()
+        return self._lanes.answering.predictor.limit()
 
     def close(self) -> None:
         """Leave what is not answered yet, after the image that is looked at."""
-        self._stop.ask()
+        self._lanes.stop.ask()
+
+
+class _Lanes:
+    """Threads that answer batches, one each, while the event loop goes on collecting the next.
+
+    Args:
+        answering: The model.
+        max_images: In one request.
+        count: How many.
+        each: Threads that a batch is computed with beside others.
+        threads: In all.
+    """
+
+    def __init__(self, answering: Answering, max_images: int, count: int, each: int, threads: int) -> None:
+        import torch
+
+        self.answering, self.stop = answering, StopRequest()
+        self._max_images = max_images
+        # torch gives a thread a number of its own once it has asked for one.
+        self._pool = ThreadPoolExecutor(count, "answers", torch.get_num_threads)
+        self._threads_together = each
+        self._threads_alone = self._pool.submit(self._quickest, {each, threads}).result()
 
     def _quickest(self, counts: Collection[int]) -> int:
         """Of these numbers of threads, the one in which an image by itself is scored soonest.
 
-        Small maps are sooner done by one thread than divided; large ones gain by each.
+        Small maps are sooner done by one thread than divided; large ones gain by each. The first request is
+        then no slower than others.
         """
         import numpy as np
         import torch
 
         image = np.full((64, 64), 128, dtype=np.uint8)
-        seconds = {}
+        seconds: dict[int, float] = {}
         for threads in sorted(counts, reverse=True):
             torch.set_num_threads(threads)
-            self._answering.rows([image], heatmaps=True)
-            seconds[threads] = min(_seconds(lambda: self._answering.rows([image])) for _ in range(3))
-            if seconds[threads] > _LONG:
-                break
+            self.answering.rows([image], heatmaps=True)
+            if len(counts) == 1:
+                return threads
+            for _ in range(3):
+                taken = _seconds(lambda: self.answering.rows([image]))
+                if taken > _LONG:
+                    return threads
+                seconds[threads] = min(taken, seconds.get(threads, taken))
         return min(seconds, key=lambda threads: seconds[threads])
 
-    async def _answer_together(self, asked: Sequence[_Asked], alone: bool) -> None:
+    async def answer(self, asked: Sequence[_Asked], alone: bool) -> None:
+        """Answer a batch; `alone`: beside no other."""
         asked = [(job, answer) for job, answer in asked if not answer.done()]  # some have gone away
         jobs = [job for job, _ in asked]
         threads = self._threads_alone if alone else self._threads_together
@@ -146,7 +168,7 @@ class Replica:
     def _answered(self, jobs: Sequence[Job]) -> list[Reply]:
         read = [self._read(job) for job in jobs]
         questions = [question for parsed in read if isinstance(parsed, list) for question in parsed]
-        rows = iter(self._answering.answers(questions, paths=False, stop=self._stop))
+        rows = iter(self.answering.answers(questions, paths=False, stop=self.stop))
         return [
             self._said(job, [next(rows) for _ in parsed]) if isinstance(parsed, list) else parsed.reply()
             for job, parsed in zip(jobs, read, strict=True)
@@ -163,7 +185,7 @@ class Replica:
         try:
             if job.kind == "invocations":
                 return questions_of(job.body, self._max_images)
-            check_size(Encoded(job.body), self._answering.max_pixels)
+            check_size(Encoded(job.body), self.answering.max_pixels)
             return [ScoreRequest(job.body, job.threshold, job.heatmap)]
         except HttpError as refusal:
             return refusal

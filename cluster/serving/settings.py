@@ -25,7 +25,7 @@ class ServingSettings:
         port: That is listened on; 0 takes a free one.
         local: Whether this process alone serves, without Ray.
         replicas: Processes that hold the model; one where `local` is set.
-        threads: Of each replica, which answers as many batches at once; None shares the cores among them.
+        threads: Of each replica, which answers up to four batches at once; None shares the cores among them.
         batch: Requests that a replica takes together at most.
         queue: Requests under way at most, those that are answered just now among them; more are turned away.
         max_body: Bytes of the largest request.

@@ -285,7 +285,10 @@ def _share(
 
 
 def _auroc(metric: Statistic, scores: Scores, config: EvaluationConfig, seed: int) -> Estimate:
-    """An AUROC of images; its bootstrap interval is too narrow where hardly any two images change places."""
+    """An AUROC of images; its bootstrap interval is too narrow where hardly any two images change places.
+
+    Where images count for more or less than one, their numbers are taken for Newcombe's interval as they are.
+    """
     estimate = _estimate(metric, scores, config, seed)
     good, defective = (scores.take(np.flatnonzero(rows)).parts for rows in (~scores.labels, scores.labels))
     return estimate.widened(auroc_interval(estimate.value, good, defective, config.confidence))

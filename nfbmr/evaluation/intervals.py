@@ -1,4 +1,4 @@
-"""Numbers with their uncertainty: an estimate and its bootstrap interval.
+"""Numbers with their uncertainty: an estimate and its interval, by a bootstrap or by a formula.
 
 Shapes: N images, R resamples. A statistic is a function of *weights*, ``weights_RN -> values_R``: how often
 each image occurs in each resample. A metric written this way is computed for all resamples at once, and its

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 _TRACING = threading.Lock()
 """torch.fx replaces methods of every module while it traces; two at once would put each other's back."""
+_HOOKED = threading.Lock()
+"""A module's hooks are called for every thread that runs it: two passes would read each other's maps."""
 
 
 def cut(model: nn.Module, taps: Sequence[str]) -> tuple[nn.Module, bool, bool]:
@@ -51,7 +53,7 @@ class _Tracer(fx.Tracer):
     as of a model that answers while the next one is loaded, are none of its own and go on as they are.
     """
 
-    def __init__(self, taps: Sequence[str]) -> None:
+    def __init__(self, taps: Sequence[str] = ()) -> None:  # none where a graph is unpickled
         import timm.layers
 
         registry: Any = timm.layers  # its types do not know what it exports
@@ -168,14 +170,15 @@ class Hooked(nn.Module):
 
             return hook
 
-        handles = [self.model.get_submodule(p).register_forward_hook(keep(p)) for p in self.paths]
-        try:
-            self.model(x_B3SS)
-        except _Reached:
-            pass
-        finally:
-            for handle in handles:
-                handle.remove()
+        with _HOOKED:
+            handles = [self.model.get_submodule(p).register_forward_hook(keep(p)) for p in self.paths]
+            try:
+                self.model(x_B3SS)
+            except _Reached:
+                pass
+            finally:
+                for handle in handles:
+                    handle.remove()
         missing = [p for p in self.paths if p not in outputs]
         if missing:
             raise RuntimeError(f"the pass does not come by {missing}")

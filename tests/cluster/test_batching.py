@@ -79,6 +79,44 @@ def test_no_batch_is_larger_than_its_limit(lanes: int) -> None:
     assert answering.most_busy == lanes
 
 
+def test_a_batch_that_cannot_be_answered_costs_no_lane() -> None:
+    async def answered() -> list[list[int]]:
+        seen: list[list[int]] = []
+        done = asyncio.Event()
+
+        async def answer(batch: list[int], alone: bool) -> None:
+            seen.append(batch)
+            if 0 in batch:
+                raise RuntimeError("the only lane ends so")
+            done.set()
+
+        batches: Batches[int] = Batches(1, answer)
+        batches.add(0)
+        batches.add(1)
+        async with asyncio.timeout(PATIENT):
+            await done.wait()
+        return seen
+
+    assert asyncio.run(answered()) == [[0], [1]]
+
+
+def test_a_lane_does_not_wait_for_more_than_all_clients() -> None:
+    """Two of three are answered together, and the third has nobody to wait for."""
+
+    async def seconds() -> float:
+        answering, asked_at = Lanes(), asyncio.get_running_loop().time
+        batches: Batches[Answer] = Batches(8, answering.answer, 2, PATIENT, PATIENT)
+        for _ in range(2):  # what is expected is known after the first time
+            answers = [asyncio.get_running_loop().create_future() for _ in range(3)]
+            began = asked_at()
+            for answer in answers:
+                batches.add(answer)
+            await asyncio.gather(*answers)
+        return asked_at() - began
+
+    assert asyncio.run(seconds()) < PATIENT / 2
+
+
 def test_nothing_is_waited_for_that_does_not_come() -> None:
     async def answered(numbers: Iterable[int], later: int) -> list[list[int]]:
         seen: list[list[int]] = []

@@ -144,6 +144,23 @@ def test_a_network_that_cannot_be_traced_is_read_by_hooks_and_broken_off() -> No
     assert (second.shape[1], first.shape[1]) == (5, 4)
 
 
+def test_two_threads_that_read_by_hooks_get_their_own_maps() -> None:
+    """Hooks belong to the module, which both run."""
+    net = Hooked(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Identity()), ("0", "1"))
+
+    def read(value: int) -> bool:
+        x = torch.full((1, 1, 32, 32), float(value))
+        expected = [y.clone() for y in net(x)]
+        return all(torch.equal(a, b) for _ in range(50) for a, b in zip(net(x), expected, strict=True))
+
+    with torch.inference_mode():
+        alone = [y.clone() for y in net(torch.full((1, 1, 32, 32), 1.0))]
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(read, range(4)))
+    with torch.inference_mode():
+        assert all(map(torch.equal, net(torch.full((1, 1, 32, 32), 1.0)), alone))
+
+
 @pytest.mark.parametrize(
     ("name", "count", "last"),
     [

@@ -22,6 +22,7 @@ from nfbmr.config import Config, TrackingConfig
 from nfbmr.paths import RunPaths
 from nfbmr.records import Record
 from nfbmr.tracking import FolderTracker
+from tests.summaries import run_summary
 from tune.execution.trial_spec import TrialResult
 from tune.records.parent import ParentRecord
 from tune.records.paths import SweepPaths
@@ -199,7 +200,7 @@ def test_records_of_a_sweep_outlive_the_server(
             for step in range(20):
                 tracker.metrics({"flow/loss": 1 / (step + 1)}, step=step)
             tracker.finish()
-            parent.outcome(TrialResult(key, "finished", {"metrics": {"validation": {}}}))
+            parent.outcome(TrialResult(key, "finished", run_summary()))
     assert threading.get_ident() not in threads
     wait_for(mlflow.answers, 120)
     parent.end({}, "finished")

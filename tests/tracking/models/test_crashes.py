@@ -23,11 +23,11 @@ from mlflow_server.registry.registry import Registry
 PROMOTE = """
 import sys
 from mlflow_server.destination import Destination
-from mlflow_server.registry.promotion import promote, standing
+from mlflow_server.registry.promotion import alias_state, promote
 from mlflow_server.registry.registry import Registry
 
 registry = Registry(Destination.resolve(sys.argv[1]))
-seen = standing(registry, "parts", "champion")
+seen = alias_state(registry, "parts", "champion")
 version = registry.version("parts", sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()

@@ -18,7 +18,12 @@ from nfbmr.devices import device_of, gpu_memory
 from nfbmr.environment import environment
 from nfbmr.errors import ImageError
 from nfbmr.evaluation.evaluation import Scores, evaluate
-from nfbmr.evaluation.false_rejects import note_on_false_rejects, note_on_threshold
+from nfbmr.evaluation.false_rejects import (
+    note_on_false_rejects,
+    note_on_missed,
+    note_on_outlier,
+    note_on_threshold,
+)
 from nfbmr.evaluation.intervals import Estimate
 from nfbmr.evaluation.report import write_report
 from nfbmr.evaluation.summary import Candidate, DatasetFacts, GpuMemory, RunSummary, SelectionFacts
@@ -137,6 +142,10 @@ def summarise(
     parts = len(set(units)) if context.split["grouped"] else len(units)
     stated, peeked = config.selection.false_reject_rate, config.selection.on == "test"
     expected = realised_rates(parts, stated) if parts and not peeked else None
+    notes = note_on_threshold(parts, stated, expected) if expected else []
+    if expected:
+        good_N = scorer.score(validation.good.maps_NPHW).tolist()
+        notes += [*note_on_outlier(units, good_N), *note_on_missed(estimates)]
     memory = gpu_memory(device_of(config.train.device))
     return RunSummary(
         run_id=context.run_id,
@@ -149,7 +158,7 @@ def summarise(
         test_peeked=peeked,
         known_defects=dict(context.split["known_defects"]),
         metrics={"validation": dict(estimates)},
-        notes=tuple(note_on_threshold(parts, stated, expected)) if expected else (),
+        notes=tuple(notes),
         threshold=scorer.threshold,
         pixel_threshold=scorer.pixel_threshold if with_pixels else None,
         selection=SelectionFacts(

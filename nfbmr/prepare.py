@@ -149,8 +149,10 @@ def with_sizes(config: Config, split: Split) -> Config:
             height, width = features.shape
             log.info("images are seen at %d x %d px (width x height)", width, height)
     if detail.size == "auto" and detail.taps:
-        detail = detail.model_copy(update={"size": detail_size(sizes)})
-        log.info("their detail is looked at on %d x %d px or as many", detail.size, detail.size)
+        size = detail_size(sizes, square=features.aspect == 1.0)
+        detail = detail.model_copy(update={"size": size})
+        height, width = features.model_copy(update={"size": size, "scales": (1.0,)}).shape
+        log.info("their detail is looked at on %d x %d px (width x height)", width, height)
     if detail.symmetry == "auto" and detail.taps:
         turning = features.aspect == 1.0 and coherence([sample.path for sample in split.train]) <= ONE_WAY
         detail = detail.model_copy(update={"symmetry": "turns" if turning else "flips"})

@@ -49,7 +49,7 @@ def typical_aspect(sizes: Sequence[tuple[int, int]]) -> float:
     return round(min(max(aspect, 1 / _MOST), _MOST), 3)
 
 
-def detail_size(sizes: Sequence[tuple[int, int]]) -> int:
+def detail_size(sizes: Sequence[tuple[int, int]], *, square: bool = True) -> int:
     """The size that a detail look sees images at, as :attr:`nfbmr.config.FeatureConfig.size`.
 
     Half the images' own resolution, between 640 and 1024 pixels, but never more than they have: what a camera
@@ -57,19 +57,23 @@ def detail_size(sizes: Sequence[tuple[int, int]]) -> int:
 
     Args:
         sizes: (height, width) of images.
+        square: Whether they are seen in squares. The sides of rectangles are rounded each, and their size is
+            not rounded before.
 
     Returns:
-        A multiple of 32 pixels, 64 at least; 640 where there are no images.
+        64 at least, of squares a multiple of 32 pixels; 640 where there are no images.
 
     Example:
         >>> detail_size([(300, 300)]), detail_size([(1024, 1024)]), detail_size([(3000, 4000)])
         (288, 640, 1024)
+        >>> detail_size([(256, 384)], square=False)
+        313
     """
     if not sizes:
         return _LEAST_DETAIL
     typical = median(math.sqrt(height * width) for height, width in sizes)
     wanted = min(typical, _MOST_DETAIL, max(typical / 2, _LEAST_DETAIL))
-    return max(64, int(wanted) // _STEP * _STEP)
+    return max(64, int(wanted) // _STEP * _STEP if square else int(wanted))
 
 
 def typical_depth(paths: Sequence[Path]) -> int:

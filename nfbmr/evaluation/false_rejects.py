@@ -1,8 +1,8 @@
-"""Sentences on the false rejects of a threshold that few images set."""
+"""Sentences on a threshold that few images set: what it rejects, and what it lets pass."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from nfbmr.evaluation.intervals import Estimate
 from nfbmr.evaluation.summary import SelectionFacts
@@ -11,6 +11,12 @@ from nfbmr.text import count, percentage
 
 FAR_OFF = 3.5
 """Times the stated false-reject rate: a threshold that may reject more is worth a word."""
+
+
+FEWEST_FOR_OUTLIERS = 8
+"""Good parts among which one may be told to be an outlier."""
+FAR_AHEAD = 1.5
+"""A good part that leads the next one by as many times of what this leads the lowest by is an outlier."""
 
 
 def note_on_threshold(parts: int, stated: float, expected: tuple[float, float]) -> list[str]:
@@ -28,6 +34,48 @@ def note_on_threshold(parts: int, stated: float, expected: tuple[float, float]) 
         f"The threshold comes from {count(parts, 'good validation part')}: it rejects {percentage(low)} to "
         f"{percentage(high)} of new good parts (95% confidence), where {percentage(stated)} are stated. "
         "More good images make it surer."
+    ]
+
+
+def note_on_outlier(units: Sequence[str], scores: Sequence[float]) -> list[str]:
+    """A word where one good validation part scores so far above all others that it makes the threshold.
+
+    That is where it leads the next one by :data:`FAR_AHEAD` times of what this leads the lowest by. With 14
+    parts chance does that hardly ever where scores are normally distributed, and six times in a hundred where
+    they are exponentially; of fewer than 8 nothing is said.
+
+    Args:
+        units: The part that each good validation image shows.
+        scores: Of the images.
+    """
+    by_part: dict[str, float] = {}
+    for unit, score in zip(units, scores, strict=True):
+        by_part[unit] = max(score, by_part.get(unit, score))
+    ordered = sorted(by_part, key=lambda part: -by_part[part])
+    if len(ordered) < FEWEST_FOR_OUTLIERS:
+        return []
+    highest, second, lowest = (by_part[part] for part in (ordered[0], ordered[1], ordered[-1]))
+    if highest - second <= FAR_AHEAD * (second - lowest):
+        return []
+    return [
+        f"The good validation part {ordered[0]} scores {highest:.3g}, the next one {second:.3g}: it alone "
+        "makes the threshold so high. Look at it; if it is no good part, take it out and train again."
+    ]
+
+
+def note_on_missed(estimates: Mapping[str, Estimate]) -> list[str]:
+    """A word where more than half of the defects pasted on validation images score below the threshold.
+
+    Args:
+        estimates: Of the validation images.
+    """
+    found = estimates["image_recall"]
+    if not found.defined or found.value >= 0.5:
+        return []
+    return [
+        f"Of the synthetic defects on validation images {percentage(found.value)} score above the threshold: "
+        "faint defects will pass. A higher selection.false_reject_rate finds more of them, and rejects more "
+        "good parts."
     ]
 
 

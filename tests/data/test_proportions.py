@@ -100,6 +100,13 @@ def test_detail_is_never_looked_at_larger_than_it_was_taken(size: tuple[int, int
     assert detail_size([size, size]) == pixels
 
 
+def test_rectangles_lose_no_pixels_by_rounding_twice() -> None:
+    """Their sides are rounded to whole steps, which those of 256 x 384 are already."""
+    for size in ((256, 384), (384, 256), (320, 640)):
+        seen = FeatureConfig(size=detail_size([size], square=False), aspect=typical_aspect([size]))
+        assert seen.shape == size
+
+
 def test_without_images_the_detail_size_is_that_of_large_ones() -> None:
     assert detail_size([]) == 640
 

@@ -23,8 +23,10 @@ from nfbmr.scoring.maps import upsampled
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_DRAWN_SIDE = 320
-_PANEL = 1.75  # inches
+_DRAWN_SIDE = 320  # pixels
+_MOST_SIDES = 3.0  # so many times that of a long picture, whose other side keeps its pixels
+_PANEL, _TALLEST = 1.75, 2.4  # inches, and panels
+_LONG = 2.2  # width over height from which panels stand one below the other
 _OPACITY = 0.85
 _STRIP = 1_000_000  # pixels that are mixed at once
 _TRUE, _PREDICTED = "#00e5ff", "#ff2fd6"
@@ -147,8 +149,12 @@ def heatmap_grid(
     columns = min(2, max(1, len(shown)))
     lines = [shown[i : i + columns] for i in range(0, len(shown), columns)] or [()]
     sizes = [[item.pixels.shape[:2] for item in line] for line in lines]
-    tallest = [max([0.4, *(min(1.3, h / max(w, 1)) for h, w in line)]) for line in sizes]
-    heights = [_PANEL * tall + 0.5 for tall in tallest]
+    long = bool(shown) and all(w > _LONG * h for line in sizes for h, w in line)
+    if long:  # three of them beside each other would be too small to see anything in
+        heights = [3 * 3.15 * _PANEL * max(h / w for h, w in line) + 0.6 for line in sizes]
+    else:
+        tallest = [max([0.4, *(min(_TALLEST, h / max(w, 1)) for h, w in line)]) for line in sizes]
+        heights = [_PANEL * tall + 0.5 for tall in tallest]
     figure = new_figure(3.15 * _PANEL * columns, sum(heights) + 1.2, caption)
     halves = figure.subfigures(2, 1, squeeze=False, height_ratios=[sum(heights) + 0.3, 0.6])
     grid, bar = halves[:, 0]
@@ -160,7 +166,10 @@ def heatmap_grid(
         heading = lettering(f"{item.defect}: {item.score:.4g}{verdict}", 60)
         cell.suptitle(heading, x=0.02, ha="left", fontsize=9, fontweight="bold", color=colour[item.defect])
         cell.supxlabel(lettering(item.name, 70), x=0.02, ha="left", fontsize=6.5, color=FAINT)
-        _draw_triple(cell.subplots(1, 3, gridspec_kw={"wspace": 0.02}), item, vmin, vmax)
+        panels = cell.subplots(
+            3 if long else 1, 1 if long else 3, gridspec_kw={"wspace": 0.02, "hspace": 0.05}
+        )
+        _draw_triple(panels, item, vmin, vmax)
     limit = "" if math.isnan(threshold) else f"; threshold of the score {threshold:.4g}"
     _draw_scale(bar.subplots(), vmin, vmax, pixel_threshold, f"{scale or 'anomaly map'}{limit}")
     return save(figure, path)
@@ -218,11 +227,12 @@ def _small(pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Pixels reduced to what a grid can show; a defect's mask keeps every defect."""
     from PIL import Image
 
-    longest = max(pixels.shape[:2])
+    longest, shortest = max(pixels.shape[:2]), max(1, min(pixels.shape[:2]))
+    side = _DRAWN_SIDE * min(_MOST_SIDES, longest / shortest)
     values = pixels.astype(np.uint8) * (255 if pixels.dtype == np.bool_ else 1)
-    if longest > _DRAWN_SIDE:
-        size = tuple(max(1, round(side * _DRAWN_SIDE / longest)) for side in pixels.shape[1::-1])
-        values = np.asarray(Image.fromarray(values).resize((size[0], size[1]), Image.Resampling.BOX))
+    if longest > side:
+        width, height = (max(1, round(pixel * side / longest)) for pixel in pixels.shape[1::-1])
+        values = np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BOX))
     return np.asarray(values > 0, dtype=np.uint8) if pixels.dtype == np.bool_ else values
 
 

@@ -98,3 +98,19 @@ def test_real_images_are_shown_with_their_outlines(tmp_path):
 
     assert cyan(with_mask) > 20
     assert cyan(without) == 0
+
+
+def test_long_pictures_are_drawn_over_the_whole_width(tmp_path):
+    """Three of 16 to 1 beside each other would be strips in which no defect is seen."""
+    widths = {}
+    for name, shape in {"square": (96, 96), "long": (100, 1600), "tall": (1600, 640)}.items():
+        pixels = np.full((*shape, 3), 90, dtype=np.uint8)
+        pixels[shape[0] // 4 : shape[0] // 2, : shape[1] // 2] = 255
+        maps = np.zeros((8, 8), dtype=np.float32)
+        item = Shown("a.png", "crack", 1.0, pixels, maps)
+        path = heatmaps.heatmap_grid([item], tmp_path / f"{name}.png", title="Best", vmin=0.5, vmax=1.0)
+        with Image.open(path) as image:
+            light = (np.asarray(image.convert("L")) < 120).sum(0)  # columns with a picture in them
+            widths[name] = float((light > 20).mean())
+    assert widths["long"] > 0.9
+    assert widths["tall"] > 0.5

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import time
 import weakref
 from typing import Any
 
 import pytest
+import torch
 
 from cluster.serving.messages import Job
-from cluster.serving.replica import Replica
+from cluster.serving.replica import Replica, _Lanes
 from nfbmr.paths import RunPaths
 
 
@@ -54,3 +56,28 @@ def test_requests_that_come_together_are_answered_each_by_its_own_image(
     together, alone = ([json.loads(body)["score"] for body in each] for each in asyncio.run(bodies()))
     assert together == pytest.approx(alone, rel=1e-5)
     assert len(set(together)) == len(some)
+
+
+class Timed:
+    """Stands for a model whose answers take so many seconds with so many threads."""
+
+    def __init__(self, seconds: dict[int, float]) -> None:
+        self.seconds, self.asked = seconds, 0
+
+    def rows(self, _images: list[Any], **_options: Any) -> None:
+        self.asked += 1
+        time.sleep(self.seconds[torch.get_num_threads()])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "quickest", "asked"),
+    [({2: 0.02, 1: 0.5}, 2, 6), ({2: 0.1, 1: 0.01}, 1, 8), ({2: 0.4, 1: 0.01}, 2, 2)],
+)
+def test_an_image_by_itself_has_the_threads_that_are_quickest(
+    seconds: dict[int, float], quickest: int, asked: int
+) -> None:
+    """Small maps are done sooner by one; of a slow model as few images are scored as possible."""
+    model: Any = Timed(seconds)
+    lanes = _Lanes(model, 8, 2, 1, 2)
+    assert lanes._threads_alone == quickest
+    assert model.asked == asked

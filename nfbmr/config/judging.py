@@ -72,7 +72,7 @@ class EvaluationConfig(Section):
         1000,
         ge=0,
         le=100_000,
-        description="resamples for an interval; 0 = none (exact ones of recall and false rejects stay)",
+        description="resamples for an interval; 0 = none, but exact ones of recall, precision, false rejects",
     )
     confidence: Fraction = Field(0.95)
     aupro_limit: float = Field(

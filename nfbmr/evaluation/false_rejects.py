@@ -11,8 +11,6 @@ from nfbmr.text import count, percentage
 
 FAR_OFF = 3.5
 """Times the stated false-reject rate: a threshold that may reject more is worth a word."""
-
-
 FEWEST_FOR_OUTLIERS = 8
 """Good parts among which one may be told to be an outlier."""
 FAR_AHEAD = 1.5
@@ -64,7 +62,9 @@ def note_on_outlier(units: Sequence[str], scores: Sequence[float]) -> list[str]:
 
 
 def note_on_missed(estimates: Mapping[str, Estimate]) -> list[str]:
-    """A word where more than half of the defects pasted on validation images score below the threshold.
+    """A word where more than half of the defects on validation images score below the threshold.
+
+    They are pasted ones, and known defects where there are some.
 
     Args:
         estimates: Of the validation images.
@@ -73,7 +73,7 @@ def note_on_missed(estimates: Mapping[str, Estimate]) -> list[str]:
     if not found.defined or found.value >= 0.5:
         return []
     return [
-        f"Of the synthetic defects on validation images {percentage(found.value)} score above the threshold: "
+        f"Of the defects on validation images {percentage(found.value)} score above the threshold: "
         "faint defects will pass. A higher selection.false_reject_rate finds more of them, and rejects more "
         "good parts."
     ]
